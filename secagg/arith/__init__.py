@@ -1,0 +1,1 @@
+"""Lanes and fields, quantiser, keystream, Shamir: arithmetic on vectors, nothing of ours below it."""

@@ -1,0 +1,1 @@
+"""Labels, secrets, sealing, signing, key derivation, randomness."""

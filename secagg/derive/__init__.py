@@ -1,0 +1,1 @@
+"""What follows from published values alone: masking graph, degree and threshold."""

@@ -1,0 +1,1 @@
+"""The state machines, without input or output."""

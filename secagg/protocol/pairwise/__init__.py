@@ -1,0 +1,1 @@
+"""Pairwise masking: the machines of client and coordinator."""

@@ -1,0 +1,1 @@
+"""Ports, the driver that steps, commits and dispatches, and the work on vectors."""

@@ -1,0 +1,1 @@
+"""SQLite with group commit, and content-addressed blobs."""

@@ -1,0 +1,1 @@
+"""What is published: canonical codec, Merkle trees, signed heads."""

@@ -1,0 +1,1 @@
+"""Protocol buffers to types and back."""

@@ -1,0 +1,1 @@
+"""Dropouts and adversaries over the real protocol code."""
