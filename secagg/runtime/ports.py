@@ -85,6 +85,18 @@ class SessionStore(Protocol):
         ...
 
 
+class LogPort(Protocol):
+    """Where entries are published. Until it has taken an entry, nobody may see what follows from it."""
+
+    async def publish(self, session: SessionKey, entries: tuple[bytes, ...]) -> tuple[bytes, bytes]:
+        """Publish all ``entries`` of a session's log, of which all but the last were published before.
+
+        Returns:
+            The canonical bytes of the head over them and the signature over it; the same for the same entries.
+        """
+        ...
+
+
 class BlobStore(Protocol):
     """Content-addressed bytes: the name of a blob is its SHA-256."""
 
@@ -117,6 +129,10 @@ class BlobStore(Protocol):
 
     def read_into(self, digest: bytes, offset_bytes: int, out: npt.NDArray[np.uint64]) -> None:
         """Fill ``out`` from the blob, starting at ``offset_bytes`` (a multiple of 8)."""
+        ...
+
+    def read(self, digest: bytes, offset_bytes: int, length_bytes: int) -> bytes:
+        """A part of a blob. Raises StoreError if there is no such blob or it is shorter."""
         ...
 
     def put(self, data: bytes | memoryview) -> bytes:

@@ -1,0 +1,212 @@
+"""Degree and threshold of pairwise masking, computed from published values and never typed in.
+
+The adversary is a coordinator that deviates. It sees the graph, chooses who drops out, and colludes with
+``max_corrupt`` clients; where those stand on the circle is random, because the order follows from a hash.
+It can try other values under the hash until an order suits it, so what must not happen gets probability
+2^-128 for each order. Honest clients answer only for a final set of at least ``min_contributors``, so at
+most ``removable = cohort - min_contributors`` honest clients can be removed.
+
+**Connected.** Let m = degree / 2. Clients that stand next to each other on the circle among those that
+remain are joined unless m or more removed ones stand between them, and no edge reaches over m removed ones.
+So the graph that remains falls apart exactly if two different maximal runs of removed clients have length m
+or more. Each run ends with a window of m positions; somebody is left between the two windows on either
+side, so their first positions are at least m + 1 apart both ways around, which leaves
+``cohort * (cohort - degree - 1) / 2`` pairs of windows. (Two halves of *one* long run do not separate
+anybody; a run that goes over position 0 is a run.) A pair holds ``degree`` positions, and all of its honest
+clients must be removed: their number, ``degree`` less a hypergeometric count of corrupt ones, must be at
+most ``removable``. The sum over pairs bounds the probability.
+
+**Threshold.** Let c be the smallest count such that some client has more than c corrupt neighbours with
+probability below 2^-128. An honest neighbour releases one kind of share of a client and a corrupt one both,
+so ``2 * threshold > degree + c`` keeps both secrets of one client from being reconstructed.
+
+**Correct.** If ``expected_dropout`` of the cohort drop out at random, every client keeps ``threshold``
+neighbours except with probability below 2^-20.
+
+Every decision is one between integers: ratios of binomial coefficients, never a float. docs/parameters.md
+has the formulas, a table and the limits. Bell et al. 2020 (ePrint 2020/704), Bonawitz et al. 2017 (ePrint
+2017/281).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+
+from secagg.derive.graph import MAX_COHORT, MIN_COHORT, GraphParameterError, require_integer
+
+PRIVACY_BITS = 128
+CORRECTNESS_BITS = 20
+
+COMPLETE_UP_TO = 100
+"""Cohorts of at most this many use the complete graph."""
+
+
+@dataclass(frozen=True, slots=True)
+class GraphParameters:
+    """Degree (symbol k) and threshold (symbol t) of a session.
+
+    Attributes:
+        degree: neighbours of every client, itself not counted.
+        threshold: how many neighbours' shares reconstruct a secret; always more than half of ``degree``.
+
+    Raises:
+        GraphParameterError: the threshold is not above half of the degree, or above the degree.
+    """
+
+    degree: int
+    threshold: int
+
+    def __post_init__(self) -> None:
+        require_integer("degree", self.degree, 2, MAX_COHORT - 1)
+        # Two disjoint halves of the neighbours must never hold both secrets of a client.
+        require_integer("threshold", self.threshold, self.degree // 2 + 1, self.degree)
+
+
+@dataclass(frozen=True, slots=True)
+class _Threat:
+    """What the search is against; the two levels are arguments so that tests can watch weak ones fail."""
+
+    cohort: int
+    max_corrupt: int
+    removable: int
+    dropping: int
+    privacy_bits: int = PRIVACY_BITS
+    correctness_bits: int = CORRECTNESS_BITS
+
+
+def graph_parameters(
+    cohort: int, max_corrupt: int, min_contributors: int, expected_dropout: Fraction
+) -> GraphParameters:
+    """The smallest safe degree for a cohort, with the smallest threshold that is safe for it.
+
+    "Smallest" is exact among even degrees: no smaller even degree meets all three conditions of this
+    module. The complete graph is taken for cohorts of up to 100 and where no smaller degree meets them.
+
+    Args:
+        cohort: number of clients that advertised keys (U1, symbol n).
+        max_corrupt: how many of them may collude with the coordinator, an absolute number.
+        min_contributors: the smallest final set for which honest clients answer.
+        expected_dropout: fraction of the cohort that drops out by itself between advertising and unmasking.
+
+    Raises:
+        GraphParameterError: naming the parameter to change.
+    """
+    require_integer("max_corrupt", max_corrupt, 0, MAX_COHORT)
+    require_integer("min_contributors", min_contributors, 1, MAX_COHORT)
+    require_integer("cohort", cohort, MIN_COHORT, MAX_COHORT)
+    if type(expected_dropout) is not Fraction:
+        raise GraphParameterError("expected_dropout", "must be a Fraction")
+    if not 0 <= expected_dropout < 1:
+        raise GraphParameterError("expected_dropout", f"must be at least 0 and below 1, is {expected_dropout}")
+    if min_contributors - max_corrupt < 2:
+        reason = (
+            f"must exceed max_corrupt by at least 2, or a sum shows one input: raise it to {max_corrupt + 2} "
+            "or lower max_corrupt"
+        )
+        raise GraphParameterError("min_contributors", reason)
+    if cohort < min_contributors:
+        reason = f"is {cohort}, below min_contributors: wait for {min_contributors} clients or lower the minimum"
+        raise GraphParameterError("cohort", reason)
+    dropping = math.floor(expected_dropout * cohort)
+    return _parameters(_Threat(cohort, max_corrupt, cohort - min_contributors, dropping))
+
+
+@lru_cache(maxsize=256)
+def _parameters(threat: _Threat) -> GraphParameters:
+    sparse = _sparse_parameters(threat) if threat.cohort > COMPLETE_UP_TO else None
+    return sparse or _complete_parameters(threat)
+
+
+def _complete_parameters(threat: _Threat) -> GraphParameters:
+    degree = threat.cohort - 1
+    threshold = _smallest_threshold(degree, min(threat.max_corrupt, degree))
+    # A client that stays has `degree` neighbours, and all who drop out are among them.
+    if degree - threat.dropping < threshold:
+        reason = (
+            f"{threat.dropping} of {threat.cohort} clients are expected to drop out, but with max_corrupt "
+            f"{threat.max_corrupt} not more than {degree - threshold} may, even in the complete graph: lower "
+            "expected_dropout or max_corrupt"
+        )
+        raise GraphParameterError("expected_dropout", reason)
+    return GraphParameters(degree, threshold)
+
+
+def _sparse_parameters(threat: _Threat) -> GraphParameters | None:
+    """The smallest even degree below ``cohort - 1`` that meets all conditions, with its threshold.
+
+    No degree is tested that cannot be the answer, and none that can be is passed over. With two neighbours
+    more, both tail counts can only grow, so the threshold grows by one or more and ``shortage`` falls by
+    one at most: with ``s`` answers too few, the next candidate is ``2 * s`` neighbours further.
+    """
+    degree = _smallest_connected_degree(threat)
+    while degree <= threat.cohort - 2:
+        threshold = _smallest_threshold(degree, _corrupt_neighbours(threat, degree))
+        shortage = threshold + _dropped_neighbours(threat, degree) - degree
+        if shortage <= 0:
+            return GraphParameters(degree, threshold)
+        degree += 2 * shortage
+    return None
+
+
+def _smallest_threshold(degree: int, corrupt_neighbours: int) -> int:
+    """The smallest t with ``2 t > degree + corrupt_neighbours``, hence above ``corrupt_neighbours`` too."""
+    return (degree + corrupt_neighbours) // 2 + 1
+
+
+def _smallest_connected_degree(threat: _Threat) -> int:
+    """The smallest even degree that meets the connectivity bound; above ``cohort - 2`` if there is none.
+
+    By bisection, which is exact: more positions in a window pair hold at least as many honest clients, and
+    there are fewer pairs, so the bound falls as the degree grows.
+    """
+    low, high = 1, threat.cohort // 2
+    while low < high:
+        middle = (low + high) // 2
+        if 2 * middle > threat.cohort - 2 or _stays_connected(threat, 2 * middle):
+            high = middle
+        else:
+            low = middle + 1
+    return 2 * low
+
+
+def _stays_connected(threat: _Threat, degree: int) -> bool:
+    """Whether honest clients can be separated only with a probability below the privacy level."""
+    pairs = threat.cohort * (threat.cohort - degree - 1) // 2
+    corrupt = _tail_count(threat.cohort, threat.max_corrupt, degree, pairs, threat.privacy_bits)
+    return degree - corrupt > threat.removable
+
+
+def _corrupt_neighbours(threat: _Threat, degree: int) -> int:
+    """What no honest client's corrupt neighbours exceed, but with the privacy level's probability."""
+    return _tail_count(threat.cohort - 1, threat.max_corrupt, degree, threat.cohort, threat.privacy_bits)
+
+
+def _dropped_neighbours(threat: _Threat, degree: int) -> int:
+    """What no client's dropped neighbours exceed, but with the correctness level's probability.
+
+    A client that stays is the worse case: all who drop out are among the others.
+    """
+    return _tail_count(threat.cohort - 1, threat.dropping, degree, threat.cohort, threat.correctness_bits)
+
+
+def _tail_count(population: int, marked: int, drawn: int, events: int, bits: int) -> int:
+    """The smallest x with ``events * P[X > x] < 2^-bits`` for a hypergeometric X, exactly.
+
+    X counts the marked among ``drawn`` out of ``population``, of which ``marked`` are marked; ``P[X = j] =
+    C(marked, j) C(population - marked, drawn - j) / C(population, drawn)``. The tail is summed from the
+    top, in units of the denominator.
+    """
+    unmarked = population - marked
+    # events * tail / total < 2^-bits, with everything an integer:
+    allowed = (math.comb(population, drawn) - 1) // (events << bits)
+    count = min(marked, drawn)
+    term = math.comb(marked, count) * math.comb(unmarked, drawn - count)
+    tail = 0
+    while (tail := tail + term) <= allowed:
+        # The quotient of neighbouring terms; both are integers, so the division leaves no rest.
+        term = term * count * (unmarked - drawn + count) // ((marked - count + 1) * (drawn - count + 1))
+        count -= 1
+    return count

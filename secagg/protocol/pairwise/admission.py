@@ -1,0 +1,230 @@
+"""Which messages the coordinator accepts, and the rows it makes of them.
+
+Each check quotes what it refuses. A message is judged against the phase last, so that a repetition of an
+accepted one is recognised in any phase.
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+
+from secagg.crypto.sealing import SealingError, check_public_key
+from secagg.derive.graph import MaskingGraph
+from secagg.protocol.errors import ProtocolError, RejectReason, RemoteProtocolError
+from secagg.protocol.messages import AdvertiseKeys, ConfirmClose, Contribution, ShareKeys, UnmaskAnswer
+from secagg.protocol.pairwise import boxes, lists, tables
+from secagg.protocol.pairwise.coordinator_states import (
+    Aborted,
+    AdvertiseRow,
+    Advertising,
+    AnswerRow,
+    Cohort,
+    Collecting,
+    Confirming,
+    ConfirmRow,
+    CoordinatorState,
+    Finished,
+    HeaderRow,
+    Row,
+    RowKind,
+    Rows,
+    ShareRow,
+    SharesStored,
+    Sharing,
+    StagedRow,
+    Unmasking,
+    row_key,
+)
+from secagg.protocol.session import Session
+from secagg.transcript import merkle
+from secagg.transcript.statements import (
+    AdvertiseStatement,
+    ConfirmStatement,
+    ContributionHeader,
+    SelfMaskShare,
+    ShareStatement,
+    Statement,
+    UnmaskStatement,
+)
+
+Admissible = AdvertiseKeys | SharesStored | Contribution | ConfirmClose | UnmaskAnswer
+
+
+def roster_position(session: Session, identity: bytes) -> int:
+    """Position of an identity in the roster; RemoteProtocolError(UNKNOWN_IDENTITY) if it is not there."""
+    position = session.positions.get(identity)
+    if position is None:
+        raise RemoteProtocolError(RejectReason.UNKNOWN_IDENTITY, identity.hex())
+    return position
+
+
+def wrong_phase(state: CoordinatorState) -> ProtocolError:
+    """The error for a message that comes too early or too late."""
+    over = isinstance(state, Finished | Aborted)
+    return RemoteProtocolError(RejectReason.SESSION_OVER if over else RejectReason.WRONG_PHASE)
+
+
+def admit(session: Session, rows: Rows, state: CoordinatorState, event: Admissible) -> tuple[int, RowKind, Row]:
+    """Roster position, kind and content of the row that an acceptable message becomes.
+
+    Raises:
+        RemoteProtocolError: the message is refused.
+    """
+    signed = event.message.signed if isinstance(event, SharesStored) else event.signed
+    statement = signed.statement
+    position = roster_position(session, statement.identity)
+    lists.check_statement_session(statement, session)
+    lists.check_signature(signed, statement.identity)
+    kind, row = _row(event, statement)
+    known = rows.get(row_key(position, kind))
+    if known is not None:
+        if known == row:
+            return position, kind, known
+        raise RemoteProtocolError(RejectReason.EQUIVOCATION, f"phase {kind.name}")
+    match event:
+        case AdvertiseKeys():
+            _check_advertise(session, state, event, statement)
+        case SharesStored():
+            _check_shares(session, state, event.message, position)
+        case Contribution():
+            _check_contribution(session, state, statement, position)
+        case ConfirmClose():
+            _check_confirmation(state, statement, position)
+        case UnmaskAnswer():
+            _check_answer(session, rows, state, statement, position)
+    return position, kind, row
+
+
+def _row(event: Admissible, statement: Statement) -> tuple[RowKind, Row]:
+    match event, statement:
+        case AdvertiseKeys(signed, mask_public, share_public), AdvertiseStatement():
+            return RowKind.ADVERTISE, AdvertiseRow(signed, mask_public, share_public)
+        case SharesStored(message, blob), ShareStatement():
+            hashes = b"".join(boxes.box_hashes(message.boxes))
+            return RowKind.SHARE, ShareRow(message.signed, hashes, blob)
+        case Contribution(signed), ContributionHeader():
+            return RowKind.HEADER, HeaderRow(signed)
+        case ConfirmClose(signed), ConfirmStatement():
+            return RowKind.CONFIRM, ConfirmRow(signed)
+        case UnmaskAnswer(signed), UnmaskStatement():
+            return RowKind.ANSWER, AnswerRow(signed.to_bytes())
+        case _:
+            raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, f"a {statement.TYPE} statement here")
+
+
+def _check_advertise(session: Session, state: CoordinatorState, event: AdvertiseKeys, statement: Statement) -> None:
+    if not isinstance(state, Advertising):
+        raise wrong_phase(state)
+    if not isinstance(statement, AdvertiseStatement):
+        raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE)
+    if state.received >= session.parameters.encoding.max_contributors:
+        raise RemoteProtocolError(RejectReason.COHORT_FULL)
+    for name, public, digest in (
+        ("mask_public", event.mask_public, statement.mask_key),
+        ("share_public", event.share_public, statement.share_key),
+    ):
+        if hashlib.sha256(public).digest() != digest:
+            raise RemoteProtocolError(RejectReason.BAD_KEY, f"{name} is not the signed one")
+        try:
+            check_public_key(public)
+        except SealingError as error:
+            raise RemoteProtocolError(RejectReason.BAD_KEY, f"{name}: {error}") from None
+
+
+def _index(cohort: Cohort, position: int) -> int:
+    index = bisect.bisect_left(cohort.positions, position)
+    if index == len(cohort.positions) or cohort.positions[index] != position:
+        raise RemoteProtocolError(RejectReason.NOT_IN_COHORT, "did not advertise keys")
+    return index
+
+
+def _check_shares(session: Session, state: CoordinatorState, message: ShareKeys, position: int) -> None:
+    if not isinstance(state, Sharing):
+        raise wrong_phase(state)
+    index = _index(state.cohort, position)
+    statement = message.signed.statement
+    if not isinstance(statement, ShareStatement) or statement.advertised != state.cohort.root:
+        raise RemoteProtocolError(RejectReason.WRONG_LOG_ROOT)
+    neighbours = session.graph(len(state.cohort.positions), state.cohort.root).neighbours(index)
+    if tuple(box.recipient for box in message.boxes) != neighbours:
+        raise RemoteProtocolError(RejectReason.WRONG_RECIPIENTS)
+    for box in message.boxes:
+        lengths = len(box.share_box), len(box.pair_box)
+        if lengths != (boxes.SHARE_BOX_BYTES, boxes.pair_box_bytes(index, box.recipient)):
+            raise RemoteProtocolError(RejectReason.WRONG_BOX_LENGTH, f"recipient {box.recipient}")
+    if merkle.root_of_hashes(boxes.box_hashes(message.boxes)) != statement.boxes:
+        raise RemoteProtocolError(RejectReason.WRONG_BOX_ROOT)
+
+
+def _check_contribution(session: Session, state: CoordinatorState, header: Statement, position: int) -> None:
+    if not isinstance(state, Collecting):
+        raise wrong_phase(state)
+    index = _index(state.cohort, position)
+    present = frozenset(state.present)
+    if index not in present:
+        raise RemoteProtocolError(RejectReason.NOT_IN_COHORT, "did not share keys")
+    if not isinstance(header, ContributionHeader):
+        raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE)
+    graph = session.graph(len(state.cohort.positions), state.cohort.root)
+    neighbours = frozenset(graph.neighbours(index)) & present
+    lists.check_header(session, header, state.shared, index, neighbours)
+    if len(neighbours) - len(header.missing) < state.cohort.threshold:
+        raise RemoteProtocolError(RejectReason.TOO_FEW_NEIGHBOURS)
+
+
+def staged_row(rows: Rows, position: int, digest: bytes) -> StagedRow:
+    """The row of a durable upload; RemoteProtocolError(WRONG_UPLOAD) if no header announced it."""
+    header = tables.find(rows, position, RowKind.HEADER, HeaderRow)
+    if header is None or not isinstance(header.signed.statement, ContributionHeader):
+        raise RemoteProtocolError(RejectReason.WRONG_UPLOAD, "no header was accepted")
+    if header.signed.statement.upload != digest:
+        raise RemoteProtocolError(RejectReason.WRONG_UPLOAD, "digest differs from the header's")
+    return StagedRow(digest)
+
+
+def _check_confirmation(state: CoordinatorState, statement: Statement, position: int) -> None:
+    if not isinstance(state, Confirming | Unmasking):
+        raise wrong_phase(state)
+    if _index(state.cohort, position) not in frozenset(state.accepted):
+        raise RemoteProtocolError(RejectReason.NOT_IN_COHORT, "the contribution is not in the closed set")
+    if not isinstance(statement, ConfirmStatement) or statement.close != state.close:
+        raise RemoteProtocolError(RejectReason.WRONG_LOG_ROOT, "another close entry")
+
+
+def _check_answer(session: Session, rows: Rows, state: CoordinatorState, statement: Statement, position: int) -> None:
+    if not isinstance(state, Unmasking):
+        raise wrong_phase(state)
+    index = _index(state.cohort, position)
+    accepted = frozenset(state.accepted)
+    if index not in accepted:
+        raise RemoteProtocolError(RejectReason.NOT_IN_COHORT, "the contribution is not in the closed set")
+    if row_key(position, RowKind.CONFIRM) not in rows:
+        raise RemoteProtocolError(RejectReason.WRONG_PHASE, "answers come after the sender's confirmation")
+    if not isinstance(statement, UnmaskStatement) or statement.close != state.close:
+        raise RemoteProtocolError(RejectReason.WRONG_LOG_ROOT, "another close entry")
+    found = tables.header_at(rows, state.cohort, index)
+    missing = frozenset(found[1].missing) if found else frozenset[int]()
+    graph = session.graph(len(state.cohort.positions), state.cohort.root)
+    held = (frozenset(graph.neighbours(index)) & frozenset(state.present)) - missing
+    if [share.index for share in statement.shares] != sorted(held):
+        raise RemoteProtocolError(RejectReason.WRONG_SHARES, "not one share for each mask neighbour")
+    for share in statement.shares:
+        if isinstance(share, SelfMaskShare) != (share.index in accepted):
+            raise RemoteProtocolError(RejectReason.WRONG_SHARES, f"wrong kind for index {share.index}")
+
+
+def ends_to_reject(graph: MaskingGraph, headers: dict[int, ContributionHeader]) -> tuple[int, ...]:
+    """Indices to leave out so that no edge among the rest is applied by one end only.
+
+    Takes the end with most such edges first (the lower index on a tie): a client that spoils many edges goes,
+    not each of its neighbours.
+    """
+    edges = set(lists.asymmetric_edges(graph, headers))
+    rejected = []
+    while edges:
+        ends = [end for edge in edges for end in edge]
+        worst = max(sorted(set(ends)), key=ends.count)
+        rejected.append(worst)
+        edges = {edge for edge in edges if worst not in edge}
+    return tuple(rejected)

@@ -1,0 +1,320 @@
+"""The coordinator machine of pairwise sessions.
+
+It decides who is in which set and what the log says; vectors never pass through it. Every set is fixed by an
+entry that the log must take before any client can see its consequences.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections import ChainMap
+from dataclasses import dataclass
+from typing import assert_never, cast
+
+from secagg.protocol.errors import LocalProtocolError, RejectReason
+from secagg.protocol.messages import AdvertiseKeys, ConfirmClose, Contribution, UnmaskAnswer
+from secagg.protocol.pairwise import admission, tables
+from secagg.protocol.pairwise.coordinator_states import (
+    Aborted,
+    Advertising,
+    Cohort,
+    Collecting,
+    Confirming,
+    CoordinatorEffect,
+    CoordinatorEvent,
+    CoordinatorState,
+    DeadlinePassed,
+    EntryPublished,
+    Finished,
+    Folding,
+    FoldUploads,
+    Lasting,
+    LogRow,
+    PublishEntry,
+    Publishing,
+    Recovering,
+    RecoverSum,
+    RecoveryFailed,
+    RejectedRow,
+    Row,
+    RowKind,
+    Rows,
+    SetupRow,
+    SharesStored,
+    Sharing,
+    SumFolded,
+    SumRecovered,
+    Unmasking,
+    UploadStaged,
+    row_key,
+)
+from secagg.protocol.session import Session
+from secagg.protocol.transition import Transition
+from secagg.transcript import merkle
+from secagg.transcript.entries import (
+    KeysAdvertised,
+    KeysShared,
+    SessionAbort,
+    SessionClose,
+    SessionEntry,
+    SessionResult,
+)
+
+CoordinatorTransition = Transition[CoordinatorState, CoordinatorEffect]
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A step's surroundings: the session, the rows as they are, and the time."""
+
+    session: Session
+    rows: Rows
+    now_s: int
+
+
+def start(session: Session, setup: SetupRow) -> CoordinatorTransition:
+    """Open the session: its parameters are the first entry of its log."""
+    return _publish(session.parameters, 0, Advertising(0, 0), {row_key(0, RowKind.SETUP): setup})
+
+
+def step(moment: Moment, state: CoordinatorState, event: CoordinatorEvent) -> CoordinatorTransition:
+    """The state after ``event``.
+
+    A message that was accepted before is accepted again without effect; another one of the same sender and
+    phase is refused.
+
+    Raises:
+        RemoteProtocolError: the message is refused, with its reason; the state stands as it was.
+        LocalProtocolError: the runtime reported something that is not due.
+    """
+    match event:
+        case AdvertiseKeys() | SharesStored() | Contribution() | ConfirmClose() | UnmaskAnswer():
+            return _message(moment, state, event)
+        case UploadStaged():
+            return _staged(moment, state, event)
+        case DeadlinePassed():
+            return _deadline(moment, state)
+        case EntryPublished():
+            return _published(moment, state, event)
+        case SumFolded():
+            return _folded(moment, state, event)
+        case SumRecovered():
+            return _recovered(moment, state, event)
+        case RecoveryFailed():
+            return _failed(moment, state, event)
+        case _:
+            assert_never(event)
+
+
+def _message(
+    moment: Moment,
+    state: CoordinatorState,
+    event: AdvertiseKeys | SharesStored | Contribution | ConfirmClose | UnmaskAnswer,
+) -> CoordinatorTransition:
+    position, kind, row = admission.admit(moment.session, moment.rows, state, event)
+    if moment.rows.get(row_key(position, kind)) == row:
+        return Transition(state)
+    rows: dict[int, Row] = {row_key(position, kind): row}
+    after = _overlaid(moment, rows)
+    match state:
+        case Advertising() if kind is RowKind.ADVERTISE:
+            state = dataclasses.replace(state, received=state.received + 1)
+            full = min(moment.session.parameters.encoding.max_contributors, len(moment.session.positions))
+            if state.received == full:
+                return _close_advertising(after, rows)
+        case Sharing() if kind is RowKind.SHARE:
+            state = dataclasses.replace(state, received=state.received + 1)
+            if state.received == len(state.cohort.positions):
+                return _close_sharing(after, state, rows)
+        case Confirming() if kind is RowKind.CONFIRM:
+            state = dataclasses.replace(state, confirmed=state.confirmed + 1)
+            if _enough_confirmed(state):
+                return Transition(_unmasking(after, state), (), rows)
+        case Unmasking() if kind is RowKind.CONFIRM:
+            state = dataclasses.replace(state, confirmed=state.confirmed + 1)
+        case Unmasking() if kind is RowKind.ANSWER:
+            state = dataclasses.replace(state, answered=state.answered + 1)
+            if _enough_answered(state):
+                return Transition(Recovering(state), (RecoverSum(),), rows)
+        case _:
+            pass
+    return Transition(state, (), rows)
+
+
+def _overlaid(moment: Moment, rows: dict[int, Row]) -> Moment:
+    """The moment after ``rows`` are written, without copying the others."""
+    return dataclasses.replace(moment, rows=ChainMap(rows, cast("dict[int, Row]", moment.rows)))
+
+
+def _staged(moment: Moment, state: CoordinatorState, event: UploadStaged) -> CoordinatorTransition:
+    position = admission.roster_position(moment.session, event.identity)
+    key = row_key(position, RowKind.STAGED)
+    row = admission.staged_row(moment.rows, position, event.digest)
+    if moment.rows.get(key) == row:
+        return Transition(state)
+    if not isinstance(state, Collecting):
+        raise admission.wrong_phase(state)
+    rows: dict[int, Row] = {key: row}
+    state = dataclasses.replace(state, staged=state.staged + 1)
+    if state.staged == len(state.present):
+        return _close_collecting(_overlaid(moment, rows), state, rows)
+    return Transition(state, (), rows)
+
+
+def _deadline(moment: Moment, state: CoordinatorState) -> CoordinatorTransition:
+    if isinstance(state, Advertising | Sharing | Collecting | Confirming | Unmasking):
+        if moment.now_s < state.deadline_s:
+            return Transition(state)
+        match state:
+            case Advertising():
+                return _close_advertising(moment, {})
+            case Sharing():
+                return _close_sharing(moment, state, {})
+            case Collecting():
+                return _close_collecting(moment, state, {})
+            case Confirming():
+                return Transition(_unmasking(moment, state))
+            case Unmasking():
+                if state.answered > state.tried:
+                    return Transition(Recovering(state), (RecoverSum(),))
+                return _abort(moment, "too few unmasking answers", state.answered, {})
+            case _:
+                assert_never(state)
+    return Transition(state)
+
+
+def _close_advertising(moment: Moment, rows: dict[int, Row]) -> CoordinatorTransition:
+    session = moment.session
+    positions = tables.advertised_positions(moment.rows)
+    if len(positions) < session.parameters.min_contributors:
+        return _abort(moment, "fewer than min_contributors advertised keys", 0, rows)
+    try:
+        parameters = session.graph_parameters(len(positions))
+    except LocalProtocolError:
+        return _abort(moment, "no safe degree and threshold for this cohort", 0, rows)
+    root = merkle.root(tables.advertised_leaves(moment.rows, positions))
+    cohort = Cohort(positions, root, parameters.degree, parameters.threshold)
+    entry = KeysAdvertised(session.parameters.session, len(positions), root)
+    return _publish(entry, 1, Sharing(0, cohort, 0), rows)
+
+
+def _close_sharing(moment: Moment, state: Sharing, rows: dict[int, Row]) -> CoordinatorTransition:
+    parameters = moment.session.parameters
+    present = tables.present_indices(moment.rows, state.cohort)
+    if len(present) < parameters.min_contributors:
+        return _abort(moment, "fewer than min_contributors shared keys", 0, rows)
+    root = merkle.root(tables.shared_leaves(moment.rows, state.cohort))
+    entry = KeysShared(parameters.session, len(present), root)
+    return _publish(entry, 2, Collecting(0, state.cohort, present, root, 0), rows)
+
+
+def _close_collecting(moment: Moment, state: Collecting, rows: dict[int, Row]) -> CoordinatorTransition:
+    """Fix U3: everybody whose upload is durable, without one end of every asymmetric edge."""
+    headers = tables.staged_headers(moment.rows, state.cohort, state.present)
+    graph = moment.session.graph(len(state.cohort.positions), state.cohort.root)
+    for index in admission.ends_to_reject(graph, headers):
+        del headers[index]
+        key = row_key(state.cohort.positions[index], RowKind.REJECTED)
+        rows[key] = RejectedRow(RejectReason.ASYMMETRIC_EDGE.name)
+    if len(headers) < moment.session.parameters.min_contributors:
+        return _abort(moment, "fewer than min_contributors contributed", 0, rows)
+    accepted = tuple(sorted(headers))
+    digests = tuple(headers[index].upload for index in accepted)
+    folding = Folding(state.cohort, state.present, state.shared, accepted)
+    return Transition(folding, (FoldUploads(digests),), rows)
+
+
+def _folded(moment: Moment, state: CoordinatorState, event: SumFolded) -> CoordinatorTransition:
+    if not isinstance(state, Folding):
+        return Transition(state)
+    entry = SessionClose(
+        moment.session.parameters.session,
+        len(state.accepted),
+        merkle.root(tables.contribution_leaves(moment.rows, state.cohort, state.accepted)),
+        merkle.root(tables.disposition_leaves(moment.rows, state.cohort, state.present, state.accepted)),
+        event.masked_sum,
+    )
+    close = hashlib.sha256(entry.to_bytes()).digest()
+    return _publish(entry, 3, Confirming(0, state.cohort, state.present, state.accepted, close, 0))
+
+
+def _unmasking(moment: Moment, state: Confirming) -> Unmasking:
+    deadline_s = moment.now_s + moment.session.parameters.deadlines.unmask_s
+    return Unmasking(deadline_s, state.cohort, state.present, state.accepted, state.close, state.confirmed, 0, 0)
+
+
+def _enough_confirmed(state: Confirming) -> bool:
+    """All of U3; on the complete graph also as many as give everybody ``threshold`` confirmed neighbours."""
+    complete = state.cohort.degree == len(state.cohort.positions) - 1
+    enough = state.cohort.threshold + 1 if complete else len(state.accepted)
+    return state.confirmed >= min(enough, len(state.accepted))
+
+
+def _enough_answered(state: Unmasking) -> bool:
+    """Everybody who confirmed has answered, and the answers can be enough for every secret."""
+    shares = state.answered * state.cohort.degree
+    return state.answered == state.confirmed and shares >= state.cohort.threshold * len(state.present)
+
+
+def _recovered(moment: Moment, state: CoordinatorState, event: SumRecovered) -> CoordinatorTransition:
+    if not isinstance(state, Recovering):
+        return Transition(state)
+    last = state.unmasking
+    entry = SessionResult(
+        moment.session.parameters.session,
+        len(last.accepted),
+        event.openings,
+        event.integer_sum,
+        event.mean,
+    )
+    finished = Finished(last.cohort, last.present, last.accepted, event.integer_sum, event.mean, moment.now_s)
+    return _publish(entry, 4, finished)
+
+
+def _failed(moment: Moment, state: CoordinatorState, event: RecoveryFailed) -> CoordinatorTransition:
+    """Wrong or too few shares: wait for more answers until the deadline, then give up."""
+    if isinstance(state, Folding):
+        return _abort(moment, event.reason, 0, {})
+    if not isinstance(state, Recovering):
+        return Transition(state)
+    last = state.unmasking
+    if moment.now_s >= last.deadline_s or last.answered == len(last.accepted):
+        return _abort(moment, event.reason, last.answered, {})
+    return Transition(dataclasses.replace(last, tried=last.answered))
+
+
+def _abort(moment: Moment, reason: str, answers: int, rows: dict[int, Row]) -> CoordinatorTransition:
+    position = tables.log_size(moment.rows)
+    entry = SessionAbort(moment.session.parameters.session, reason, answers)
+    return _publish(entry, position, Aborted(reason, moment.now_s), rows)
+
+
+def _publish(
+    entry: SessionEntry, position: int, then: Lasting, rows: dict[int, Row] | None = None
+) -> CoordinatorTransition:
+    data = entry.to_bytes()
+    return Transition(Publishing(data, position, then), (PublishEntry(position, data),), rows or {})
+
+
+def _published(moment: Moment, state: CoordinatorState, event: EntryPublished) -> CoordinatorTransition:
+    """The log has the entry: the phase it opens begins now, and its clock starts."""
+    if not isinstance(state, Publishing) or event.position != state.position:
+        return Transition(state)
+    row = LogRow(state.entry, event.head, event.signature)
+    return Transition(_with_deadline(moment, state.then), (), {row_key(state.position, RowKind.LOG): row})
+
+
+def _with_deadline(moment: Moment, state: Lasting) -> Lasting:
+    deadlines = moment.session.parameters.deadlines
+    match state:
+        case Advertising():
+            return dataclasses.replace(state, deadline_s=moment.now_s + deadlines.advertise_s)
+        case Sharing():
+            return dataclasses.replace(state, deadline_s=moment.now_s + deadlines.share_s)
+        case Collecting():
+            return dataclasses.replace(state, deadline_s=moment.now_s + deadlines.upload_s)
+        case Confirming():
+            return dataclasses.replace(state, deadline_s=moment.now_s + deadlines.confirm_s)
+        case _:
+            return state

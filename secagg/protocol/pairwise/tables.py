@@ -1,0 +1,145 @@
+"""Sets and published lists, as they follow from the coordinator's rows.
+
+All functions are pure; the lists are recomputed when they are needed and cached by whoever serves them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from secagg.protocol.errors import LocalProtocolError, RejectReason
+from secagg.protocol.pairwise.coordinator_states import (
+    AdvertiseRow,
+    AnswerRow,
+    Cohort,
+    ConfirmRow,
+    HeaderRow,
+    LogRow,
+    RejectedRow,
+    Row,
+    RowKind,
+    Rows,
+    ShareRow,
+    StagedRow,
+    row_key,
+    row_position,
+)
+from secagg.transcript.head import LogEvidence
+from secagg.transcript.statements import Absent, Accepted, ContributionHeader, Dropped, Rejected, Signed
+
+RowT = TypeVar("RowT", bound=Row)
+
+
+def find(rows: Rows, position: int, kind: RowKind, row_type: type[RowT]) -> RowT | None:
+    """The row of a client, or None."""
+    row = rows.get(row_key(position, kind))
+    return row if isinstance(row, row_type) else None
+
+
+def require(rows: Rows, position: int, kind: RowKind, row_type: type[RowT]) -> RowT:
+    """The row of a client that must be there.
+
+    Raises:
+        LocalProtocolError: it is not; the store lost something that was accepted.
+    """
+    row = find(rows, position, kind, row_type)
+    if row is None:
+        raise LocalProtocolError(RejectReason.WRONG_PHASE, f"no {row_type.__name__} at position {position}")
+    return row
+
+
+def advertised_positions(rows: Rows) -> tuple[int, ...]:
+    """Roster positions of everybody who advertised keys, ascending: the order of identities."""
+    found = (row_position(key, RowKind.ADVERTISE) for key in rows)
+    return tuple(sorted(position for position in found if position is not None))
+
+
+def advertised_leaves(rows: Rows, positions: Sequence[int]) -> tuple[bytes, ...]:
+    """Leaves of U1."""
+    return tuple(require(rows, position, RowKind.ADVERTISE, AdvertiseRow).signed.to_bytes() for position in positions)
+
+
+def present_indices(rows: Rows, cohort: Cohort) -> tuple[int, ...]:
+    """U2: the indices that shared keys."""
+    return tuple(index for index, position in enumerate(cohort.positions) if row_key(position, RowKind.SHARE) in rows)
+
+
+def shared_leaves(rows: Rows, cohort: Cohort) -> tuple[bytes, ...]:
+    """Leaves of U2, one for each index of U1."""
+    leaves = []
+    for index, position in enumerate(cohort.positions):
+        row = find(rows, position, RowKind.SHARE, ShareRow)
+        leaves.append(Absent(index).to_bytes() if row is None else row.signed.to_bytes())
+    return tuple(leaves)
+
+
+def header_at(rows: Rows, cohort: Cohort, index: int) -> tuple[Signed, ContributionHeader] | None:
+    """The accepted header of an index, if there is one."""
+    row = find(rows, cohort.positions[index], RowKind.HEADER, HeaderRow)
+    if row is None or not isinstance(row.signed.statement, ContributionHeader):
+        return None
+    return row.signed, row.signed.statement
+
+
+def staged_headers(rows: Rows, cohort: Cohort, present: Sequence[int]) -> dict[int, ContributionHeader]:
+    """Headers whose upload is durable, by index."""
+    headers = {}
+    for index in present:
+        found = header_at(rows, cohort, index)
+        if found and find(rows, cohort.positions[index], RowKind.STAGED, StagedRow):
+            headers[index] = found[1]
+    return headers
+
+
+def contribution_leaves(rows: Rows, cohort: Cohort, accepted: Sequence[int]) -> tuple[bytes, ...]:
+    """Signed headers of U3, in order of index."""
+    return tuple(
+        require(rows, cohort.positions[index], RowKind.HEADER, HeaderRow).signed.to_bytes() for index in accepted
+    )
+
+
+def disposition_leaves(
+    rows: Rows, cohort: Cohort, present: Sequence[int], accepted: Sequence[int]
+) -> tuple[bytes, ...]:
+    """What became of each index of U1."""
+    present_set, accepted_set = frozenset(present), frozenset(accepted)
+    leaves = []
+    for index, position in enumerate(cohort.positions):
+        rejected = find(rows, position, RowKind.REJECTED, RejectedRow)
+        if index in accepted_set:
+            signed = require(rows, position, RowKind.HEADER, HeaderRow).signed
+            leaves.append(Accepted(index, signed).to_bytes())
+        elif rejected is not None:
+            leaves.append(Rejected(index, rejected.reason).to_bytes())
+        else:
+            phase = "masked-input" if index in present_set else "share-keys"
+            leaves.append(Dropped(index, phase).to_bytes())
+    return tuple(leaves)
+
+
+def confirmations(rows: Rows, cohort: Cohort, indices: Sequence[int]) -> tuple[Signed, ...]:
+    """What these indices signed over the close entry, as far as they did."""
+    found = (find(rows, cohort.positions[index], RowKind.CONFIRM, ConfirmRow) for index in indices)
+    return tuple(row.signed for row in found if row is not None)
+
+
+def answer_leaves(rows: Rows, cohort: Cohort, accepted: Sequence[int]) -> dict[int, bytes]:
+    """Signed answers by index."""
+    found = {index: find(rows, cohort.positions[index], RowKind.ANSWER, AnswerRow) for index in accepted}
+    return {index: row.leaf for index, row in found.items() if row is not None}
+
+
+def log_size(rows: Rows) -> int:
+    """How many entries the log has taken."""
+    size = 0
+    while row_key(size, RowKind.LOG) in rows:
+        size += 1
+    return size
+
+
+def evidence(rows: Rows) -> LogEvidence:
+    """All entries so far under the latest head."""
+    entries = [require(rows, position, RowKind.LOG, LogRow) for position in range(log_size(rows))]
+    last = entries[-1]
+    return LogEvidence(tuple(row.entry for row in entries), last.head, last.signature)

@@ -1,0 +1,382 @@
+"""A session at the coordinator: its driver, its timers, the work on vectors, and the lists that clients fetch."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from secagg.arith.errors import ArithmeticInputError
+from secagg.crypto.signing import SigningKey
+from secagg.derive.graph import MaskingGraph
+from secagg.protocol.errors import RejectReason, RemoteProtocolError
+from secagg.protocol.messages import (
+    AdvertisedList,
+    ClosedList,
+    Confirmations,
+    IncomingBoxes,
+    NeighbourKeys,
+    SessionEnded,
+    SharedList,
+    ShareKeys,
+    SignedReceipt,
+)
+from secagg.protocol.pairwise import boxes, coordinator, recovery, tables
+from secagg.protocol.pairwise.admission import roster_position
+from secagg.protocol.pairwise.coordinator_states import (
+    COORDINATOR_PERSISTENCE,
+    Aborted,
+    AdvertiseRow,
+    Advertising,
+    Cohort,
+    Collecting,
+    Confirming,
+    CoordinatorEffect,
+    CoordinatorEvent,
+    CoordinatorState,
+    DeadlinePassed,
+    EntryPublished,
+    Finished,
+    FoldUploads,
+    Phase,
+    PublishEntry,
+    Publishing,
+    Recovering,
+    RecoverSum,
+    RecoveryFailed,
+    RowKind,
+    Rows,
+    SetupRow,
+    ShareRow,
+    SharesStored,
+    Sharing,
+    SumFolded,
+    SumRecovered,
+    Unmasking,
+    deadline_of,
+    phase_of,
+    row_key,
+)
+from secagg.protocol.session import Session
+from secagg.runtime import vectors
+from secagg.runtime.clock import Clock
+from secagg.runtime.driver import Driver
+from secagg.runtime.ports import BlobStore, LogPort, SessionStore, StoreError
+from secagg.transcript import merkle
+from secagg.transcript.head import LogEvidence
+from secagg.transcript.statements import Receipt, Signed
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorPorts:
+    """What a coordinator runs on. ``report`` is told of failures of background work (event, session, reason)."""
+
+    store: SessionStore
+    blobs: BlobStore
+    log: LogPort
+    clock: Clock
+    key: SigningKey
+    report: Callable[[str, bytes, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Where a session stands, for watchers. ``deadline_s`` is 0 where no clock runs."""
+
+    phase: Phase
+    deadline_s: int
+    received: int
+    expected: int
+    log_size: int
+
+
+class SessionHost:
+    """One pairwise session. All methods run in one event loop; work on vectors goes to threads."""
+
+    def __init__(self, session: Session, ports: CoordinatorPorts) -> None:
+        self.session = session
+        self._ports = ports
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._timer: asyncio.Task[None] | None = None
+        self._folded: vectors.Lanes | None = None
+        self._lists: dict[str, tuple[bytes, ...]] = {}
+        self.driver: Driver[CoordinatorState, CoordinatorEvent, CoordinatorEffect] = Driver(
+            session.parameters.session, ports.store, COORDINATOR_PERSISTENCE, self._step, self._dispatch
+        )
+
+    @property
+    def rows(self) -> Rows:
+        """The rows of the machine."""
+        return cast("Rows", self.driver.rows)
+
+    async def open(self, setup: SetupRow) -> None:
+        """Create the session and wait until its open entry is in the log."""
+        await self.driver.create(coordinator.start(self.session, setup))
+        self._start_timer()
+        while isinstance(self.driver.state, Publishing):
+            await self.driver.wait_for_change(self.driver.version)
+
+    async def resume(self) -> None:
+        """Go on after a restart."""
+        if not await self.driver.resume():
+            raise StoreError("the session is not in the store")
+        self._start_timer()
+
+    async def close(self) -> None:
+        """Stop timers and background work; what they had not finished is done after the next start."""
+        tasks = [*self._tasks.values(), *([self._timer] if self._timer else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def submit(self, event: CoordinatorEvent) -> None:
+        """Feed a client's message; returns once it is accepted and durable."""
+        await self.driver.feed(event)
+
+    async def share_keys(self, message: ShareKeys) -> None:
+        """Store a client's boxes, then feed its message."""
+        data = b"".join(box.share_box + box.pair_box for box in message.boxes)
+        blob = await asyncio.to_thread(self._ports.blobs.put, data)
+        await self.driver.feed(SharesStored(message, blob))
+
+    def receipt(self, signed: Signed) -> SignedReceipt:
+        """The signed receipt for an accepted contribution."""
+        receipt = Receipt(self.session.digest, hashlib.sha256(signed.to_bytes()).digest()).to_bytes()
+        return SignedReceipt(receipt, self._ports.key.sign_statement(receipt))
+
+    def is_staged(self, identity: bytes) -> bool:
+        """Whether this identity's upload is durable and counted."""
+        position = roster_position(self.session, identity)
+        return row_key(position, RowKind.STAGED) in self.rows
+
+    def status(self) -> Status:
+        """Where the session stands."""
+        state = self.driver.state
+        received, expected = _progress(self.session, state)
+        return Status(phase_of(state), deadline_of(state) or 0, received, expected, tables.log_size(self.rows))
+
+    def evidence(self) -> LogEvidence:
+        """The log so far."""
+        return tables.evidence(self.rows)
+
+    def advertised_list(self, identity: bytes) -> AdvertisedList:
+        """U1 and the keys of the neighbours of ``identity``."""
+        cohort = self._cohort()
+        leaves = self._cached("u1", lambda: tables.advertised_leaves(self.rows, cohort.positions))
+        keys = []
+        for index in self._neighbours(cohort, identity):
+            row = tables.require(self.rows, cohort.positions[index], RowKind.ADVERTISE, AdvertiseRow)
+            keys.append(NeighbourKeys(index, row.mask_public, row.share_public))
+        return AdvertisedList(self.evidence(), leaves, tuple(keys))
+
+    async def shared_list(self, identity: bytes) -> SharedList:
+        """U2 and the boxes addressed to ``identity``."""
+        cohort = self._cohort()
+        self._require_log(3, "U2 is not fixed yet")
+        leaves = self._cached("u2", lambda: tables.shared_leaves(self.rows, cohort))
+        return SharedList(self.evidence(), leaves, await asyncio.to_thread(self._inbox, cohort, identity))
+
+    def closed_list(self) -> ClosedList:
+        """U3 and what became of everybody else."""
+        self._require_log(4, "U3 is not fixed yet")
+        state = _latest(self.driver.state)
+        if not isinstance(state, Confirming | Unmasking | Finished):
+            raise RemoteProtocolError(RejectReason.WRONG_PHASE, "U3 is not fixed")
+        return ClosedList(
+            self.evidence(),
+            self._cached(
+                "u3",
+                lambda: tables.disposition_leaves(self.rows, state.cohort, state.present, state.accepted),
+            ),
+        )
+
+    def confirmations(self, identity: bytes) -> Confirmations:
+        """What the neighbours of ``identity`` in U3 signed over the close entry, so far."""
+        state = _latest(self.driver.state)
+        if not isinstance(state, Unmasking):
+            raise RemoteProtocolError(RejectReason.WRONG_PHASE, "confirmations are not complete yet")
+        accepted = frozenset(state.accepted)
+        neighbours = [index for index in self._neighbours(state.cohort, identity) if index in accepted]
+        return Confirmations(tables.confirmations(self.rows, state.cohort, neighbours))
+
+    def outcome(self) -> SessionEnded:
+        """The log with its last entry."""
+        if not isinstance(self.driver.state, Finished | Aborted):
+            raise RemoteProtocolError(RejectReason.WRONG_PHASE, "the session has not ended")
+        return SessionEnded(self.evidence())
+
+    def integer_sum(self) -> bytes:
+        """SHA-256 name of the blob that holds the exact sum."""
+        if not isinstance(self.driver.state, Finished):
+            raise RemoteProtocolError(RejectReason.WRONG_PHASE, "there is no sum")
+        return self.driver.state.integer_sum
+
+    def _step(
+        self, state: CoordinatorState, rows: Mapping[int, object], event: CoordinatorEvent
+    ) -> coordinator.CoordinatorTransition:
+        moment = coordinator.Moment(self.session, cast("Rows", rows), self._ports.clock.now_s())
+        return coordinator.step(moment, state, event)
+
+    def _dispatch(self, identifier: int, effect: CoordinatorEffect) -> None:
+        if identifier in self._tasks:
+            return
+        task = asyncio.ensure_future(self._carry_out(identifier, effect))
+        self._tasks[identifier] = task
+        task.add_done_callback(lambda _: self._tasks.pop(identifier, None))
+
+    async def _carry_out(self, identifier: int, effect: CoordinatorEffect) -> None:
+        delay_s = 0.1
+        while True:
+            try:
+                await self.driver.feed(await self._perform(effect))
+                await self.driver.done(identifier)
+                return
+            except (StoreError, OSError) as error:
+                self._ports.report("effect_failed", self.session.parameters.session, type(error).__name__)
+            # The disk may recover; the session waits for it as long as it takes.
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, 10.0)
+
+    async def _perform(self, effect: CoordinatorEffect) -> CoordinatorEvent:
+        match effect:
+            case PublishEntry(position, entry):
+                entries = (*self._published_before(position), entry)
+                head, signature = await self._ports.log.publish(self.session.parameters.session, entries)
+                return EntryPublished(position, head, signature)
+            case FoldUploads(digests):
+                self._folded = await asyncio.to_thread(self._fold, digests)
+                return SumFolded(vectors.digest_of(self._folded))
+            case RecoverSum():
+                return await asyncio.to_thread(self._recover)
+
+    def _published_before(self, position: int) -> tuple[bytes, ...]:
+        return self.evidence().entries[:position] if position else ()
+
+    def _fold(self, digests: tuple[bytes, ...]) -> vectors.Lanes:
+        lanes = self.session.field_layout.lanes
+        return vectors.fold(self._ports.blobs, digests, lanes, vectors.worker_threads())
+
+    def _recover(self) -> CoordinatorEvent:
+        state = self.driver.state
+        if not isinstance(state, Recovering):
+            return RecoveryFailed("not recovering")
+        last = state.unmasking
+        graph = self._graph(last.cohort)
+        reader = recovery.slot_reader(graph, self._share_blob(last.cohort), self._ports.blobs.read)
+        try:
+            removal = recovery.recover(self.session, self.rows, last, reader)
+            if self._folded is None:
+                headers = tables.staged_headers(self.rows, last.cohort, last.accepted)
+                self._folded = self._fold(tuple(headers[index].upload for index in last.accepted))
+            lanes = self._folded.copy()
+            vectors.remove_masks(lanes, removal, vectors.worker_threads())
+            decoded = vectors.decode(self.session.parameters.encoding, lanes, len(last.accepted))
+        except recovery.RecoveryError as error:
+            return RecoveryFailed(error.reason)
+        except ArithmeticInputError as error:
+            # Every mask is out, so some upload was not an encoding: nothing wrong is published.
+            return RecoveryFailed(f"the sum does not decode: {error.field}")
+        integer_sum = self._ports.blobs.put(vectors.as_bytes(decoded.integer_sum))
+        mean = self._ports.blobs.put(vectors.as_bytes(decoded.mean))
+        self._folded = None
+        return SumRecovered(merkle.root(removal.answers), integer_sum, mean)
+
+    def _share_blob(self, cohort: Cohort) -> Callable[[int], bytes]:
+        return lambda index: tables.require(self.rows, cohort.positions[index], RowKind.SHARE, ShareRow).blob
+
+    def _inbox(self, cohort: Cohort, identity: bytes) -> tuple[IncomingBoxes, ...]:
+        graph = self._graph(cohort)
+        own = self._index(cohort, identity)
+        items = []
+        for sender in graph.neighbours(own):
+            row = tables.find(self.rows, cohort.positions[sender], RowKind.SHARE, ShareRow)
+            if row is None:
+                continue
+            recipients = graph.neighbours(sender)
+            place = recipients.index(own)
+            length = boxes.SHARE_BOX_BYTES + boxes.pair_box_bytes(sender, own)
+            data = self._ports.blobs.read(row.blob, boxes.box_slots(sender, recipients)[place], length)
+            hashes = [row.hashes[i : i + 32] for i in range(0, len(row.hashes), 32)]
+            path = merkle.inclusion_proof(hashes, place)
+            share_box, pair_box = data[: boxes.SHARE_BOX_BYTES], data[boxes.SHARE_BOX_BYTES :]
+            items.append(IncomingBoxes(sender, share_box, pair_box, path))
+        return tuple(items)
+
+    def _cohort(self) -> Cohort:
+        state = _latest(self.driver.state)
+        cohort = getattr(state, "cohort", None)
+        if not isinstance(cohort, Cohort):
+            raise RemoteProtocolError(RejectReason.WRONG_PHASE, "U1 is not fixed")
+        self._require_log(2, "U1 is not fixed yet")
+        return cohort
+
+    def _require_log(self, size: int, detail: str) -> None:
+        """Nothing is shown before the entry that fixes it is in the log."""
+        if tables.log_size(self.rows) < size:
+            raise RemoteProtocolError(RejectReason.WRONG_PHASE, detail)
+
+    def _graph(self, cohort: Cohort) -> MaskingGraph:
+        return self.session.graph(len(cohort.positions), cohort.root)
+
+    def _index(self, cohort: Cohort, identity: bytes) -> int:
+        position = roster_position(self.session, identity)
+        if position not in cohort.positions:
+            raise RemoteProtocolError(RejectReason.NOT_IN_COHORT, "did not advertise keys")
+        return cohort.positions.index(position)
+
+    def _neighbours(self, cohort: Cohort, identity: bytes) -> tuple[int, ...]:
+        return self._graph(cohort).neighbours(self._index(cohort, identity))
+
+    def _cached(self, name: str, compute: Callable[[], tuple[bytes, ...]]) -> tuple[bytes, ...]:
+        if name not in self._lists:
+            self._lists[name] = compute()
+        return self._lists[name]
+
+    def _start_timer(self) -> None:
+        self._timer = asyncio.ensure_future(self._watch_deadlines())
+
+    async def _watch_deadlines(self) -> None:
+        while not isinstance(self.driver.state, Finished | Aborted):
+            version, deadline_s = self.driver.version, deadline_of(self.driver.state)
+            remaining = None if deadline_s is None else max(0, deadline_s - self._ports.clock.now_s())
+            if remaining == 0:
+                await self._feed_deadline()
+                continue
+            try:
+                await asyncio.wait_for(self.driver.wait_for_change(version), remaining)
+            except TimeoutError:
+                continue
+
+    async def _feed_deadline(self) -> None:
+        try:
+            await self.driver.feed(DeadlinePassed())
+        except StoreError as error:
+            self._ports.report("deadline_failed", self.session.parameters.session, type(error).__name__)
+            await asyncio.sleep(1.0)
+
+
+def _latest(state: CoordinatorState) -> CoordinatorState:
+    """The state whose sets may be shown: while an entry is being published, still the sets of what follows."""
+    if isinstance(state, Publishing):
+        return state.then
+    return state.unmasking if isinstance(state, Recovering) else state
+
+
+def _progress(session: Session, state: CoordinatorState) -> tuple[int, int]:
+    match state:
+        case Advertising(_, received):
+            return received, len(session.roster.members)
+        case Sharing(_, cohort, received):
+            return received, len(cohort.positions)
+        case Collecting(_, _, present, _, staged):
+            return staged, len(present)
+        case Confirming():
+            return state.confirmed, len(state.accepted)
+        case Unmasking():
+            return state.answered, len(state.accepted)
+        case Finished():
+            return len(state.accepted), len(state.accepted)
+        case _:
+            return 0, 0

@@ -1,0 +1,153 @@
+"""Work on vectors, outside the machines: encode and mask, fold, remove masks, decode.
+
+Blocks are read from blobs into reused buffers, so that memory is a few vectors however many clients there are;
+numpy and OpenSSL release the GIL, so blocking calls run in threads.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from secagg.arith.flatten import Flatten
+from secagg.arith.keystream import Keystream, add_masks
+from secagg.arith.quantiser import Quantiser, clip
+from secagg.crypto.kdf import derive
+from secagg.crypto.labels import Label
+from secagg.crypto.rng import Rng
+from secagg.crypto.secret import Secret
+from secagg.protocol.pairwise.client_states import MaskInput
+from secagg.protocol.pairwise.recovery import Removal
+from secagg.protocol.session import Session
+from secagg.runtime.ports import BlobStore
+from secagg.transcript.entries import Encoding, Flattening
+
+FloatVector = npt.NDArray[np.float32]
+Lanes = npt.NDArray[np.uint64]
+
+_FOLD_BLOCK_LANES = 1 << 15
+"""256 KiB: accumulator and buffer stay in the second-level cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodingReport:
+    """What encoding did to a vector: its L2 norm before clipping, and how many coordinates were clamped."""
+
+    norm: float
+    clamped: int
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedSum:
+    """The exact sum (int64, in the order of the packed vector) and the float32 mean in layout order."""
+
+    integer_sum: npt.NDArray[np.int64]
+    mean: FloatVector
+
+
+def worker_threads() -> int:
+    """Threads for work on vectors: one for each core this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def encode(encoding: Encoding, vector: FloatVector, rng: Rng) -> tuple[Lanes, EncodingReport]:
+    """Clip, flatten where the session does, round at random, pack.
+
+    Args:
+        encoding: the session's.
+        vector: float32, shape ``(dimension,)``.
+        rng: 32 fresh bytes seed the rounding.
+
+    Raises:
+        ArithmeticInputError: wrong shape or dtype, NaN or infinity.
+    """
+    clipped, norm = clip(vector, encoding.clip_norm)
+    if isinstance(encoding.flatten, Flattening):
+        clipped = _flatten(encoding.flatten, encoding.dimension).forward(clipped)
+    stream = Keystream(derive(Secret(rng.bytes(32)), Label.QUANTISER_STREAM).expose())
+    values, clamped = Quantiser(encoding.value_bits, encoding.bound()).quantise(clipped, stream)
+    return encoding.field_layout().pack(values), EncodingReport(norm, clamped)
+
+
+def mask(lanes: Lanes, plan: MaskInput, threads: int = 1) -> None:
+    """Add the keystreams of ``plan`` to ``lanes``, in place."""
+    add = [plan.self_mask.expose(), *(key.expose() for key in plan.add)]
+    add_masks(lanes, add, [key.expose() for key in plan.subtract], threads)
+
+
+def fold(blobs: BlobStore, digests: Sequence[bytes], lanes: int, threads: int) -> Lanes:
+    """The sum mod 2^64 of the uploads with these digests, each of ``lanes`` words.
+
+    Threads take disjoint stretches of the vector: no locks, one result vector.
+    """
+    total = np.zeros(lanes, dtype=np.uint64)
+    blocks = range(0, lanes, _FOLD_BLOCK_LANES)
+
+    def fold_blocks(starts: Sequence[int]) -> None:
+        buffer = np.empty(_FOLD_BLOCK_LANES, dtype=np.uint64)
+        for start in starts:
+            target = total[start : start + _FOLD_BLOCK_LANES]
+            piece = buffer[: target.size]
+            for digest in digests:
+                blobs.read_into(digest, 8 * start, piece)
+                np.add(target, piece, out=target)
+
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        list(pool.map(fold_blocks, [blocks[i::threads] for i in range(threads)]))
+    return total
+
+
+def remove_masks(lanes: Lanes, removal: Removal, threads: int) -> None:
+    """Take what still masks a sum out of it, in place."""
+    add_masks(lanes, [key.expose() for key in removal.add], [key.expose() for key in removal.subtract], threads)
+
+
+def decode(encoding: Encoding, lanes: Lanes, contributors: int) -> DecodedSum:
+    """The exact sum and the mean of ``contributors`` vectors.
+
+    Raises:
+        ArithmeticInputError: the counter field does not show ``contributors``, or padding is not zero; a mask
+            is still in the sum, or an upload was not what it claimed to be.
+    """
+    integer_sum = encoding.field_layout().unpack_sum(lanes, contributors)
+    return DecodedSum(integer_sum, mean_of(encoding, integer_sum, contributors))
+
+
+def mean_of(encoding: Encoding, integer_sum: npt.NDArray[np.int64], contributors: int) -> FloatVector:
+    """The float32 mean that follows from the exact sum, bit for bit the same for everybody."""
+    total: npt.NDArray[np.int64] | npt.NDArray[np.float64] = integer_sum
+    if isinstance(encoding.flatten, Flattening):
+        flatten = _flatten(encoding.flatten, encoding.dimension)
+        total = flatten.inverse(integer_sum.astype(np.float64)).astype(np.float64)
+    return Quantiser(encoding.value_bits, encoding.bound()).dequantise(total, contributors)
+
+
+def digest_of(array: npt.NDArray[np.generic]) -> bytes:
+    """SHA-256 of an array's little-endian bytes."""
+    return hashlib.sha256(as_bytes(array)).digest()
+
+
+def as_bytes(array: npt.NDArray[np.generic]) -> memoryview:
+    """A one-dimensional array's little-endian bytes, without a copy where the machine is little-endian."""
+    little_endian = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    return little_endian.data.cast("B")
+
+
+def masked_input(session: Session, vector: FloatVector, plan: MaskInput, rng: Rng) -> tuple[Lanes, EncodingReport]:
+    """A client's upload: ``vector`` encoded and masked."""
+    lanes, report = encode(session.parameters.encoding, vector, rng)
+    mask(lanes, plan, worker_threads())
+    return lanes, report
+
+
+def _flatten(flattening: Flattening, dimension: int) -> Flatten:
+    seed = Secret(flattening.seed)
+    return Flatten(
+        derive(seed, Label.FLATTEN_PERMUTATION).expose(), derive(seed, Label.FLATTEN_SIGNS).expose(), dimension
+    )

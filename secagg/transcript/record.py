@@ -1,0 +1,228 @@
+"""Typed records over the canonical codec.
+
+A published record is a frozen dataclass whose fields each carry a codec. Decoding checks the ``type`` and
+``version`` members, that every field is there and no other, and every range, before the object exists.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, ClassVar, TypeVar
+
+from secagg.transcript import canonical
+from secagg.transcript.canonical import CanonicalError, JsonValue
+
+VERSION = 1
+_FRACTION = re.compile(r"(0|[1-9][0-9]{0,39})/([1-9][0-9]{0,39})\Z")
+
+
+class RecordError(ValueError):
+    """A record is malformed; ``field`` names where, the text says why."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """How one field is written as canonical JSON and read back."""
+
+    write: Callable[[Any], JsonValue]
+    read: Callable[[JsonValue, str], Any]
+
+
+_METADATA = "codec"
+
+
+def _field(codec: Codec) -> Any:  # noqa: ANN401 - dataclasses.field itself is typed as Any
+    return dataclasses.field(metadata={_METADATA: codec})
+
+
+def hex_codec(length_bytes: int) -> Codec:
+    """Bytes of one length as lowercase hex."""
+
+    def read(value: JsonValue, where: str) -> bytes:
+        if not isinstance(value, str) or len(value) != 2 * length_bytes or value != value.lower():
+            raise RecordError(where, f"expected {length_bytes} bytes in lowercase hex")
+        try:
+            data = bytes.fromhex(value)
+        except ValueError:
+            raise RecordError(where, "not hexadecimal") from None
+        if len(data) != length_bytes:
+            raise RecordError(where, f"expected {length_bytes} bytes in lowercase hex")
+        return data
+
+    def write(value: bytes) -> JsonValue:
+        return value.hex()
+
+    return Codec(write, read)
+
+
+def integer_codec(least: int, most: int) -> Codec:
+    """An integer within inclusive bounds."""
+
+    def read(value: JsonValue, where: str) -> int:
+        if type(value) is not int or not least <= value <= most:
+            raise RecordError(where, f"expected an integer from {least} to {most}")
+        return value
+
+    return Codec(int, read)
+
+
+def text_codec(most_bytes: int, *choices: str) -> Codec:
+    """Text of at most ``most_bytes`` in UTF-8, one of ``choices`` where any are given."""
+
+    def read(value: JsonValue, where: str) -> str:
+        if not isinstance(value, str) or len(value.encode("utf-8")) > most_bytes:
+            raise RecordError(where, f"expected text of at most {most_bytes} bytes")
+        if choices and value not in choices:
+            raise RecordError(where, f"expected one of {', '.join(choices)}")
+        return value
+
+    return Codec(str, read)
+
+
+def fraction_codec() -> Codec:
+    """A non-negative fraction in lowest terms as ``numerator/denominator``."""
+
+    def read(value: JsonValue, where: str) -> Fraction:
+        match = _FRACTION.match(value) if isinstance(value, str) else None
+        if match is None:
+            raise RecordError(where, "expected a fraction like 1/10")
+        fraction = Fraction(int(match[1]), int(match[2]))
+        if write(fraction) != value:
+            raise RecordError(where, "fraction not in lowest terms")
+        return fraction
+
+    def write(value: Fraction) -> JsonValue:
+        return f"{value.numerator}/{value.denominator}"
+
+    return Codec(write, read)
+
+
+def list_codec(item: Codec, most: int) -> Codec:
+    """A tuple of at most ``most`` items."""
+
+    def read(value: JsonValue, where: str) -> tuple[Any, ...]:
+        if not isinstance(value, list) or len(value) > most:
+            raise RecordError(where, f"expected a list of at most {most}")
+        return tuple(item.read(entry, f"{where}[{i}]") for i, entry in enumerate(value))
+
+    return Codec(lambda value: [item.write(entry) for entry in value], read)
+
+
+def record_codec(*kinds: type[Record]) -> Codec:
+    """One of several records, told apart by their ``type`` member."""
+    by_type = {kind.TYPE: kind for kind in kinds}
+
+    def read(value: JsonValue, where: str) -> Record:
+        kind = by_type.get(str(value.get("type"))) if isinstance(value, dict) else None
+        if kind is None:
+            raise RecordError(where, f"expected a record of type {' or '.join(by_type)}")
+        return kind.from_value(value, where)
+
+    return Codec(lambda value: value.to_value(), read)
+
+
+def hex_field(length_bytes: int) -> Any:  # noqa: ANN401
+    """Dataclass field: bytes of one length."""
+    return _field(hex_codec(length_bytes))
+
+
+def integer_field(least: int, most: int = canonical.MAX_INTEGER) -> Any:  # noqa: ANN401
+    """Dataclass field: an integer within inclusive bounds."""
+    return _field(integer_codec(least, most))
+
+
+def text_field(most_bytes: int, *choices: str) -> Any:  # noqa: ANN401
+    """Dataclass field: bounded text, or one of some words."""
+    return _field(text_codec(most_bytes, *choices))
+
+
+def fraction_field() -> Any:  # noqa: ANN401
+    """Dataclass field: a non-negative fraction."""
+    return _field(fraction_codec())
+
+
+def list_field(item: Codec, most: int) -> Any:  # noqa: ANN401
+    """Dataclass field: a bounded tuple."""
+    return _field(list_codec(item, most))
+
+
+def record_field(*kinds: type[Record]) -> Any:  # noqa: ANN401
+    """Dataclass field: one of some records."""
+    return _field(record_codec(*kinds))
+
+
+RecordT = TypeVar("RecordT", bound="Record")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Base of everything published; subclasses set ``TYPE`` and declare fields with the helpers above."""
+
+    TYPE: ClassVar[str]
+    """The value of the ``type`` member."""
+
+    def __post_init__(self) -> None:
+        """Read every field back through its codec: what cannot be decoded cannot be built either."""
+        for field in dataclasses.fields(self):
+            codec: Codec = field.metadata[_METADATA]
+            codec.read(codec.write(getattr(self, field.name)), f"{self.TYPE}.{field.name}")
+        self.check()
+
+    def check(self) -> None:
+        """Relations between fields; subclasses raise RecordError."""
+
+    def to_value(self) -> dict[str, JsonValue]:
+        """The members, ``type`` and ``version`` included."""
+        value: dict[str, JsonValue] = {"type": self.TYPE, "version": VERSION}
+        for field in dataclasses.fields(self):
+            value[field.name] = field.metadata[_METADATA].write(getattr(self, field.name))
+        return value
+
+    def to_bytes(self) -> bytes:
+        """The canonical bytes, which are what is hashed and signed."""
+        return canonical.encode(self.to_value())
+
+    @classmethod
+    def from_value(cls: type[RecordT], value: JsonValue, where: str = "") -> RecordT:
+        """The record with these members.
+
+        Raises:
+            RecordError: a member is missing, unknown, of the wrong kind or out of range.
+        """
+        where = where or cls.TYPE
+        if not isinstance(value, dict) or value.get("type") != cls.TYPE:
+            raise RecordError(where, f"expected a record of type {cls.TYPE}")
+        if value.get("version") != VERSION:
+            raise RecordError(f"{where}.version", f"expected {VERSION}")
+        fields = dataclasses.fields(cls)
+        unknown = sorted(set(value) - {field.name for field in fields} - {"type", "version"})
+        if unknown:
+            raise RecordError(f"{where}.{unknown[0]}", "unknown member")
+        members = {}
+        for field in fields:
+            if field.name not in value:
+                raise RecordError(f"{where}.{field.name}", "missing")
+            members[field.name] = field.metadata[_METADATA].read(value[field.name], f"{where}.{field.name}")
+        return cls(**members)
+
+    @classmethod
+    def from_bytes(cls: type[RecordT], data: bytes) -> RecordT:
+        """The record with these canonical bytes; RecordError otherwise."""
+        return cls.from_value(decode_value(data))
+
+
+def decode_value(data: bytes) -> JsonValue:
+    """``canonical.decode`` with its error as a RecordError."""
+    try:
+        return canonical.decode(data)
+    except CanonicalError as error:
+        raise RecordError("bytes", str(error)) from None

@@ -1,0 +1,1 @@
+"""Generated from protos/secagg/v1 by protos/generate.py."""
