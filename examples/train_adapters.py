@@ -25,7 +25,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # before the imports that read it: no model hub is ever asked
+# Before the imports that read them: no model hub is ever asked; threads that wait leave the core to others.
+os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
@@ -250,9 +251,7 @@ def tensors_of(model: PeftModel) -> dict[str, Tensor]:
     return {name: tensors[name].detach().clone() for name in sorted(tensors)}
 
 
-def train_adapter(
-    base: LlamaForCausalLM, text: Text, settings: Settings, number: int
-) -> tuple[PeftModel, list[float]]:
+def train_adapter(base: LlamaForCausalLM, text: Text, settings: Settings, number: int) -> tuple[PeftModel, list[float]]:
     """Contributor `number`'s trained adapter and the loss of each step."""
     model = new_adapter(base, settings)
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
@@ -320,11 +319,8 @@ def table(report: Mapping[str, Any]) -> str:
     return "\n".join([*rows, common])
 
 
-def contribute(
-    base: LlamaForCausalLM, text: Text, settings: Settings, number: int, directory: Path
-) -> dict[str, Any]:
+def contribute(base: LlamaForCausalLM, text: Text, settings: Settings, number: int, directory: Path) -> dict[str, Any]:
     """Train, write, load again and measure contributor `number`'s adapter."""
-    start = tensors_of(new_adapter(base, settings))
     contributor = CONTRIBUTORS[number - 1]
     print(f"contributor {number}: {contributor.topic}, {len(text.train)} tokens", flush=True)
     model, _ = train_adapter(base, text, settings, number)
@@ -337,7 +333,7 @@ def contribute(
         "dtype": str(contributor.dtype).removeprefix("torch."),
         "train_tokens": len(text.train),
         "held_out_tokens": len(text.held_out),
-        **measures(start, tensors_of(written)),
+        **measures(tensors_of(new_adapter(base, settings)), tensors_of(written)),
         "loss_base": round(evaluate(base, text.held_out, settings), 4),
         "loss_adapter": round(evaluate(written, text.held_out, settings), 4),
     }
@@ -388,7 +384,7 @@ def main() -> None:
     """Read the command line and train."""
     parser = argparse.ArgumentParser(description="Train the eight example adapters (about five minutes).")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "adapters", help="where to write")
-    parser.add_argument("--threads", type=int, default=2, help="threads of torch; part of the result")
+    parser.add_argument("--threads", type=int, default=2, help="threads of torch")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     started = time.monotonic()

@@ -42,7 +42,7 @@ def clip(vector: NDArray[np.float32], clip_norm: Fraction) -> tuple[NDArray[np.f
     comes out shorter than `clip_norm` by a factor `1 - 2^-22` or a little less, to pay for fp32 rounding.
     The order of the sum is not fixed: only the contributor computes it.
 
-    Measured: 1.5 ms for 10^6 coordinates.
+    Measured: 0.9 ms for 10^6 coordinates.
 
     Args:
         vector: float32[d].
@@ -65,7 +65,9 @@ def clip(vector: NDArray[np.float32], clip_norm: Fraction) -> tuple[NDArray[np.f
         wide = buffer[: piece.size]
         wide[:] = piece
         # The square of a finite fp32 number is finite in fp64, so this is finite exactly when all are.
-        square = float(np.dot(wide, wide))
+        # Not np.dot: BLAS wakes its threads for it, which costs 10 ms of CPU where cores are busy.
+        np.multiply(wide, wide, out=wide)
+        square = float(np.add.reduce(wide))
         if not math.isfinite(square):
             _refuse_non_finite(piece, start)
         total += square

@@ -31,6 +31,12 @@ class RejectReason(enum.Enum):
     WRONG_MISSING = "missing neighbours must be neighbours that shared keys"
     TOO_FEW_NEIGHBOURS = "fewer mask neighbours than the threshold"
     WRONG_UPLOAD = "the upload does not match its signed header"
+    UNKNOWN_UPLOAD = "no upload has this token"
+    CHUNK_TOO_LARGE = "the chunk is larger than allowed"
+    UPLOAD_OFFSET_MISMATCH = "the chunk does not continue the upload"
+    UPLOAD_CHECKSUM_MISMATCH = "the chunk or the upload does not match its checksum"
+    TOO_MANY_WATCHERS = "the coordinator serves no more watchers"
+    STORE_UNAVAILABLE = "the coordinator's storage does not answer"
     WRONG_SHARES = "the shares do not answer the published close entry"
     ASYMMETRIC_EDGE = "a neighbour did not apply the mask shared with this client"
     # What a client holds against the coordinator.

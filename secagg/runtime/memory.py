@@ -179,6 +179,8 @@ class MemoryBlobStore:
 
     def read(self, digest: bytes, offset_bytes: int, length_bytes: int) -> bytes:
         """See ``BlobStore.read``."""
+        if offset_bytes < 0 or length_bytes < 0:
+            raise StoreError(f"offset {offset_bytes}, length {length_bytes}: expected no negative number")
         data = self._blob(digest)[offset_bytes : offset_bytes + length_bytes]
         if len(data) != length_bytes:
             raise StoreError(f"blob {digest.hex()}: ends at {offset_bytes + len(data)} bytes")

@@ -146,6 +146,8 @@ class DirectoryBlobStore:
 
     def read(self, digest: bytes, offset_bytes: int, length_bytes: int) -> bytes:
         """See ``BlobStore.read``."""
+        if offset_bytes < 0 or length_bytes < 0:
+            raise StoreError(f"offset {offset_bytes}, length {length_bytes}: expected no negative number")
         with disk_errors(f"reading blob {digest.hex()}"):
             descriptor = os.open(self._path(digest), os.O_RDONLY)
             try:

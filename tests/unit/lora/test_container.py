@@ -157,6 +157,14 @@ def test_more_than_2_to_the_31_coordinates_are_refused_though_the_file_would_hol
     assert caught.value.reason is AdapterRejectReason.TOO_LARGE
 
 
+@pytest.mark.parametrize("begin", [0, 4])
+def test_overlapping_tensors_are_refused_by_the_header_alone(begin):
+    header = {"a": entry(), "b": entry(offsets=[begin, begin + 8])}
+    with pytest.raises(AdapterError) as caught:
+        container.parse_header(json.dumps(header).encode(), begin + 8)
+    assert (caught.value.reason, caught.value.tensor) == (AdapterRejectReason.MALFORMED_FILE, "b")
+
+
 def test_a_file_that_becomes_shorter_while_it_is_read_is_refused():
     data = container_of(tensors())
     file = io.BytesIO(data[:-1])

@@ -207,6 +207,22 @@ def test_lanes_that_are_not_there_or_do_not_fit_are_refused(store):
             store.read_into(digest, offset, out)
 
 
+def test_a_part_of_a_blob_is_read_whole_or_not_at_all(store):
+    store.put(DATA)
+    assert store.read(DIGEST, 0, len(DATA)) == DATA
+    assert store.read(DIGEST, 5, 7) == DATA[5:12]
+    assert store.read(DIGEST, len(DATA), 0) == b""
+    for digest, offset, length in (
+        (DIGEST, len(DATA) - 1, 2),
+        (DIGEST, -3, 2),
+        (DIGEST, 0, -1),
+        (bytes(32), 0, 1),
+        (b"short", 0, 1),
+    ):
+        with pytest.raises(StoreError):
+            store.read(digest, offset, length)
+
+
 def test_many_threads_upload_at_once(store):
     blobs = [bytes([n]) * 300_000 for n in range(24)]
     with ThreadPoolExecutor(8) as pool:

@@ -1,0 +1,167 @@
+"""All sessions of one coordinator: opening, finding, resuming after a restart, and forgetting in time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+from secagg.protocol.errors import RejectReason, RemoteProtocolError
+from secagg.protocol.pairwise.coordinator_states import (
+    COORDINATOR_PERSISTENCE,
+    Aborted,
+    Finished,
+    HeaderRow,
+    LogRow,
+    Publishing,
+    Row,
+    RowKind,
+    SetupRow,
+    ShareRow,
+    row_key,
+)
+from secagg.protocol.session import Session
+from secagg.runtime.host import CoordinatorPorts, SessionHost
+from secagg.runtime.ports import SessionKey, StoredSession, StoreError, VersionConflictError
+from secagg.transcript.entries import SessionOpen
+from secagg.transcript.roster import Roster
+from secagg.transcript.statements import ContributionHeader
+
+_SWEEP_INTERVAL_S = 60.0
+
+
+class Registry:
+    """The sessions of a coordinator. Those that have ended are read from the store when somebody asks."""
+
+    def __init__(self, ports: CoordinatorPorts) -> None:
+        self.ports = ports
+        self._hosts: dict[SessionKey, SessionHost] = {}
+        self._loading = asyncio.Lock()
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Resume every session that has not ended, and begin to delete what is past its retention."""
+        for key in await self.ports.store.sessions():
+            stored = await self.ports.store.load(key)
+            if stored is not None and not _has_ended(stored):
+                await self._resume(key, stored)
+        self._sweeper = asyncio.ensure_future(self._sweep_forever())
+
+    async def close(self) -> None:
+        """Stop all background work."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.gather(self._sweeper, return_exceptions=True)
+        await asyncio.gather(*(host.close() for host in self._hosts.values()))
+
+    async def open(self, session: Session, setup: SetupRow) -> SessionHost:
+        """Open a new session; opening the same one again gives the same host.
+
+        Raises:
+            RemoteProtocolError: another session has this identifier.
+            LocalProtocolError: no safe degree and threshold exist for the cohort that may come.
+        """
+        parameters = session.parameters
+        largest = min(parameters.encoding.max_contributors, parameters.roster_size)
+        session.graph_parameters(largest)
+        host = SessionHost(session, self.ports)
+        try:
+            await host.open(setup)
+        except VersionConflictError:
+            await host.close()
+            known = await self.find(parameters.session)
+            if known.session.entry != session.entry:
+                raise RemoteProtocolError(RejectReason.EQUIVOCATION, "session identifier in use") from None
+            return known
+        self._hosts[parameters.session] = host
+        return host
+
+    async def find(self, key: SessionKey) -> SessionHost:
+        """The host of a session.
+
+        Raises:
+            RemoteProtocolError: UNKNOWN_SESSION.
+        """
+        host = self._hosts.get(key)
+        if host is not None:
+            return host
+        async with self._loading:
+            if key not in self._hosts:
+                stored = await self.ports.store.load(key)
+                if stored is None:
+                    raise RemoteProtocolError(RejectReason.UNKNOWN_SESSION)
+                await self._resume(key, stored)
+            return self._hosts[key]
+
+    async def keys(self) -> list[SessionKey]:
+        """All sessions, newest first."""
+        return list(reversed(await self.ports.store.sessions()))
+
+    def setup(self, host: SessionHost) -> SetupRow:
+        """What a session was opened with."""
+        row = host.rows[row_key(0, RowKind.SETUP)]
+        if not isinstance(row, SetupRow):
+            raise StoreError("the session has no setup row")
+        return row
+
+    async def _resume(self, key: SessionKey, stored: StoredSession) -> None:
+        host = SessionHost(self._session_of(stored), self.ports)
+        self._hosts[key] = host
+        await host.resume()
+
+    def _session_of(self, stored: StoredSession) -> Session:
+        setup = COORDINATOR_PERSISTENCE.decode(stored.rows[row_key(0, RowKind.SETUP)])
+        roster = Roster.from_leaves(self.ports.blobs.get(setup.roster).splitlines())
+        return Session(SessionOpen.from_bytes(_open_entry(stored)), roster)
+
+    async def _sweep_forever(self) -> None:
+        while True:
+            for key in await self.ports.store.sessions():
+                try:
+                    await self._sweep(key)
+                except (StoreError, OSError) as error:
+                    self.ports.report("sweep_failed", key, type(error).__name__)
+            await asyncio.sleep(_SWEEP_INTERVAL_S)
+
+    async def _sweep(self, key: SessionKey) -> None:
+        """Delete the masked inputs and boxes of a session that is past its retention."""
+        stored = await self.ports.store.load(key)
+        if stored is None or not _has_ended(stored):
+            return
+        ended = cast("Finished | Aborted", COORDINATOR_PERSISTENCE.decode(stored.state))
+        parameters = SessionOpen.from_bytes(_open_entry(stored))
+        if self.ports.clock.now_s() < ended.ended_at_s + parameters.retention_s:
+            return
+        for data in stored.rows.values():
+            blob = _private_blob(COORDINATOR_PERSISTENCE.decode(data))
+            if blob is not None:
+                await asyncio.to_thread(self.ports.blobs.delete, blob)
+
+
+def _private_blob(row: Row) -> bytes | None:
+    """The blob of a row that must not be kept: a masked input, or sealed boxes."""
+    match row:
+        case HeaderRow(signed) if isinstance(signed.statement, ContributionHeader):
+            return signed.statement.upload
+        case ShareRow():
+            return row.blob
+        case _:
+            return None
+
+
+def _has_ended(stored: StoredSession) -> bool:
+    return isinstance(COORDINATOR_PERSISTENCE.decode(stored.state), Finished | Aborted)
+
+
+def _open_entry(stored: StoredSession) -> bytes:
+    """The open entry: in the log, or still being published."""
+    data = stored.rows.get(row_key(0, RowKind.LOG))
+    if data is not None:
+        row = COORDINATOR_PERSISTENCE.decode(data)
+        if isinstance(row, LogRow):
+            return row.entry
+    state = COORDINATOR_PERSISTENCE.decode(stored.state)
+    if isinstance(state, Publishing) and state.position == 0:
+        return state.entry
+    raise StoreError("the session has no open entry")
+
+
