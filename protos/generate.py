@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+import sysconfig
 from pathlib import Path
 
 import grpc_tools
 from grpc_tools import protoc
 
 HERE = Path(__file__).resolve().parent
+# Named by its place: the environment's scripts need not be on PATH when its python is called by name.
+MYPY_GRPC = Path(sysconfig.get_path("scripts")) / "protoc-gen-mypy_grpc"
 
 
 def generate(target: Path) -> None:
@@ -19,6 +22,7 @@ def generate(target: Path) -> None:
         "protoc",
         f"-I{HERE}",
         f"-I{Path(grpc_tools.__file__).parent / '_proto'}",
+        f"--plugin=protoc-gen-mypy_grpc={MYPY_GRPC}",
         f"--python_out={target}",
         f"--pyi_out={target}",
         f"--grpc_python_out={target}",

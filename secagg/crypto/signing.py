@@ -6,6 +6,8 @@ non-canonical signatures.
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import nacl.exceptions
 import nacl.signing
 
@@ -32,6 +34,9 @@ class SigningKey:
 
     def __repr__(self) -> str:
         return f"SigningKey({self.public_bytes.hex()})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a SigningKey is not pickled")
 
     def sign_statement(self, body: bytes) -> bytes:
         """The 64-byte signature over the canonical bytes of a statement."""

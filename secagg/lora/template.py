@@ -6,6 +6,7 @@ everybody, and nobody should have to run an expression that a coordinator wrote.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
@@ -14,6 +15,7 @@ from secagg.lora.config import MAX_RANK
 from secagg.lora.errors import AdapterError, AdapterRejectReason, quoted
 from secagg.lora.layout import Shape
 from secagg.lora.modules import LoraModule, pair_tensors
+from secagg.transcript import canonical
 from secagg.transcript.canonical import JsonValue
 
 MAX_ALPHA = 2**20
@@ -127,6 +129,11 @@ class AdapterTemplate:
             "rank_exceptions": _exceptions_to_json(self.rank_exceptions),
             "alpha_exceptions": _exceptions_to_json(self.alpha_exceptions),
         }
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 over the canonical JSON of ``to_json_value()``, 32 bytes."""
+        return hashlib.sha256(canonical.encode(self.to_json_value())).digest()
 
     def rank_of(self, module: str) -> int:
         """The rank of the module with this path."""

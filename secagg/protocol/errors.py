@@ -35,8 +35,8 @@ class RejectReason(enum.Enum):
     CHUNK_TOO_LARGE = "the chunk is larger than allowed"
     UPLOAD_OFFSET_MISMATCH = "the chunk does not continue the upload"
     UPLOAD_CHECKSUM_MISMATCH = "the chunk or the upload does not match its checksum"
-    TOO_MANY_WATCHERS = "the coordinator serves no more watchers"
     STORE_UNAVAILABLE = "the coordinator's storage does not answer"
+    TOO_MANY_WATCHERS = "the coordinator serves no more watchers"
     WRONG_SHARES = "the shares do not answer the published close entry"
     ASYMMETRIC_EDGE = "a neighbour did not apply the mask shared with this client"
     # What a client holds against the coordinator.

@@ -213,6 +213,11 @@ class SessionHost:
             raise RemoteProtocolError(RejectReason.WRONG_PHASE, "there is no sum")
         return self.driver.state.integer_sum
 
+    @property
+    def sum_bytes(self) -> int:
+        """Length of that blob."""
+        return 8 * self.session.field_layout.dimension
+
     def _step(
         self, state: CoordinatorState, rows: Mapping[int, object], event: CoordinatorEvent
     ) -> coordinator.CoordinatorTransition:

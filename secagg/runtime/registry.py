@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
-from secagg.protocol.errors import RejectReason, RemoteProtocolError
+from secagg.protocol.errors import LocalProtocolError, RejectReason, RemoteProtocolError
 from secagg.protocol.pairwise.coordinator_states import (
     COORDINATOR_PERSISTENCE,
     Aborted,
@@ -57,12 +57,15 @@ class Registry:
         """Open a new session; opening the same one again gives the same host.
 
         Raises:
-            RemoteProtocolError: another session has this identifier.
-            LocalProtocolError: no safe degree and threshold exist for the cohort that may come.
+            RemoteProtocolError: another session has this identifier, or no safe degree and threshold exist for the
+                cohort that may come.
         """
         parameters = session.parameters
         largest = min(parameters.encoding.max_contributors, parameters.roster_size)
-        session.graph_parameters(largest)
+        try:
+            session.graph_parameters(largest)
+        except LocalProtocolError as error:
+            raise RemoteProtocolError(error.reason, error.detail) from None
         host = SessionHost(session, self.ports)
         try:
             await host.open(setup)
@@ -163,5 +166,3 @@ def _open_entry(stored: StoredSession) -> bytes:
     if isinstance(state, Publishing) and state.position == 0:
         return state.entry
     raise StoreError("the session has no open entry")
-
-

@@ -78,9 +78,7 @@ class UploadDesk:
         self._find(token)
         if len(chunk.data) > MAX_CHUNK_BYTES:
             raise RemoteProtocolError(RejectReason.CHUNK_TOO_LARGE, f"data: more than {MAX_CHUNK_BYTES} bytes")
-        return await asyncio.to_thread(
-            self._blobs.write_chunk, token, chunk.offset_bytes, chunk.data, chunk.crc32
-        )
+        return await asyncio.to_thread(self._blobs.write_chunk, token, chunk.offset_bytes, chunk.data, chunk.crc32)
 
     async def write_all(self, token: str, chunks: AsyncIterable[Chunk]) -> None:
         """Take all chunks of a stream, in order."""

@@ -70,7 +70,9 @@ def _refuse_number(text: str) -> NoReturn:
 
 def _check(value: object, where: str, depth: int) -> None:
     if depth > MAX_DEPTH:
-        raise CanonicalError(f"{where[:80]}: nested deeper than {MAX_DEPTH}")
+        raise CanonicalError(f"{where}: nested deeper than {MAX_DEPTH}")
+    # A key can be as long as the whole input: what is repeated for each item below it must not grow with it.
+    where = where[-80:]
     # bool is an int for Python; the format has no booleans.
     if type(value) is int:
         if abs(value) > MAX_INTEGER:
@@ -82,6 +84,6 @@ def _check(value: object, where: str, depth: int) -> None:
         for key, item in value.items():
             if not isinstance(key, str) or not key.isascii():
                 raise CanonicalError(f"{where}: a key that is not ASCII text")
-            _check(item, f"{where}.{key}", depth + 1)
+            _check(item, f"{where}.{key[:40]}", depth + 1)
     elif not isinstance(value, str):
         raise CanonicalError(f"{where}: {type(value).__name__} has no canonical form")

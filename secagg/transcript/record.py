@@ -44,6 +44,12 @@ def _field(codec: Codec) -> Any:  # noqa: ANN401 - dataclasses.field itself is t
     return dataclasses.field(metadata={_METADATA: codec})
 
 
+def _unchanged(value: Any) -> JsonValue:  # noqa: ANN401
+    """Writes integers and text as they are; converting here would let a float or a bool into a record."""
+    member: JsonValue = value
+    return member
+
+
 def hex_codec(length_bytes: int) -> Codec:
     """Bytes of one length as lowercase hex."""
 
@@ -72,20 +78,22 @@ def integer_codec(least: int, most: int) -> Codec:
             raise RecordError(where, f"expected an integer from {least} to {most}")
         return value
 
-    return Codec(int, read)
+    return Codec(_unchanged, read)
 
 
 def text_codec(most_bytes: int, *choices: str) -> Codec:
     """Text of at most ``most_bytes`` in UTF-8, one of ``choices`` where any are given."""
 
     def read(value: JsonValue, where: str) -> str:
-        if not isinstance(value, str) or len(value.encode("utf-8")) > most_bytes:
+        if not isinstance(value, str) or len(value.encode("utf-8", "surrogatepass")) > most_bytes:
             raise RecordError(where, f"expected text of at most {most_bytes} bytes")
+        if any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise RecordError(where, "text is not Unicode: a lone surrogate")
         if choices and value not in choices:
             raise RecordError(where, f"expected one of {', '.join(choices)}")
         return value
 
-    return Codec(str, read)
+    return Codec(_unchanged, read)
 
 
 def fraction_codec() -> Codec:
@@ -206,7 +214,7 @@ class Record:
         fields = dataclasses.fields(cls)
         unknown = sorted(set(value) - {field.name for field in fields} - {"type", "version"})
         if unknown:
-            raise RecordError(f"{where}.{unknown[0]}", "unknown member")
+            raise RecordError(f"{where}.{unknown[0][:40]}", "unknown member")
         members = {}
         for field in fields:
             if field.name not in value:

@@ -7,43 +7,40 @@ this protocol. An error of the protocol is final for the request that caused it,
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Iterable, Mapping
-from typing import assert_never
+from collections.abc import Mapping
+from typing import Any, TypeAlias, assert_never
 
 import grpc
 from google.protobuf.message import DecodeError
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
 from secagg.protocol.errors import LocalProtocolError, ProtocolError, RejectReason, RemoteProtocolError
 from secagg.runtime.ports import StoreError, UploadError
 
+Status: TypeAlias = Any
+"""``google.rpc.status_pb2.Status``; googleapis-common-protos is not typed."""
+
 DOMAIN = "secagg.v1"
-STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
 DETAILS_KEY = "grpc-status-details-bin"
-MAX_DETAIL_CHARACTERS = 512
-"""A peer chooses what a detail quotes; HTTP/2 stacks refuse headers of more than 8 KiB in all."""
-_MAX_COMMITTED_BYTES = 2**63 - 1
+MAX_DETAIL_BYTES = 512
+"""A peer chooses what a detail quotes, and it travels three times; stacks refuse headers above 8 KiB in all."""
 
 
-@enum.unique
-class UploadReason(enum.Enum):
-    """Why a chunk was refused; the values are the texts of ``UploadError``, the names go over the wire."""
-
-    UPLOAD_GAP = "the chunk leaves a gap"
-    UPLOAD_BEYOND_LENGTH = "the chunk goes beyond the declared length"
-    UPLOAD_CHUNK_DAMAGED = "the chunk has another CRC-32"
-    UPLOAD_INCOMPLETE = "the upload is incomplete"
-    UPLOAD_DIGEST_DIFFERS = "the bytes have another digest"
-    UPLOAD_CHANGED = "the upload was begun with another length or digest"
-    UPLOAD_UNKNOWN = "unknown upload"
-    UPLOAD_BAD_TOKEN = "an upload token is 32 hexadecimal digits"  # noqa: S105 - a message
-    UPLOAD_BAD_LENGTH = "an upload has a length and 32 bytes of digest"
-    UPLOAD_REFUSED = "the upload was refused"
-    """Any other text."""
+# The texts of UploadError (secagg/runtime/memory.py, secagg/store); a test holds them together.
+_UPLOAD_REASONS: Mapping[str, RejectReason] = {
+    "the chunk leaves a gap": RejectReason.UPLOAD_OFFSET_MISMATCH,
+    "the upload is incomplete": RejectReason.UPLOAD_OFFSET_MISMATCH,
+    "the chunk has another CRC-32": RejectReason.UPLOAD_CHECKSUM_MISMATCH,
+    "the bytes have another digest": RejectReason.UPLOAD_CHECKSUM_MISMATCH,
+    "the chunk goes beyond the declared length": RejectReason.WRONG_UPLOAD,
+    "the upload was begun with another length or digest": RejectReason.EQUIVOCATION,
+    "unknown upload": RejectReason.UNKNOWN_UPLOAD,
+    "an upload token is 32 hexadecimal digits": RejectReason.MALFORMED_MESSAGE,
+    "an upload has a length and 32 bytes of digest": RejectReason.MALFORMED_MESSAGE,
+}
 
 
-def reject_code(reason: RejectReason) -> grpc.StatusCode:  # noqa: PLR0911 - one row for each code
+def reject_code(reason: RejectReason) -> grpc.StatusCode:  # noqa: PLR0911 - one for each code
     """The status code of a protocol error; exhaustive, so that a new reason does not compile without one."""
     match reason:
         case (
@@ -57,11 +54,13 @@ def reject_code(reason: RejectReason) -> grpc.StatusCode:  # noqa: PLR0911 - one
             | RejectReason.WRONG_MISSING
             | RejectReason.TOO_FEW_NEIGHBOURS
             | RejectReason.WRONG_UPLOAD
+            | RejectReason.CHUNK_TOO_LARGE
             | RejectReason.WRONG_SHARES
             | RejectReason.UNSAFE_PARAMETERS
+            | RejectReason.CHUNK_TOO_LARGE
         ):
             return grpc.StatusCode.INVALID_ARGUMENT
-        case RejectReason.UNKNOWN_SESSION:
+        case RejectReason.UNKNOWN_SESSION | RejectReason.UNKNOWN_UPLOAD:
             return grpc.StatusCode.NOT_FOUND
         case RejectReason.UNKNOWN_IDENTITY | RejectReason.NOT_IN_COHORT | RejectReason.OUTSIDE_ROSTER:
             return grpc.StatusCode.PERMISSION_DENIED
@@ -69,8 +68,15 @@ def reject_code(reason: RejectReason) -> grpc.StatusCode:  # noqa: PLR0911 - one
             return grpc.StatusCode.UNAUTHENTICATED
         case RejectReason.EQUIVOCATION:
             return grpc.StatusCode.ALREADY_EXISTS
-        case RejectReason.COHORT_FULL:
+        case RejectReason.COHORT_FULL | RejectReason.TOO_MANY_WATCHERS:
             return grpc.StatusCode.RESOURCE_EXHAUSTED
+        # Go on at ``committed_bytes``; send it again.
+        case RejectReason.UPLOAD_OFFSET_MISMATCH:
+            return grpc.StatusCode.OUT_OF_RANGE
+        case RejectReason.UPLOAD_CHECKSUM_MISMATCH:
+            return grpc.StatusCode.DATA_LOSS
+        case RejectReason.STORE_UNAVAILABLE:
+            return grpc.StatusCode.UNAVAILABLE
         case (
             RejectReason.WRONG_PHASE
             | RejectReason.SESSION_OVER
@@ -98,26 +104,7 @@ def reject_code(reason: RejectReason) -> grpc.StatusCode:  # noqa: PLR0911 - one
             assert_never(reason)
 
 
-def upload_code(reason: UploadReason) -> grpc.StatusCode:
-    """The status code of a refused chunk. DATA_LOSS: send it again; OUT_OF_RANGE: go on at ``committed_bytes``."""
-    match reason:
-        case UploadReason.UPLOAD_GAP:
-            return grpc.StatusCode.OUT_OF_RANGE
-        case UploadReason.UPLOAD_CHUNK_DAMAGED | UploadReason.UPLOAD_DIGEST_DIFFERS:
-            return grpc.StatusCode.DATA_LOSS
-        case UploadReason.UPLOAD_BEYOND_LENGTH | UploadReason.UPLOAD_BAD_TOKEN | UploadReason.UPLOAD_BAD_LENGTH:
-            return grpc.StatusCode.INVALID_ARGUMENT
-        case UploadReason.UPLOAD_CHANGED:
-            return grpc.StatusCode.ALREADY_EXISTS
-        case UploadReason.UPLOAD_UNKNOWN:
-            return grpc.StatusCode.NOT_FOUND
-        case UploadReason.UPLOAD_INCOMPLETE | UploadReason.UPLOAD_REFUSED:
-            return grpc.StatusCode.FAILED_PRECONDITION
-        case _:
-            assert_never(reason)
-
-
-def to_status(error: ProtocolError | UploadError | StoreError) -> status_pb2.Status:
+def to_status(error: ProtocolError | UploadError | StoreError) -> Status:
     """The status of an error, for ``grpc_status.rpc_status.to_status`` and ``context.abort_with_status``.
 
     A LocalProtocolError keeps its reason under INTERNAL: the coordinator is at fault, not the caller. What a
@@ -125,15 +112,15 @@ def to_status(error: ProtocolError | UploadError | StoreError) -> status_pb2.Sta
     """
     match error:
         case LocalProtocolError():
-            return _protocol_status(grpc.StatusCode.INTERNAL, error)
+            return _status(grpc.StatusCode.INTERNAL, error.reason, error.detail)
         case ProtocolError():
-            return _protocol_status(reject_code(error.reason), error)
+            return _status(reject_code(error.reason), error.reason, error.detail)
         case UploadError():
-            reason = _upload_reason(error.reason)
-            metadata = {"committed_bytes": str(error.committed_bytes)}
-            return _status(upload_code(reason), reason.name, reason.value, metadata)
+            reason = _UPLOAD_REASONS.get(error.reason, RejectReason.WRONG_UPLOAD)
+            committed = str(error.committed_bytes)
+            return _status(reject_code(reason), reason, error.reason, committed_bytes=committed)
         case StoreError():
-            return _status(grpc.StatusCode.UNAVAILABLE, STORE_UNAVAILABLE, "the coordinator's store is unavailable", {})
+            return _status(grpc.StatusCode.UNAVAILABLE, RejectReason.STORE_UNAVAILABLE, "")
         case _:
             assert_never(error)
 
@@ -148,46 +135,38 @@ def from_rpc_error(error: grpc.RpcError) -> RemoteProtocolError | UploadError | 
     info = _error_info(error)
     if info is None:
         return _without_reason(error.code())
-    if info.reason == STORE_UNAVAILABLE:
-        return None
-    if info.reason in UploadReason.__members__:
-        return _upload_error(UploadReason[info.reason], info.metadata)
+    reason = RejectReason.__members__.get(info.reason)
     detail = _bounded(info.metadata.get("detail", ""))
-    if info.reason in RejectReason.__members__:
-        return RemoteProtocolError(RejectReason[info.reason], detail)
-    return RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, f"status: unknown reason {_bounded(info.reason)}")
+    if reason is None:
+        return RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, f"status: unknown reason {_bounded(info.reason)}")
+    if reason is RejectReason.STORE_UNAVAILABLE:
+        return None
+    if "committed_bytes" in info.metadata:
+        return _upload_error(detail or reason.value, info.metadata["committed_bytes"])
+    return RemoteProtocolError(reason, detail)
 
 
-def _protocol_status(code: grpc.StatusCode, error: ProtocolError) -> status_pb2.Status:
-    detail = _bounded(error.detail)
-    message = error.reason.value + (f" ({detail})" if detail else "")
-    return _status(code, error.reason.name, message, {"detail": detail} if detail else {})
-
-
-def _status(code: grpc.StatusCode, reason: str, message: str, metadata: Mapping[str, str]) -> status_pb2.Status:
+def _status(code: grpc.StatusCode, reason: RejectReason, detail: str, **metadata: str) -> Status:
+    detail = _bounded(detail)
+    message = reason.value
+    if detail:
+        message, metadata = f"{message} ({detail})", {**metadata, "detail": detail}
+    info = error_details_pb2.ErrorInfo(reason=reason.name, domain=DOMAIN, metadata=metadata)
     status = status_pb2.Status(code=code.value[0], message=message)
-    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata))
+    status.details.add().Pack(info)
     return status
 
 
-def _upload_reason(text: str) -> UploadReason:
-    try:
-        return UploadReason(text)
-    except ValueError:
-        return UploadReason.UPLOAD_REFUSED
-
-
-def _upload_error(reason: UploadReason, metadata: Mapping[str, str]) -> UploadError | RemoteProtocolError:
-    text = metadata.get("committed_bytes", "")
-    committed = int(text) if text.isascii() and text.isdigit() and len(text) <= 19 else -1
-    if not 0 <= committed <= _MAX_COMMITTED_BYTES:
+def _upload_error(text: str, committed_bytes: str) -> UploadError | RemoteProtocolError:
+    # At most 18 digits: int64, and no long conversion of what a peer sent.
+    if not (committed_bytes.isascii() and committed_bytes.isdigit() and len(committed_bytes) <= 18):
         return RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, "committed_bytes: expected a byte count")
-    return UploadError(reason.value, committed)
+    return UploadError(text, int(committed_bytes))
 
 
-def _error_info(error: grpc.RpcError) -> error_details_pb2.ErrorInfo | None:
-    metadata: Iterable[tuple[str, str | bytes]] = error.trailing_metadata() or ()
-    for key, value in metadata:
+def _error_info(error: grpc.RpcError) -> Any:  # noqa: ANN401 - google.rpc.ErrorInfo is not typed
+    metadata: Any = error.trailing_metadata()
+    for key, value in metadata or ():
         if key != DETAILS_KEY or not isinstance(value, bytes):
             continue
         try:
@@ -218,5 +197,5 @@ def _without_reason(code: grpc.StatusCode) -> RemoteProtocolError | None:
 
 
 def _bounded(text: str) -> str:
-    """At most 512 characters that have a UTF-8 form."""
-    return text[:MAX_DETAIL_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
+    """The beginning of ``text``, at most 512 bytes in UTF-8."""
+    return text[:MAX_DETAIL_BYTES].encode("utf-8", "replace")[:MAX_DETAIL_BYTES].decode("utf-8", "ignore")

@@ -261,6 +261,16 @@ def test_an_upload_goes_on_after_a_restart(directory, tmp_path):
     assert again.finish_upload(TOKEN) == DIGEST
 
 
+def test_an_upload_that_lost_its_bytes_does_not_become_somebody_elses_blob(directory, tmp_path):
+    upload(directory, TOKEN)
+    directory.begin_upload(OTHER, len(DATA), DIGEST)
+    (tmp_path / "blobs" / "uploads" / OTHER).unlink()
+    again = DirectoryBlobStore(tmp_path / "blobs")
+    assert refused(again.finish_upload, OTHER) == ("the upload is incomplete", 0)
+    assert again.begin_upload(OTHER, len(DATA), DIGEST) == 0
+    assert upload(again, OTHER) == DIGEST
+
+
 def test_a_spoilt_sidecar_makes_the_upload_unknown(directory, tmp_path):
     directory.begin_upload(TOKEN, len(DATA), DIGEST)
     send(directory, TOKEN, 0, 7000)

@@ -205,10 +205,12 @@ def test_no_copy_from_the_abandoned_history_is_accepted_later(path):
     path.with_name(path.name + ".epoch").unlink()
     path.with_name(path.name + ".mark").unlink()
     mark_restored(path)
-    assert sessions(path) == []
+    restored = path.read_bytes()
     overwrite(path, second)
-    with pytest.raises(StaleStoreError):
+    with pytest.raises(StaleStoreError, match="carries epoch 2"):
         SqliteSessionStore(path)
+    overwrite(path, restored)
+    assert sessions(path) == []
 
 
 def test_restoring_may_crash_at_every_step(path, monkeypatch):

@@ -1,0 +1,118 @@
+"""Strict reading and writing of TOML: no unknown key, no key of the wrong type."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from secagg.identity.errors import ConfigError
+
+_ESCAPED = re.compile(r'[\x00-\x1f\x7f"\\]')
+_MAX_TEXT = 4096
+_SHOWN_CHARACTERS = 200
+_T = TypeVar("_T")
+
+
+class Table:
+    """One table: every key is taken once, by type, and ``finish`` refuses what is left."""
+
+    def __init__(self, values: Mapping[str, object], prefix: str = "") -> None:
+        self._values = dict(values)
+        self._prefix = prefix
+
+    @classmethod
+    def parse(cls, text: str) -> Table:
+        """The top table of a document. Raises ConfigError."""
+        try:
+            return cls(tomllib.loads(text))
+        except RecursionError:
+            raise ConfigError("file", "nested too deeply") from None
+        except ValueError as error:
+            raise ConfigError("file", f"not TOML: {error}"[:_SHOWN_CHARACTERS]) from None
+
+    def text(self, key: str) -> str:
+        """A string of 1 to 4096 characters."""
+        value = self._take(key)
+        if not isinstance(value, str) or not 0 < len(value) <= _MAX_TEXT or "\0" in value:
+            raise self._wrong(key, f"expected text of 1 to {_MAX_TEXT} characters")
+        return value
+
+    def text_or(self, key: str, default: _T) -> str | _T:
+        """As ``text``, or ``default`` where the key is not there."""
+        return self.text(key) if key in self._values else default
+
+    def path(self, key: str) -> Path:
+        """The name of a file or directory."""
+        return Path(self.text(key))
+
+    def path_or(self, key: str, default: _T) -> Path | _T:
+        """As ``path``, or ``default`` where the key is not there."""
+        return self.path(key) if key in self._values else default
+
+    def integer(self, key: str, default: int) -> int:
+        """An integer; its range is checked where it is used."""
+        value = self._take(key, default)
+        if type(value) is not int:
+            raise self._wrong(key, "expected an integer")
+        return value
+
+    def texts(self, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
+        """A list of strings."""
+        value = self._take(key, list(default))
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise self._wrong(key, "expected a list of strings")
+        return tuple(value)
+
+    def table(self, key: str) -> Table | None:
+        """A table, or None where there is none."""
+        value = self._take(key, None)
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise self._wrong(key, "expected a table")
+        return Table(value, f"{self._prefix}{key}.")
+
+    def finish(self) -> None:
+        """Raise ConfigError for the first key that nobody took."""
+        for key in sorted(self._values):
+            raise self._wrong(key[:_SHOWN_CHARACTERS], "unknown key")
+
+    def _take(self, key: str, *default: object) -> object:
+        if key in self._values:
+            return self._values.pop(key)
+        if not default:
+            raise self._wrong(key, "missing")
+        return default[0]
+
+    def _wrong(self, key: str, reason: str) -> ConfigError:
+        return ConfigError(f"{self._prefix}{key}", reason)
+
+
+def quoted(value: object) -> str:
+    """``value`` as text in a TOML basic string."""
+    return '"' + _ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", str(value)) + '"'
+
+
+def quoted_list(values: list[str]) -> str:
+    """A TOML list of strings."""
+    return "[" + ", ".join(quoted(value) for value in values) + "]"
+
+
+def check_integer(key: str, value: int, least: int, most: int) -> None:
+    """Raise ConfigError unless ``value`` is within inclusive bounds."""
+    if type(value) is not int or not least <= value <= most:
+        raise ConfigError(key, f"expected an integer from {least} to {most}")
+
+
+def check_path(key: str, path: Path) -> None:
+    """Raise ConfigError unless ``path`` can be written down in TOML and read back."""
+    text = str(path)
+    if not 0 < len(text) <= _MAX_TEXT or "\0" in text:
+        raise ConfigError(key, f"expected a path of 1 to {_MAX_TEXT} characters")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ConfigError(key, "expected a path in Unicode") from None

@@ -1,0 +1,309 @@
+"""A coordinator over gRPC: the transport of the client library and of the operator's commands.
+
+Every call has a timeout of its own. What the service refused comes out as RemoteProtocolError or UploadError, what
+may succeed later as TransportError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import grpc
+import grpc.aio
+
+from secagg.identity.tls import CertificateAuthority, ClientTls, LoopbackPlaintext, PinnedCertificate
+from secagg.protocol.errors import RejectReason, RemoteProtocolError
+from secagg.protocol.messages import (
+    AdvertisedList,
+    AdvertiseKeys,
+    ClientMessage,
+    ClosedList,
+    Confirmations,
+    ConfirmClose,
+    Contribution,
+    SessionEnded,
+    SharedList,
+    ShareKeys,
+    SignedReceipt,
+    UnmaskAnswer,
+)
+from secagg.protocol.pairwise.coordinator_states import Phase
+from secagg.runtime.host import Status
+from secagg.runtime.participant import TransportError
+from secagg.runtime.ports import BlobStore, UploadError
+from secagg.transcript.head import LogEvidence
+from secagg.transcript.statements import ContributionHeader
+from secagg.v1 import aggregation_pb2 as pb
+from secagg.v1 import aggregation_pb2_grpc as pb_grpc
+from secagg.wire import convert
+from secagg.wire.status import from_rpc_error
+
+_MAX_MESSAGE_BYTES = 16 << 20
+_LONGEST_UPLOAD_CHUNK = 1 << 20
+_WATCH_TIMEOUT_S = 900.0
+"""A watch is renewed after this long, so that a connection lost in silence is noticed."""
+
+RequestT = TypeVar("RequestT")
+ResponseT = TypeVar("ResponseT")
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFiles:
+    """What a coordinator shows of a session; nothing is checked yet."""
+
+    evidence: LogEvidence
+    roster: tuple[bytes, ...]
+    roster_head: bytes
+    roster_signature: bytes
+    layout: bytes
+    adapter: bytes
+
+
+async def open_channel(address: str, tls: ClientTls, timeout_s: float) -> grpc.aio.Channel:
+    """A channel to ``address`` that is connected.
+
+    Raises:
+        TransportError: it does not come up in time.
+    """
+    options: list[tuple[str, int | str]] = [
+        ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+        ("grpc.keepalive_time_ms", 210_000),
+    ]
+    match tls:
+        case LoopbackPlaintext():
+            channel = grpc.aio.insecure_channel(address, options)
+        case PinnedCertificate(pem, name):
+            options.append(("grpc.ssl_target_name_override", name))
+            channel = grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(pem), options)
+        case CertificateAuthority(pem):
+            channel = grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(pem), options)
+    try:
+        await asyncio.wait_for(channel.channel_ready(), timeout_s)
+    except TimeoutError:
+        await channel.close()
+        raise TransportError(f"no answer from {address} within {timeout_s:.0f} s") from None
+    return channel
+
+
+class GrpcCoordinator:
+    """``CoordinatorPort`` and reading access, over one channel."""
+
+    def __init__(self, channel: grpc.aio.Channel, timeout_s: float) -> None:
+        self._channel = channel
+        self._timeout_s = timeout_s
+        self._stub = pb_grpc.AggregationServiceStub(channel)
+
+    async def close(self) -> None:
+        """Close the channel."""
+        await self._channel.close()
+
+    async def session_files(self, session: bytes) -> SessionFiles:
+        """What a client checks before it joins."""
+        response = await self._call(self._stub.GetSession, pb.GetSessionRequest(session=session))
+        return SessionFiles(
+            convert.log_evidence_from_pb(response.evidence),
+            tuple(response.roster),
+            response.roster_head,
+            response.roster_signature,
+            response.layout,
+            response.adapter,
+        )
+
+    async def sessions(self) -> list[tuple[bytes, Phase]]:
+        """All sessions and where they stand, newest first."""
+        found: list[tuple[bytes, Phase]] = []
+        token = ""
+        while True:
+            request = pb.ListSessionsRequest(page_token=token)
+            response = await self._call(self._stub.ListSessions, request)
+            found.extend((item.session, convert.phase_from_pb(item.phase)) for item in response.sessions)
+            token = response.next_page_token
+            if not token:
+                return found
+
+    async def watch(self, session: bytes) -> AsyncIterator[Status]:
+        """Where the session stands, now and whenever it changes, until it has ended or the stream does."""
+        call = self._stub.WatchSession(pb.WatchSessionRequest(session=session), timeout=_WATCH_TIMEOUT_S)
+        try:
+            async for item in call:
+                yield Status(
+                    convert.phase_from_pb(item.phase), item.deadline_s, item.received, item.expected, item.log_size
+                )
+        except grpc.aio.AioRpcError as error:
+            raise _meaning(error) from None
+        finally:
+            call.cancel()
+
+    async def send(self, session: bytes, message: ClientMessage) -> None:
+        """Deliver a message that is not a contribution."""
+        stub = self._stub
+        match message:
+            case AdvertiseKeys():
+                await self._call(stub.AdvertiseKeys, convert.advertise_keys_to_pb(session, message))
+            case ShareKeys():
+                await self._call(stub.ShareKeys, convert.share_keys_to_pb(session, message))
+            case ConfirmClose():
+                await self._call(stub.ConfirmClose, convert.confirm_close_to_pb(session, message))
+            case UnmaskAnswer():
+                await self._call(stub.Unmask, convert.unmask_answer_to_pb(session, message))
+            case Contribution():
+                raise TypeError("a contribution is uploaded")
+
+    async def upload(self, session: bytes, message: Contribution, blobs: BlobStore) -> SignedReceipt:
+        """Deliver a header and the masked input that it names: as a stream, then in resumable chunks."""
+        header = message.signed.statement
+        if not isinstance(header, ContributionHeader):
+            raise TypeError("not a contribution header")
+        length_bytes = 8 * header.lanes
+        receipt = await self._announce(session, message)
+        if isinstance(receipt, SignedReceipt):
+            return receipt
+        try:
+            return await self._stream(receipt, header.upload, length_bytes, blobs)
+        except (TransportError, UploadError):
+            return await self._resume(session, message, length_bytes, blobs)
+
+    async def advertised_list(self, session: bytes, identity: bytes) -> AdvertisedList:
+        """U1."""
+        request = pb.GetAdvertisedKeysRequest(session=session, identity=identity)
+        return convert.advertised_list_from_pb(await self._call(self._stub.GetAdvertisedKeys, request))
+
+    async def shared_list(self, session: bytes, identity: bytes) -> SharedList:
+        """U2."""
+        request = pb.GetSharedKeysRequest(session=session, identity=identity)
+        return convert.shared_list_from_pb(await self._call(self._stub.GetSharedKeys, request))
+
+    async def closed_list(self, session: bytes) -> ClosedList:
+        """U3."""
+        request = pb.GetCloseRequest(session=session)
+        return convert.closed_list_from_pb(await self._call(self._stub.GetClose, request))
+
+    async def confirmations(self, session: bytes, identity: bytes) -> Confirmations:
+        """What the neighbours signed."""
+        request = pb.GetConfirmationsRequest(session=session, identity=identity)
+        return convert.confirmations_from_pb(await self._call(self._stub.GetConfirmations, request))
+
+    async def outcome(self, session: bytes) -> SessionEnded:
+        """How the session ended."""
+        request = pb.GetOutcomeRequest(session=session)
+        return convert.session_ended_from_pb(await self._call(self._stub.GetOutcome, request))
+
+    async def integer_sum(self, session: bytes, length_bytes: int) -> bytes:
+        """The exact sum, as bytes; RemoteProtocolError if it is not ``length_bytes`` long."""
+        data = bytearray()
+        call = self._stub.GetSum(pb.GetSumRequest(session=session), timeout=max(self._timeout_s, 600.0))
+        try:
+            async for piece in call:
+                data += piece.data
+                if len(data) > length_bytes:
+                    break
+        except grpc.aio.AioRpcError as error:
+            raise _meaning(error) from None
+        finally:
+            call.cancel()
+        if len(data) != length_bytes:
+            raise RemoteProtocolError(RejectReason.WRONG_LENGTH, "the sum has another length")
+        return bytes(data)
+
+    async def _announce(self, session: bytes, message: Contribution) -> pb.StartUploadResponse | SignedReceipt:
+        request = convert.contribution_to_pb(session, message)
+        response = await self._call(self._stub.StartUpload, request)
+        return convert.receipt_from_pb(response.receipt) if response.HasField("receipt") else response
+
+    async def _stream(
+        self, started: pb.StartUploadResponse, digest: bytes, length_bytes: int, blobs: BlobStore
+    ) -> SignedReceipt:
+        async def chunks() -> AsyncIterator[pb.StreamChunksRequest]:
+            offset = started.committed_bytes
+            first = True
+            while first or offset < length_bytes:
+                data = await _read(blobs, digest, offset, length_bytes, _chunk_bytes(started))
+                yield pb.StreamChunksRequest(
+                    token=started.token if first else "",
+                    offset_bytes=offset if first else 0,
+                    data=data,
+                    crc32=zlib.crc32(data),
+                )
+                offset, first = offset + len(data), False
+
+        timeout_s = max(self._timeout_s, 3600.0)
+        try:
+            response = await self._stub.StreamChunks(chunks(), timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise _meaning(error) from None
+        return convert.receipt_from_pb(response.receipt)
+
+    async def _resume(
+        self, session: bytes, message: Contribution, length_bytes: int, blobs: BlobStore
+    ) -> SignedReceipt:
+        started = await self._announce(session, message)
+        if isinstance(started, SignedReceipt):
+            return started
+        header = message.signed.statement
+        if not isinstance(header, ContributionHeader):
+            raise TypeError("not a contribution header")
+        offset = started.committed_bytes
+        while offset < length_bytes:
+            data = await _read(blobs, header.upload, offset, length_bytes, _chunk_bytes(started))
+            request = pb.WriteChunkRequest(token=started.token, offset_bytes=offset, data=data, crc32=zlib.crc32(data))
+            try:
+                response = await self._call(self._stub.WriteChunk, request)
+            except UploadError as error:
+                if error.committed_bytes == offset:
+                    raise TransportError("a chunk was damaged on the way") from None
+                offset = error.committed_bytes
+                continue
+            if response.committed_bytes <= offset:
+                raise RemoteProtocolError(RejectReason.UPLOAD_OFFSET_MISMATCH, "the upload makes no progress")
+            offset = response.committed_bytes
+        request_to_finish = pb.FinishUploadRequest(token=started.token)
+        try:
+            finished = await self._call(self._stub.FinishUpload, request_to_finish)
+        except UploadError:
+            raise TransportError("the upload was damaged on the way") from None
+        return convert.receipt_from_pb(finished.receipt)
+
+    async def _call(
+        self, method: grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT], request: RequestT
+    ) -> ResponseT:
+        try:
+            return await method(request, timeout=self._timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise _meaning(error) from None
+
+
+async def open_session(state_directory: Path, request: pb.OpenSessionRequest, timeout_s: float) -> bytes:
+    """Open a session through the operator socket in a coordinator's state directory; returns its identifier.
+
+    Raises:
+        TransportError: no coordinator serves there.
+        RemoteProtocolError: it refuses.
+    """
+    path = await asyncio.to_thread(state_directory.resolve)
+    async with grpc.aio.insecure_channel(f"unix:{path / 'operator.sock'}") as channel:
+        stub = pb_grpc.OperatorServiceStub(channel)
+        try:
+            response = await stub.OpenSession(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise _meaning(error) from None
+        return response.session
+
+
+def _meaning(error: grpc.aio.AioRpcError) -> Exception:
+    found = from_rpc_error(error)
+    return TransportError(error.code().name) if found is None else found
+
+
+def _chunk_bytes(started: pb.StartUploadResponse) -> int:
+    offered = min(started.preferred_chunk_bytes, started.max_chunk_bytes, _LONGEST_UPLOAD_CHUNK)
+    return max(offered, 1 << 12)
+
+
+async def _read(blobs: BlobStore, digest: bytes, offset: int, length_bytes: int, most: int) -> bytes:
+    return await asyncio.to_thread(blobs.read, digest, offset, min(most, length_bytes - offset))

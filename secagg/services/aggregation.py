@@ -1,0 +1,236 @@
+"""The service that clients call: decode, hand to the session's host, encode the answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from secagg.protocol.errors import ProtocolError, RejectReason, RemoteProtocolError
+from secagg.protocol.messages import SignedReceipt
+from secagg.protocol.pairwise.coordinator_states import Phase
+from secagg.runtime.host import SessionHost, Status
+from secagg.runtime.ports import BlobStore, StoreError
+from secagg.runtime.registry import Registry
+from secagg.services.logs import EventLog
+from secagg.services.refusals import REFUSALS, Context, refuse, refusing
+from secagg.services.uploads import MAX_CHUNK_BYTES, PREFERRED_CHUNK_BYTES, Chunk, UploadDesk, chunks_of
+from secagg.v1 import aggregation_pb2 as pb
+from secagg.v1 import aggregation_pb2_grpc as pb_grpc
+from secagg.wire import convert
+
+_SUM_PIECE_BYTES = 1 << 20
+_PAGE_SESSIONS = 100
+_PROGRESS_INTERVAL_S = 0.5
+"""Watchers hear of phases at once and of counts at most this often: n watchers of n messages are n^2 otherwise."""
+
+
+class AggregationServicer(pb_grpc.AggregationServiceServicer):
+    """Implements ``secagg.v1.AggregationService``."""
+
+    def __init__(self, registry: Registry, uploads: UploadDesk, log: EventLog, max_watchers: int) -> None:
+        self._registry = registry
+        self._blobs: BlobStore = registry.ports.blobs
+        self._uploads = uploads
+        self._max_watchers = max_watchers
+        self._watchers = 0
+        self._closing = asyncio.Event()
+        self.log = log
+
+    def end_watches(self) -> None:
+        """Let every watch stream end; clients come back to whoever serves next."""
+        self._closing.set()
+
+    async def _host(self, request: convert._HasSession) -> SessionHost:
+        return await self._registry.find(convert.session_from_pb(request))
+
+    @refusing
+    async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
+        """See the proto."""
+        host = await self._host(request)
+        setup = self._registry.setup(host)
+        roster, layout, adapter = await asyncio.to_thread(
+            lambda: tuple(self._blobs.get(digest) for digest in (setup.roster, setup.layout, setup.adapter))
+        )
+        return pb.GetSessionResponse(
+            evidence=convert.log_evidence_to_pb(host.evidence()),
+            roster=roster.splitlines(),
+            roster_head=setup.roster_head,
+            roster_signature=setup.roster_signature,
+            layout=layout,
+            adapter=adapter,
+        )
+
+    @refusing
+    async def ListSessions(self, request: pb.ListSessionsRequest, context: Context) -> pb.ListSessionsResponse:
+        """See the proto."""
+        keys = await self._registry.keys()
+        start = _page_start(request.page_token, len(keys))
+        stop = start + min(request.page_size or _PAGE_SESSIONS, _PAGE_SESSIONS)
+        items = []
+        for key in keys[start:stop]:
+            phase = (await self._registry.find(key)).status().phase
+            items.append(pb.ListSessionsResponse.Item(session=key, phase=convert.phase_to_pb(phase)))
+        return pb.ListSessionsResponse(sessions=items, next_page_token=str(stop) if stop < len(keys) else "")
+
+    async def WatchSession(
+        self, request: pb.WatchSessionRequest, context: Context
+    ) -> AsyncIterator[pb.WatchSessionResponse]:
+        """See the proto."""
+        if self._watchers >= self._max_watchers:
+            await refuse(self, "WatchSession", RemoteProtocolError(RejectReason.TOO_MANY_WATCHERS), context)
+        self._watchers += 1
+        try:
+            host = await self._host(request)
+            async for status in self._statuses(host):
+                yield _status_to_pb(status)
+        except (ProtocolError, StoreError) as error:
+            await refuse(self, "WatchSession", error, context)
+        finally:
+            self._watchers -= 1
+
+    async def _statuses(self, host: SessionHost) -> AsyncIterator[Status]:
+        closing = asyncio.ensure_future(self._closing.wait())
+        try:
+            last: Status | None = None
+            while not self._closing.is_set():
+                version, status = host.driver.version, host.status()
+                if status != last:
+                    yield status
+                if status.phase in {Phase.FINISHED, Phase.ABORTED}:
+                    return
+                if last is not None and (last.phase, last.log_size) == (status.phase, status.log_size):
+                    await asyncio.wait({closing}, timeout=_PROGRESS_INTERVAL_S)
+                last = status
+                changed = asyncio.ensure_future(host.driver.wait_for_change(version))
+                await asyncio.wait({closing, changed}, return_when=asyncio.FIRST_COMPLETED)
+                changed.cancel()
+        finally:
+            closing.cancel()
+
+    @refusing
+    async def AdvertiseKeys(self, request: pb.AdvertiseKeysRequest, context: Context) -> pb.AdvertiseKeysResponse:
+        """See the proto."""
+        await (await self._host(request)).submit(convert.advertise_keys_from_pb(request))
+        return pb.AdvertiseKeysResponse()
+
+    @refusing
+    async def GetAdvertisedKeys(
+        self, request: pb.GetAdvertisedKeysRequest, context: Context
+    ) -> pb.GetAdvertisedKeysResponse:
+        """See the proto."""
+        host = await self._host(request)
+        return convert.advertised_list_to_pb(host.advertised_list(convert.identity_from_pb(request)))
+
+    @refusing
+    async def ShareKeys(self, request: pb.ShareKeysRequest, context: Context) -> pb.ShareKeysResponse:
+        """See the proto."""
+        await (await self._host(request)).share_keys(convert.share_keys_from_pb(request))
+        return pb.ShareKeysResponse()
+
+    @refusing
+    async def GetSharedKeys(self, request: pb.GetSharedKeysRequest, context: Context) -> pb.GetSharedKeysResponse:
+        """See the proto."""
+        host = await self._host(request)
+        return convert.shared_list_to_pb(await host.shared_list(convert.identity_from_pb(request)))
+
+    @refusing
+    async def StartUpload(self, request: pb.StartUploadRequest, context: Context) -> pb.StartUploadResponse:
+        """See the proto."""
+        host = await self._host(request)
+        token, committed, receipt = await self._uploads.begin(host, convert.contribution_from_pb(request))
+        return pb.StartUploadResponse(
+            token=token,
+            committed_bytes=committed,
+            preferred_chunk_bytes=PREFERRED_CHUNK_BYTES,
+            max_chunk_bytes=MAX_CHUNK_BYTES,
+            receipt=None if receipt is None else convert.receipt_to_pb(receipt),
+        )
+
+    @refusing
+    async def WriteChunk(self, request: pb.WriteChunkRequest, context: Context) -> pb.WriteChunkResponse:
+        """See the proto."""
+        chunk = Chunk(request.offset_bytes, request.data, request.crc32)
+        return pb.WriteChunkResponse(committed_bytes=await self._uploads.write(request.token, chunk))
+
+    @refusing
+    async def StreamChunks(
+        self, request: AsyncIterator[pb.StreamChunksRequest], context: Context
+    ) -> pb.StreamChunksResponse:
+        """See the proto."""
+        first = await anext(aiter(request), None)
+        if first is None:
+            raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, "stream: no chunk")
+        rest = ((item.data, item.crc32) async for item in request)
+        chunk = Chunk(first.offset_bytes, first.data, first.crc32)
+        await self._uploads.write_all(first.token, chunks_of(chunk, rest))
+        return pb.StreamChunksResponse(receipt=_receipt(await self._uploads.finish(first.token)))
+
+    @refusing
+    async def FinishUpload(self, request: pb.FinishUploadRequest, context: Context) -> pb.FinishUploadResponse:
+        """See the proto."""
+        return pb.FinishUploadResponse(receipt=_receipt(await self._uploads.finish(request.token)))
+
+    @refusing
+    async def GetClose(self, request: pb.GetCloseRequest, context: Context) -> pb.GetCloseResponse:
+        """See the proto."""
+        return convert.closed_list_to_pb((await self._host(request)).closed_list())
+
+    @refusing
+    async def ConfirmClose(self, request: pb.ConfirmCloseRequest, context: Context) -> pb.ConfirmCloseResponse:
+        """See the proto."""
+        await (await self._host(request)).submit(convert.confirm_close_from_pb(request))
+        return pb.ConfirmCloseResponse()
+
+    @refusing
+    async def GetConfirmations(
+        self, request: pb.GetConfirmationsRequest, context: Context
+    ) -> pb.GetConfirmationsResponse:
+        """See the proto."""
+        host = await self._host(request)
+        return convert.confirmations_to_pb(host.confirmations(convert.identity_from_pb(request)))
+
+    @refusing
+    async def Unmask(self, request: pb.UnmaskRequest, context: Context) -> pb.UnmaskResponse:
+        """See the proto."""
+        await (await self._host(request)).submit(convert.unmask_answer_from_pb(request))
+        return pb.UnmaskResponse()
+
+    @refusing
+    async def GetOutcome(self, request: pb.GetOutcomeRequest, context: Context) -> pb.GetOutcomeResponse:
+        """See the proto."""
+        return convert.session_ended_to_pb((await self._host(request)).outcome())
+
+    async def GetSum(self, request: pb.GetSumRequest, context: Context) -> AsyncIterator[pb.GetSumResponse]:
+        """See the proto."""
+        try:
+            host = await self._host(request)
+            digest, end = host.integer_sum(), host.sum_bytes
+            if request.offset_bytes > end:
+                raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, "offset_bytes: beyond the end")
+            for offset in range(request.offset_bytes, end, _SUM_PIECE_BYTES):
+                length = min(_SUM_PIECE_BYTES, end - offset)
+                yield pb.GetSumResponse(data=await asyncio.to_thread(self._blobs.read, digest, offset, length))
+        except REFUSALS as error:
+            await refuse(self, "GetSum", error, context)
+
+
+def _receipt(receipt: SignedReceipt) -> pb.Receipt:
+    return convert.receipt_to_pb(receipt)
+
+
+def _status_to_pb(status: Status) -> pb.WatchSessionResponse:
+    return pb.WatchSessionResponse(
+        phase=convert.phase_to_pb(status.phase),
+        deadline_s=status.deadline_s,
+        received=status.received,
+        expected=status.expected,
+        log_size=status.log_size,
+    )
+
+
+def _page_start(token: str, count: int) -> int:
+    if not token:
+        return 0
+    if not (token.isascii() and token.isdigit() and len(token) < 10 and int(token) <= count):
+        raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, "page_token: not one of ours")
+    return int(token)

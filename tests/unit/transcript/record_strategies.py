@@ -1,0 +1,137 @@
+"""Hypothesis strategies for every published record."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from hypothesis import strategies as st
+
+from secagg.transcript import entries, head, roster, statements
+from secagg.transcript.record import Record
+
+MAX_INDEX = entries.MAX_COHORT - 1
+
+digests = st.binary(min_size=32, max_size=32)
+sessions = st.binary(min_size=16, max_size=16)
+signatures = st.binary(min_size=64, max_size=64)
+indices = st.integers(0, MAX_INDEX)
+counts = st.integers(2, entries.MAX_COHORT)
+
+
+def text(most_bytes: int) -> st.SearchStrategy[str]:
+    return st.text(max_size=most_bytes // 4)
+
+
+@st.composite
+def ascending(draw, most=6):
+    return tuple(sorted(draw(st.sets(indices, max_size=most))))
+
+
+@st.composite
+def released_shares(draw):
+    kinds = st.sampled_from((statements.SelfMaskShare, statements.RootShare))
+    share = st.binary(min_size=statements.SHARE_BYTES, max_size=statements.SHARE_BYTES)
+    return tuple(draw(kinds)(index, draw(share)) for index in draw(ascending()))
+
+
+advertise_statements = st.builds(statements.AdvertiseStatement, digests, digests, digests, digests)
+share_statements = st.builds(
+    statements.ShareStatement, digests, digests, digests, digests, digests, digests
+)
+contribution_headers = st.builds(
+    statements.ContributionHeader, digests, digests, digests, digests, st.integers(1, 2**53 - 1), ascending()
+)
+confirm_statements = st.builds(statements.ConfirmStatement, digests, digests, digests)
+unmask_statements = st.builds(statements.UnmaskStatement, digests, digests, digests, released_shares())
+any_statement = st.one_of(
+    advertise_statements, share_statements, contribution_headers, confirm_statements, unmask_statements
+)
+
+
+def signed(statement: st.SearchStrategy[statements.Statement] = any_statement) -> st.SearchStrategy[statements.Signed]:
+    return st.builds(statements.Signed, statement, signatures)
+
+
+flattenings = st.one_of(st.builds(entries.NoFlattening), st.builds(entries.Flattening, digests))
+years = st.integers(1, 366 * 24 * 3600)
+deadlines = st.builds(entries.Deadlines, years, years, years, years, years)
+
+
+@st.composite
+def encodings(draw):
+    value_bits = draw(st.integers(2, 32))
+    contributors = draw(st.integers(2, entries.MAX_COHORT))
+    width = value_bits + (contributors - 1).bit_length()
+    return entries.Encoding(
+        draw(st.integers(1, entries.MAX_DIMENSION)),
+        value_bits,
+        contributors,
+        draw(st.integers(width, 64)),
+        Fraction(draw(st.integers(1, 10**20)), draw(st.integers(1, 10**20))),
+        draw(flattenings),
+    )
+
+
+@st.composite
+def session_opens(draw):
+    encoding = draw(encodings())
+    minimum = draw(st.integers(2, encoding.max_contributors))
+    return entries.SessionOpen(
+        session=draw(sessions),
+        protocol="pairwise",
+        coordinator=draw(digests),
+        opened_at_s=draw(st.integers(0, 2**53 - 1)),
+        base_model=draw(text(256)),
+        base_model_digest=draw(digests),
+        adapter=draw(digests),
+        layout=draw(digests),
+        merge="factors",
+        encoding=encoding,
+        min_contributors=minimum,
+        max_corrupt=draw(st.integers(0, minimum - 2)),
+        expected_dropout=draw(st.fractions(0, Fraction(99, 100), max_denominator=10**9)),
+        roster=draw(digests),
+        roster_size=draw(st.integers(minimum, 2**40)),
+        registrar=draw(digests),
+        deadlines=draw(deadlines),
+        noise=entries.NoDifferentialPrivacy(),
+        retention_s=draw(st.integers(0, 3600)),
+    )
+
+
+RECORDS: dict[type[Record], st.SearchStrategy[Record]] = {
+    entries.NoFlattening: st.builds(entries.NoFlattening),
+    entries.Flattening: st.builds(entries.Flattening, digests),
+    entries.Encoding: encodings(),
+    entries.NoDifferentialPrivacy: st.builds(entries.NoDifferentialPrivacy),
+    entries.Deadlines: deadlines,
+    entries.SessionOpen: session_opens(),
+    entries.KeysAdvertised: st.builds(entries.KeysAdvertised, sessions, counts, digests),
+    entries.KeysShared: st.builds(entries.KeysShared, sessions, counts, digests),
+    entries.SessionClose: st.builds(entries.SessionClose, sessions, counts, digests, digests, digests),
+    entries.SessionResult: st.builds(entries.SessionResult, sessions, counts, digests, digests, digests),
+    entries.SessionAbort: st.builds(
+        entries.SessionAbort, sessions, text(64), st.integers(0, entries.MAX_COHORT)
+    ),
+    head.LogHead: st.builds(head.LogHead, digests, sessions, st.integers(1, head.MAX_ENTRIES), digests),
+    roster.RosterMember: st.builds(roster.RosterMember, digests, text(64)),
+    roster.RosterHead: st.builds(roster.RosterHead, digests, st.integers(1, 2**40), digests),
+    statements.AdvertiseStatement: advertise_statements,
+    statements.ShareStatement: share_statements,
+    statements.ContributionHeader: contribution_headers,
+    statements.ConfirmStatement: confirm_statements,
+    statements.SelfMaskShare: st.builds(
+        statements.SelfMaskShare, indices, st.binary(min_size=36, max_size=36)
+    ),
+    statements.RootShare: st.builds(statements.RootShare, indices, st.binary(min_size=36, max_size=36)),
+    statements.UnmaskStatement: unmask_statements,
+    statements.Signed: signed(),
+    statements.Absent: st.builds(statements.Absent, indices),
+    statements.Accepted: st.builds(statements.Accepted, indices, signed(contribution_headers)),
+    statements.Rejected: st.builds(statements.Rejected, indices, text(64)),
+    statements.Dropped: st.builds(
+        statements.Dropped, indices, st.sampled_from(("share-keys", "masked-input"))
+    ),
+    statements.Receipt: st.builds(statements.Receipt, digests, digests),
+}
+"""A strategy for each class; a test asserts that no subclass of Record is left out."""
