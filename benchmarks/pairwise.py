@@ -22,15 +22,17 @@ import multiprocessing
 import os
 import platform
 import random
+import resource
 import signal
 import statistics
 import sys
 import tempfile
+import threading
 import time
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
 from multiprocessing import connection
@@ -65,6 +67,7 @@ from secagg.v1 import aggregation_pb2 as pb
 from secagg.wire import convert
 
 VALUE_BITS = 16
+NOT_COUNTED = "not counted"
 PHASE_S = 10**6
 """Deadlines never pass by themselves: the benchmark's clock stands still until it is moved."""
 
@@ -139,38 +142,69 @@ def _key(number: int) -> SigningKey:
     return SigningKey(Secret(hashlib.sha256(b"benchmark identity %d" % number).digest()))
 
 
-@dataclass
 class Meter:
-    """CPU seconds of this process by name. Inside a measured block another may be measured: it counts for itself."""
+    """CPU seconds of this process, user and system, by name.
 
-    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    _inner: float = 0.0
+    Blocks nest: the innermost counts. What is measured in the background counts before all others, because it runs in
+    threads of its own while this one does little more than wait.
+    """
 
-    @contextmanager
-    def measure(self, name: str) -> Iterator[None]:
+    def __init__(self) -> None:
+        self.user: defaultdict[str, float] = defaultdict(float)
+        self.system: defaultdict[str, float] = defaultdict(float)
+        self._blocks: list[str] = []
+        self._background: list[str] = []
+        self._lock = threading.Lock()
+        self._last = resource.getrusage(resource.RUSAGE_SELF)
+
+    def measure(self, name: str) -> AbstractContextManager[None]:
         """Add the CPU seconds of the block to ``name``."""
-        outer, self._inner = self._inner, 0.0
-        start = time.process_time()
-        try:
-            yield
-        finally:
-            elapsed = time.process_time() - start
-            self.seconds[name] += elapsed - self._inner
-            self._inner = outer + elapsed
+        return self._block(name, self._blocks)
 
     def wrap(self, module: object, function: str, name: str) -> None:
-        """Measure every call of a function that is looked up in its module."""
+        """Measure every call of a function that is looked up in its module, in the background."""
         original = getattr(module, function)
 
         def measured(*arguments: object) -> object:
-            with self.measure(name):
+            with self._block(name, self._background):
                 return original(*arguments)
 
         setattr(module, function, measured)
 
-    def rounded(self) -> dict[str, float]:
-        """All of it."""
-        return {name: round(seconds, 4) for name, seconds in self.seconds.items()}
+    def forget(self) -> None:
+        """Start again from nothing."""
+        self._charge()
+        self.user.clear()
+        self.system.clear()
+
+    def total(self) -> dict[str, float]:
+        """User and system time together, so far."""
+        self._charge()
+        return {name: self.user[name] + self.system[name] for name in self.user}
+
+    @contextmanager
+    def _block(self, name: str, blocks: list[str]) -> Iterator[None]:
+        self._charge()
+        blocks.append(name)
+        try:
+            yield
+        finally:
+            self._charge()
+            blocks.remove(name)
+
+    def _charge(self) -> None:
+        with self._lock:
+            now, last = resource.getrusage(resource.RUSAGE_SELF), self._last
+            self._last = now
+            name = (self._background or self._blocks or ["other"])[-1]
+            self.user[name] += now.ru_utime - last.ru_utime
+            self.system[name] += now.ru_stime - last.ru_stime
+
+
+def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Without what is not counted, and with the total of the rest."""
+    counted = {name: value for name, value in seconds.items() if name != NOT_COUNTED}
+    return {name: round(value, 4) for name, value in [*counted.items(), ("total", sum(counted.values()))]}
 
 
 def memory_mib(row: str) -> float:
@@ -235,28 +269,29 @@ class Coordinator:
         self.meter.wrap(vectors, "remove_masks", "unmask_remove_masks")
         self.meter.wrap(vectors, "decode", "unmask_decode")
         everybody = set(range(self.plan.clients))
-        start_mib, start_s = memory_mib("VmRSS"), time.process_time()
+        start_mib = memory_mib("VmRSS")
+        self.meter.forget()
         with self.meter.measure("open"):
             await self.host.open(SetupRow(b"", b"", b"", b"", b""))
         await self._phase(workers, "advertise", everybody, Phase.SHARE_KEYS)
         await self._phase(workers, "share", everybody, Phase.MASKED_INPUT)
-        with self.meter.measure("pipe"):
+        with self.meter.measure(NOT_COUNTED):
             survivors = everybody - self._draw_dropouts()
         await self._phase(workers, "upload", survivors, Phase.CONSISTENCY_CHECK)
         await self._phase(workers, "confirm", survivors, Phase.UNMASK)
         await self._phase(workers, "unmask", survivors, Phase.FINISHED)
         await self._phase(workers, "outcome", survivors, Phase.FINISHED)
-        total_s = time.process_time() - start_s - self.meter.seconds.pop("pipe")
+        cpu_s = self.meter.total()
         await self.host.close()
         cohort: Any = self.host.driver.state.cohort  # type: ignore[union-attr]
-        phases = self.meter.rounded()
         return {
             "degree": cohort.degree,
             "threshold": cohort.threshold,
             "contributors": len(survivors),
             "dropouts_drawn_again": self.redraws,
-            "cpu_s": {**phases, "other": round(total_s - sum(phases.values()), 4), "total": round(total_s, 4)},
-            "cpu_s_by_call": {name: round(seconds, 4) for name, seconds in self.calls.items()},
+            "cpu_s": _rounded(cpu_s),
+            "cpu_s_in_the_kernel": _rounded(self.meter.system),
+            "cpu_s_by_call": _rounded(self.calls),
             "rss_start_mib": start_mib,
             "rss_peak_mib": memory_mib("VmHWM"),
             "threads": vectors.worker_threads(),
@@ -267,7 +302,7 @@ class Coordinator:
         cohort: Any = self.host.driver.state.cohort  # type: ignore[union-attr]
         graph = self.session.graph(self.plan.clients, cohort.root)
         neighbours = [set(graph.neighbours(index)) for index in range(self.plan.clients)]
-        draws = random.Random(self.plan.clients)
+        draws = random.Random(self.plan.clients)  # noqa: S311 - decides who drops out, nothing secret
         for self.redraws in range(1000):
             gone = set(draws.sample(range(self.plan.clients), self.plan.dropped))
             if all(len(around - gone) >= cohort.threshold for around in neighbours):
@@ -285,14 +320,14 @@ class Coordinator:
             for worker in connection.wait([*busy, parent.sentinel]):
                 if not isinstance(worker, connection.Connection):
                     raise SystemExit("the benchmark was ended")
-                with self.meter.measure("pipe"):
+                with self.meter.measure(NOT_COUNTED):
                     method = worker.recv_bytes()
                     request = worker.recv_bytes() if method else b""
                 if not method:
                     busy.remove(worker)
                     continue
                 answer = await self._answer(method, request)
-                with self.meter.measure("pipe"):
+                with self.meter.measure(NOT_COUNTED):
                     worker.send_bytes(answer)
         with self.meter.measure({"upload": "close", "unmask": "unmask_publish"}.get(name, name)):
             if name == "upload" and self.plan.dropped:
@@ -399,8 +434,8 @@ class Worker:
                 self.meter = Meter()
                 with self.meter.measure(name):
                     self._play(name)
-                for part, seconds in self.meter.seconds.items():
-                    if part != "not counted":
+                for part, seconds in self.meter.total().items():
+                    if part not in (NOT_COUNTED, "other"):
                         self.cpu[part][self.number] = seconds
             self.pipe.send_bytes(b"")
         return {"cpu": dict(self.cpu), "up": dict(self.up), "down": dict(self.down), "rss": memory_mib("VmHWM")}
@@ -458,12 +493,12 @@ class Worker:
 
     def _mask(self, plan: MaskInput) -> None:
         player, encoding = self.players[self.number], self.session.parameters.encoding
-        with self.meter.measure("not counted"):
+        with self.meter.measure(NOT_COUNTED):
             values = np.random.default_rng(self.number).random(self.plan.dimension, dtype=np.float32) - np.float32(0.5)
             once = _Once(self.rng.bytes(32))
         with self.meter.measure("encode_and_mask"):
             player.lanes, _ = vectors.masked_input(self.session, values, plan, once)
-        with self.meter.measure("not counted"):
+        with self.meter.measure(NOT_COUNTED):
             clipped, _ = clip(values, encoding.clip_norm)
             stream = Keystream(derive(Secret(once.seed), Label.QUANTISER_STREAM).expose())
             self.integers += Quantiser(encoding.value_bits, encoding.bound()).quantise(clipped, stream)[0]
@@ -502,7 +537,7 @@ class Worker:
 
     def _call(self, method: bytes, request: Any, kind: type[Any]) -> Any:  # noqa: ANN401
         data = request.SerializeToString()
-        with self.meter.measure("not counted"):
+        with self.meter.measure(NOT_COUNTED):
             self.pipe.send_bytes(method)
             self.pipe.send_bytes(data)
             answer = self.pipe.recv_bytes()

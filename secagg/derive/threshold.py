@@ -1,30 +1,30 @@
 """Degree and threshold of pairwise masking, computed from published values and never typed in.
 
-The adversary is a coordinator that deviates. It sees the graph, chooses who drops out, and colludes with
-``max_corrupt`` clients; where those stand on the circle is random, because the order follows from a hash.
-It can try other values under the hash until an order suits it, so what must not happen gets probability
-2^-128 for each order. Honest clients answer only for a final set of at least ``min_contributors``, so at
-most ``removable = cohort - min_contributors`` honest clients can be removed.
+The adversary is a coordinator that deviates. It sees the graph, chooses which honest clients to leave out, as
+many as it likes, and colludes with ``max_corrupt`` clients; where those stand on the circle is random, because
+the order follows from a hash. It can try other values under the hash until an order suits it, so what must not
+happen gets probability 2^-128 for each order. Below, k is the degree, t the threshold, and an answer is one
+neighbour's share. An honest client answers for one close entry only, once t neighbours confirmed the same, and
+only if the entry counts it in: **who is left out never answers** (``_closed`` of the client machine).
 
-**Connected.** Let m = degree / 2. Clients that stand next to each other on the circle among those that
-remain are joined unless m or more removed ones stand between them, and no edge reaches over m removed ones.
-So the graph that remains falls apart exactly if two different maximal runs of removed clients have length m
-or more. Each run ends with a window of m positions; somebody is left between the two windows on either
-side, so their first positions are at least m + 1 apart both ways around, which leaves
-``cohort * (cohort - degree - 1) / 2`` pairs of windows. (Two halves of *one* long run do not separate
-anybody; a run that goes over position 0 is a run.) A pair holds ``degree`` positions, and all of its honest
-clients must be removed: their number, ``degree`` less a hypergeometric count of corrupt ones, must be at
-most ``removable``. The sum over pairs bounds the probability.
+**Private.** Let w be the smallest count such that both of the following hold, but with probability 2^-128: no
+honest client has more than w corrupt neighbours, and no two windows of k / 2 positions with somebody between
+them on either side hold more than w corrupt clients together. ``2 * t > k + w`` is enough:
 
-**Threshold.** Let c be the smallest count such that some client has more than c corrupt neighbours with
-probability below 2^-128. An honest neighbour releases one kind of share of a client and a corrupt one both,
-so ``2 * threshold > degree + c`` keeps both secrets of one client from being reconstructed.
+- *Nobody's two secrets are both opened.* An honest neighbour answers one kind, a corrupt one both: 2 t answers
+  are more than the k + w there can be.
+- *No sum over a part shows.* The sum of a part of the clients shows if the self-mask seed of each member is
+  opened and no pair mask leads out of it. Then the circle has k / 2 corrupt or left-out clients in a row
+  beyond either end of the part, and its end clients get at most k / 2 answers from their other side. The rest,
+  t - k / 2 or more, must come from the corrupt in the window: 2 t - k or more in the pair of windows.
+- The same holds if a forked log shows different close entries to different clients: a client whose root is
+  opened for one entry is not among those that answer for another.
 
 **Correct.** If ``expected_dropout`` of the cohort drop out at random, every client keeps ``threshold``
 neighbours except with probability below 2^-20.
 
-Every decision is one between integers: ratios of binomial coefficients, never a float. docs/parameters.md
-has the formulas, a table and the limits. Bell et al. 2020 (ePrint 2020/704), Bonawitz et al. 2017 (ePrint
+Every decision is one between integers: ratios of binomial coefficients, never a float. docs/parameters.md has
+the proof, formulas, a table and the limits. Bell et al. 2020 (ePrint 2020/704), Bonawitz et al. 2017 (ePrint
 2017/281).
 """
 
@@ -71,7 +71,6 @@ class _Threat:
 
     cohort: int
     max_corrupt: int
-    removable: int
     dropping: int
     privacy_bits: int = PRIVACY_BITS
     correctness_bits: int = CORRECTNESS_BITS
@@ -82,13 +81,14 @@ def graph_parameters(
 ) -> GraphParameters:
     """The smallest safe degree for a cohort, with the smallest threshold that is safe for it.
 
-    "Smallest" is exact among even degrees: no smaller even degree meets all three conditions of this
-    module. The complete graph is taken for cohorts of up to 100 and where no smaller degree meets them.
+    "Smallest" is exact among even degrees: no smaller even degree meets both conditions of this module. The
+    complete graph is taken for cohorts of up to 100 and where no smaller degree meets them.
 
     Args:
         cohort: number of clients that advertised keys (U1, symbol n).
         max_corrupt: how many of them may collude with the coordinator, an absolute number.
-        min_contributors: the smallest final set for which honest clients answer.
+        min_contributors: the smallest final set for which honest clients answer. It bounds how few inputs
+            the sum can show and does not change degree or threshold.
         expected_dropout: fraction of the cohort that drops out by itself between advertising and unmasking.
 
     Raises:
@@ -111,7 +111,7 @@ def graph_parameters(
         reason = f"is {cohort}, below min_contributors: wait for {min_contributors} clients or lower the minimum"
         raise GraphParameterError("cohort", reason)
     dropping = math.floor(expected_dropout * cohort)
-    return _parameters(_Threat(cohort, max_corrupt, cohort - min_contributors, dropping))
+    return _parameters(_Threat(cohort, max_corrupt, dropping))
 
 
 @lru_cache(maxsize=256)
@@ -135,15 +135,16 @@ def _complete_parameters(threat: _Threat) -> GraphParameters:
 
 
 def _sparse_parameters(threat: _Threat) -> GraphParameters | None:
-    """The smallest even degree below ``cohort - 1`` that meets all conditions, with its threshold.
+    """The smallest even degree below ``cohort - 1`` that meets both conditions, with its threshold.
 
     No degree is tested that cannot be the answer, and none that can be is passed over. With two neighbours
-    more, both tail counts can only grow, so the threshold grows by one or more and ``shortage`` falls by
-    one at most: with ``s`` answers too few, the next candidate is ``2 * s`` neighbours further.
+    more, both tail counts can only grow (their numbers of events do not depend on the degree), so the
+    threshold grows by one or more and ``shortage`` falls by one at most: with ``s`` answers too few, the next
+    candidate is ``2 * s`` neighbours further.
     """
-    degree = _smallest_connected_degree(threat)
+    degree = 2
     while degree <= threat.cohort - 2:
-        threshold = _smallest_threshold(degree, _corrupt_neighbours(threat, degree))
+        threshold = _smallest_threshold(degree, _corrupt_around(threat, degree))
         shortage = threshold + _dropped_neighbours(threat, degree) - degree
         if shortage <= 0:
             return GraphParameters(degree, threshold)
@@ -151,37 +152,20 @@ def _sparse_parameters(threat: _Threat) -> GraphParameters | None:
     return None
 
 
-def _smallest_threshold(degree: int, corrupt_neighbours: int) -> int:
-    """The smallest t with ``2 t > degree + corrupt_neighbours``, hence above ``corrupt_neighbours`` too."""
-    return (degree + corrupt_neighbours) // 2 + 1
+def _smallest_threshold(degree: int, corrupt: int) -> int:
+    """The smallest t with ``2 t > degree + corrupt``, hence above ``corrupt`` too."""
+    return (degree + corrupt) // 2 + 1
 
 
-def _smallest_connected_degree(threat: _Threat) -> int:
-    """The smallest even degree that meets the connectivity bound; above ``cohort - 2`` if there is none.
+def _corrupt_around(threat: _Threat, degree: int) -> int:
+    """What the corrupt among anybody's neighbours, or in a pair of windows, do not exceed (symbol w).
 
-    By bisection, which is exact: more positions in a window pair hold at least as many honest clients, and
-    there are fewer pairs, so the bound falls as the degree grows.
+    Either is ``degree`` positions. There are ``cohort`` neighbourhoods and ``cohort * (cohort - degree - 1) /
+    2`` pairs of windows, together no more than pairs of clients. Without the honest client in their middle,
+    neighbourhoods are drawn from one fewer, which makes large counts likelier; the pairs can only gain.
     """
-    low, high = 1, threat.cohort // 2
-    while low < high:
-        middle = (low + high) // 2
-        if 2 * middle > threat.cohort - 2 or _stays_connected(threat, 2 * middle):
-            high = middle
-        else:
-            low = middle + 1
-    return 2 * low
-
-
-def _stays_connected(threat: _Threat, degree: int) -> bool:
-    """Whether honest clients can be separated only with a probability below the privacy level."""
-    pairs = threat.cohort * (threat.cohort - degree - 1) // 2
-    corrupt = _tail_count(threat.cohort, threat.max_corrupt, degree, pairs, threat.privacy_bits)
-    return degree - corrupt > threat.removable
-
-
-def _corrupt_neighbours(threat: _Threat, degree: int) -> int:
-    """What no honest client's corrupt neighbours exceed, but with the privacy level's probability."""
-    return _tail_count(threat.cohort - 1, threat.max_corrupt, degree, threat.cohort, threat.privacy_bits)
+    events = threat.cohort * (threat.cohort - 1) // 2
+    return _tail_count(threat.cohort - 1, threat.max_corrupt, degree, events, threat.privacy_bits)
 
 
 def _dropped_neighbours(threat: _Threat, degree: int) -> int:

@@ -171,7 +171,7 @@ class Participant:
 
     async def _follow(self) -> None:
         delay_s = _FIRST_DELAY_S
-        while not isinstance(self.state, Completed | Aborted):
+        while not self._is_over():
             try:
                 async for status in self._ports.coordinator.watch(self._session):
                     delay_s = _FIRST_DELAY_S
@@ -179,7 +179,7 @@ class Participant:
                         break
             except TransportError:
                 pass
-            if not isinstance(self.state, Completed | Aborted):
+            if not self._is_over():
                 await asyncio.sleep(delay_s)
                 delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
 
@@ -197,7 +197,7 @@ class Participant:
                     raise
                 # Neighbours are still signing, of which no watcher hears: look again after a pause.
                 return True
-        return isinstance(self.state, Completed | Aborted)
+        return self._is_over()
 
     async def _next_event(self, status: Status) -> ClientEvent | None:
         port = self._ports.coordinator
@@ -212,6 +212,9 @@ class Participant:
                 return await port.confirmations(self._session, self._identity)
             case _:
                 return None
+
+    def _is_over(self) -> bool:
+        return isinstance(self.state, Completed | Aborted)
 
     async def _feed(self, event: ClientEvent) -> None:
         before = self.state
