@@ -285,14 +285,27 @@ async def open_session(state_directory: Path, request: pb.OpenSessionRequest, ti
         TransportError: no coordinator serves there.
         RemoteProtocolError: it refuses.
     """
-    path = await asyncio.to_thread(state_directory.resolve)
-    async with grpc.aio.insecure_channel(f"unix:{path / 'operator.sock'}") as channel:
-        stub = pb_grpc.OperatorServiceStub(channel)
+    async with await _operator_channel(state_directory) as channel:
         try:
-            response = await stub.OpenSession(request, timeout=timeout_s)
+            response = await pb_grpc.OperatorServiceStub(channel).OpenSession(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             raise _meaning(error) from None
         return response.session
+
+
+async def end_phase(state_directory: Path, session: bytes, phase: Phase, timeout_s: float) -> None:
+    """End a session's current phase, if it is ``phase``, through the operator socket; errors as above."""
+    request = pb.EndPhaseRequest(session=session, phase=convert.phase_to_pb(phase))
+    async with await _operator_channel(state_directory) as channel:
+        try:
+            await pb_grpc.OperatorServiceStub(channel).EndPhase(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise _meaning(error) from None
+
+
+async def _operator_channel(state_directory: Path) -> grpc.aio.Channel:
+    path = await asyncio.to_thread(state_directory.resolve)
+    return grpc.aio.insecure_channel(f"unix:{path / 'operator.sock'}")
 
 
 def _meaning(error: grpc.aio.AioRpcError) -> Exception:

@@ -41,6 +41,7 @@ from secagg.protocol.pairwise.coordinator_states import (
     Finished,
     FoldUploads,
     Phase,
+    PhaseEnded,
     PublishEntry,
     Publishing,
     Recovering,
@@ -134,6 +135,10 @@ class SessionHost:
     async def submit(self, event: CoordinatorEvent) -> None:
         """Feed a client's message; returns once it is accepted and durable."""
         await self.driver.feed(event)
+
+    async def end_phase(self, phase: Phase) -> None:
+        """End a phase now, if it is the current one."""
+        await self.driver.feed(PhaseEnded(phase))
 
     async def share_keys(self, message: ShareKeys) -> None:
         """Store a client's boxes, then feed its message."""

@@ -10,7 +10,7 @@ import logging
 import sys
 from typing import TextIO
 
-_ALLOWED = frozenset({"session", "phase", "method", "reason", "address", "count", "signal", "key"})
+_ALLOWED = frozenset({"session", "phase", "method", "reason", "address", "port", "signal", "key"})
 
 
 class EventLog:

@@ -15,6 +15,7 @@ from secagg.services.refusals import Context, refusing
 from secagg.transcript.entries import SessionOpen
 from secagg.v1 import aggregation_pb2 as pb
 from secagg.v1 import aggregation_pb2_grpc as pb_grpc
+from secagg.wire import convert
 
 
 class OperatorServicer(pb_grpc.OperatorServiceServicer):
@@ -45,3 +46,11 @@ class OperatorServicer(pb_grpc.OperatorServiceServicer):
         await self._registry.open(session, setup)
         self.log.event("session_opened", session=parameters.session.hex())
         return pb.OpenSessionResponse(session=parameters.session)
+
+    @refusing
+    async def EndPhase(self, request: pb.EndPhaseRequest, context: Context) -> pb.EndPhaseResponse:
+        """See the proto."""
+        host = await self._registry.find(convert.session_from_pb(request))
+        await host.end_phase(convert.phase_from_pb(request.phase))
+        self.log.event("phase_ended", session=request.session.hex())
+        return pb.EndPhaseResponse()

@@ -94,7 +94,7 @@ class CoordinatorServer:
         await self._server.start()
         for name in ("", AGGREGATION):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        self._log.event("serving", address=socket.address, count=port)
+        self._log.event("serving", address=socket.address, port=port)
         return port
 
     async def stop(self) -> None:

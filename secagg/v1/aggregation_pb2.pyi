@@ -373,3 +373,15 @@ class OpenSessionResponse(_message.Message):
     SESSION_FIELD_NUMBER: _ClassVar[int]
     session: bytes
     def __init__(self, session: _Optional[bytes] = ...) -> None: ...
+
+class EndPhaseRequest(_message.Message):
+    __slots__ = ("session", "phase")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    session: bytes
+    phase: Phase
+    def __init__(self, session: _Optional[bytes] = ..., phase: _Optional[_Union[Phase, str]] = ...) -> None: ...
+
+class EndPhaseResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

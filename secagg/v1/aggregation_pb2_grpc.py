@@ -820,6 +820,11 @@ class OperatorServiceStub(object):
                 request_serializer=secagg_dot_v1_dot_aggregation__pb2.OpenSessionRequest.SerializeToString,
                 response_deserializer=secagg_dot_v1_dot_aggregation__pb2.OpenSessionResponse.FromString,
                 _registered_method=True)
+        self.EndPhase = channel.unary_unary(
+                '/secagg.v1.OperatorService/EndPhase',
+                request_serializer=secagg_dot_v1_dot_aggregation__pb2.EndPhaseRequest.SerializeToString,
+                response_deserializer=secagg_dot_v1_dot_aggregation__pb2.EndPhaseResponse.FromString,
+                _registered_method=True)
 
 
 class OperatorServiceServicer(object):
@@ -833,6 +838,13 @@ class OperatorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EndPhase(self, request, context):
+        """Ends the current phase of a session now, as if its deadline had passed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperatorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -840,6 +852,11 @@ def add_OperatorServiceServicer_to_server(servicer, server):
                     servicer.OpenSession,
                     request_deserializer=secagg_dot_v1_dot_aggregation__pb2.OpenSessionRequest.FromString,
                     response_serializer=secagg_dot_v1_dot_aggregation__pb2.OpenSessionResponse.SerializeToString,
+            ),
+            'EndPhase': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndPhase,
+                    request_deserializer=secagg_dot_v1_dot_aggregation__pb2.EndPhaseRequest.FromString,
+                    response_serializer=secagg_dot_v1_dot_aggregation__pb2.EndPhaseResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -870,6 +887,33 @@ class OperatorService(object):
             '/secagg.v1.OperatorService/OpenSession',
             secagg_dot_v1_dot_aggregation__pb2.OpenSessionRequest.SerializeToString,
             secagg_dot_v1_dot_aggregation__pb2.OpenSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EndPhase(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/secagg.v1.OperatorService/EndPhase',
+            secagg_dot_v1_dot_aggregation__pb2.EndPhaseRequest.SerializeToString,
+            secagg_dot_v1_dot_aggregation__pb2.EndPhaseResponse.FromString,
             options,
             channel_credentials,
             insecure,

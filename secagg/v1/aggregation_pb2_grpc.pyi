@@ -264,6 +264,8 @@ class OperatorServiceStub:
     def __new__(cls, channel: _aio.Channel) -> OperatorServiceAsyncStub: ...
     OpenSession: _grpc.UnaryUnaryMultiCallable[_aggregation_pb2.OpenSessionRequest, _aggregation_pb2.OpenSessionResponse]
     """Opens a session."""
+    EndPhase: _grpc.UnaryUnaryMultiCallable[_aggregation_pb2.EndPhaseRequest, _aggregation_pb2.EndPhaseResponse]
+    """Ends the current phase of a session now, as if its deadline had passed."""
 
 @_typing.type_check_only
 class OperatorServiceAsyncStub(OperatorServiceStub):
@@ -272,6 +274,8 @@ class OperatorServiceAsyncStub(OperatorServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     OpenSession: _aio.UnaryUnaryMultiCallable[_aggregation_pb2.OpenSessionRequest, _aggregation_pb2.OpenSessionResponse]  # type: ignore[assignment]
     """Opens a session."""
+    EndPhase: _aio.UnaryUnaryMultiCallable[_aggregation_pb2.EndPhaseRequest, _aggregation_pb2.EndPhaseResponse]  # type: ignore[assignment]
+    """Ends the current phase of a session now, as if its deadline had passed."""
 
 class OperatorServiceServicer(metaclass=_abc_1.ABCMeta):
     """For operators: served on a Unix socket that only the operator's account can open."""
@@ -283,5 +287,13 @@ class OperatorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_aggregation_pb2.OpenSessionResponse, _abc.Awaitable[_aggregation_pb2.OpenSessionResponse]]:
         """Opens a session."""
+
+    @_abc_1.abstractmethod
+    def EndPhase(
+        self,
+        request: _aggregation_pb2.EndPhaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_aggregation_pb2.EndPhaseResponse, _abc.Awaitable[_aggregation_pb2.EndPhaseResponse]]:
+        """Ends the current phase of a session now, as if its deadline had passed."""
 
 def add_OperatorServiceServicer_to_server(servicer: OperatorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

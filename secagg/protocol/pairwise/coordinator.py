@@ -31,6 +31,7 @@ from secagg.protocol.pairwise.coordinator_states import (
     FoldUploads,
     Lasting,
     LogRow,
+    PhaseEnded,
     PublishEntry,
     Publishing,
     Recovering,
@@ -47,6 +48,8 @@ from secagg.protocol.pairwise.coordinator_states import (
     SumRecovered,
     Unmasking,
     UploadStaged,
+    deadline_of,
+    phase_of,
     row_key,
 )
 from secagg.protocol.session import Session
@@ -94,7 +97,11 @@ def step(moment: Moment, state: CoordinatorState, event: CoordinatorEvent) -> Co
         case UploadStaged():
             return _staged(moment, state, event)
         case DeadlinePassed():
-            return _deadline(moment, state)
+            deadline_s = deadline_of(state)
+            passed = deadline_s is not None and moment.now_s >= deadline_s
+            return _end_phase(moment, state) if passed else Transition(state)
+        case PhaseEnded(phase):
+            return _end_phase(moment, state) if phase_of(state) is phase else Transition(state)
         case EntryPublished():
             return _published(moment, state, event)
         case SumFolded():
@@ -162,26 +169,23 @@ def _staged(moment: Moment, state: CoordinatorState, event: UploadStaged) -> Coo
     return Transition(state, (), rows)
 
 
-def _deadline(moment: Moment, state: CoordinatorState) -> CoordinatorTransition:
-    if isinstance(state, Advertising | Sharing | Collecting | Confirming | Unmasking):
-        if moment.now_s < state.deadline_s:
+def _end_phase(moment: Moment, state: CoordinatorState) -> CoordinatorTransition:
+    """Go on with whoever has done what the phase asks for."""
+    match state:
+        case Advertising():
+            return _close_advertising(moment, {})
+        case Sharing():
+            return _close_sharing(moment, state, {})
+        case Collecting():
+            return _close_collecting(moment, state, {})
+        case Confirming():
+            return Transition(_unmasking(moment, state))
+        case Unmasking() if state.answered > state.tried:
+            return Transition(Recovering(state), (RecoverSum(),))
+        case Unmasking():
+            return _abort(moment, "too few unmasking answers", state.answered, {})
+        case _:
             return Transition(state)
-        match state:
-            case Advertising():
-                return _close_advertising(moment, {})
-            case Sharing():
-                return _close_sharing(moment, state, {})
-            case Collecting():
-                return _close_collecting(moment, state, {})
-            case Confirming():
-                return Transition(_unmasking(moment, state))
-            case Unmasking():
-                if state.answered > state.tried:
-                    return Transition(Recovering(state), (RecoverSum(),))
-                return _abort(moment, "too few unmasking answers", state.answered, {})
-            case _:
-                assert_never(state)
-    return Transition(state)
 
 
 def _close_advertising(moment: Moment, rows: dict[int, Row]) -> CoordinatorTransition:

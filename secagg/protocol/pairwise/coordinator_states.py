@@ -284,6 +284,13 @@ class DeadlinePassed:
 
 
 @dataclass(frozen=True, slots=True)
+class PhaseEnded:
+    """Event: the operator ends this phase before its deadline."""
+
+    phase: Phase
+
+
+@dataclass(frozen=True, slots=True)
 class EntryPublished:
     """Event: the log took the entry at this position and gave this head."""
 
@@ -323,6 +330,7 @@ CoordinatorEvent: TypeAlias = (
     | ConfirmClose
     | UnmaskAnswer
     | DeadlinePassed
+    | PhaseEnded
     | EntryPublished
     | SumFolded
     | SumRecovered
