@@ -44,7 +44,7 @@ from secagg.protocol.session import ClientPolicy, Session
 from secagg.remote import GrpcCoordinator, open_channel
 from secagg.runtime import vectors
 from secagg.runtime.adapters import check_layout
-from secagg.runtime.participant import Participant, ParticipantPorts
+from secagg.runtime.participant import Milestone, Participant, ParticipantPorts
 from secagg.store.blobs import DirectoryBlobStore
 from secagg.store.sealed import SealedSessionStore
 from secagg.store.sqlite import SqliteSessionStore
@@ -152,7 +152,7 @@ class Coordinator:
         identity: SigningKey,
         state_directory: Path,
         policy: ClientPolicy | None = None,
-        progress: Callable[[str], None] = lambda _: None,
+        progress: Callable[[Milestone], None] = lambda _: None,
     ) -> Participation:
         """Join a session with the PEFT adapter in a directory.
 
@@ -162,7 +162,7 @@ class Coordinator:
             identity: a key in the session's roster.
             state_directory: where this identity keeps what it must not forget, encrypted under its key.
             policy: what to insist on; the default asks for at least three contributors.
-            progress: hears a line at every step.
+            progress: hears of every step.
 
         Raises:
             AdapterError: the adapter is malformed or not of the session's shape; nothing was sent.
@@ -299,6 +299,7 @@ def _checked_result(details: SessionDetails, entry: SessionResult, data: bytes) 
 
 __all__ = [
     "Coordinator",
+    "Milestone",
     "Participation",
     "Result",
     "SessionAbortedError",

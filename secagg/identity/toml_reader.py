@@ -97,8 +97,8 @@ def quoted(value: object) -> str:
 
 
 def quoted_list(values: list[str]) -> str:
-    """A TOML list of strings."""
-    return "[" + ", ".join(quoted(value) for value in values) + "]"
+    """A TOML list of strings, one on each line."""
+    return "[" + "".join(f"\n  {quoted(value)}," for value in values) + ("\n]" if values else "]")
 
 
 def check_integer(key: str, value: int, least: int, most: int) -> None:

@@ -7,6 +7,7 @@ where it was. What was masked once is sent as it is: encoding again would draw n
 from __future__ import annotations
 
 import asyncio
+import enum
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -53,6 +54,20 @@ from secagg.runtime.ports import BlobStore, SessionStore, StoreError
 
 _FIRST_DELAY_S = 0.1
 _LONGEST_DELAY_S = 5.0
+
+
+@enum.unique
+class Milestone(enum.StrEnum):
+    """What a participant has done, in words for people."""
+
+    JOINED = "joined: keys advertised"
+    SHARED = "keys shared with neighbours"
+    MASKING = "masking the input"
+    CONTRIBUTED = "uploading the masked input"
+    CONFIRMED = "close entry checked and confirmed"
+    ANSWERED = "shares released for the closed set"
+    COMPLETED = "the sum is published"
+    ABORTED = "the session was aborted"
 
 
 class TransportError(Exception):
@@ -103,7 +118,7 @@ class ParticipantPorts:
     blobs: BlobStore
     coordinator: CoordinatorPort
     rng: Rng
-    progress: Callable[[str], None]
+    progress: Callable[[Milestone], None]
 
 
 class Participant:
@@ -223,7 +238,7 @@ class Participant:
             self._announce()
 
     def _announce(self) -> None:
-        self._ports.progress(_PROGRESS[type(self.state)])
+        self._ports.progress(_MILESTONES[type(self.state)])
 
     def _step(
         self, state: ClientState, _rows: Mapping[int, object], event: ClientEvent
@@ -291,13 +306,13 @@ class Participant:
             return
 
 
-_PROGRESS: dict[type[ClientState], str] = {
-    Advertised: "joined: keys advertised",
-    SharedKeys: "keys shared with neighbours",
-    Masking: "masking the input",
-    Contributed: "uploading the masked input",
-    Confirmed: "close entry checked and confirmed",
-    Answered: "shares released for the closed set",
-    Completed: "the sum is published",
-    Aborted: "the session was aborted",
+_MILESTONES: dict[type[ClientState], Milestone] = {
+    Advertised: Milestone.JOINED,
+    SharedKeys: Milestone.SHARED,
+    Masking: Milestone.MASKING,
+    Contributed: Milestone.CONTRIBUTED,
+    Confirmed: Milestone.CONFIRMED,
+    Answered: Milestone.ANSWERED,
+    Completed: Milestone.COMPLETED,
+    Aborted: Milestone.ABORTED,
 }

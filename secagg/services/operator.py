@@ -21,8 +21,9 @@ from secagg.wire import convert
 class OperatorServicer(pb_grpc.OperatorServiceServicer):
     """Implements ``secagg.v1.OperatorService``."""
 
-    def __init__(self, registry: Registry, log: EventLog) -> None:
+    def __init__(self, registry: Registry, log: EventLog, max_upload_bytes: int) -> None:
         self._registry = registry
+        self._max_upload_bytes = max_upload_bytes
         self.log = log
 
     @refusing
@@ -39,6 +40,10 @@ class OperatorServicer(pb_grpc.OperatorServiceServicer):
             frozenset({parameters.registrar}),
         )
         session = Session(parameters, roster)
+        if session.upload_bytes > self._max_upload_bytes:
+            raise RemoteProtocolError(
+                RejectReason.WRONG_LENGTH, f"uploads of {session.upload_bytes} bytes, limit {self._max_upload_bytes}"
+            )
         check_layout(parameters, request.layout, request.adapter)
         blobs = (b"".join(leaf + b"\n" for leaf in request.roster), request.layout, request.adapter)
         digests = await asyncio.to_thread(lambda: [ports.blobs.put(blob) for blob in blobs])

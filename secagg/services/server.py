@@ -13,6 +13,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from secagg.crypto.labels import Label
+from secagg.identity.config import ReflectionAudience
 from secagg.runtime.registry import Registry
 from secagg.services.aggregation import AggregationServicer
 from secagg.services.logs import EventLog
@@ -37,7 +38,8 @@ class ServerLimits:
     """What one process takes on."""
 
     max_concurrent_rpcs: int = 4096
-    max_watchers: int = 4096
+    max_watchers: int = 2000
+    max_upload_bytes: int = 4 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,15 @@ class ServerSocket:
 class CoordinatorServer:
     """Serves one registry to clients, and to its operator."""
 
-    def __init__(self, registry: Registry, state_directory: Path, limits: ServerLimits, log: EventLog) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        state_directory: Path,
+        log: EventLog,
+        limits: ServerLimits | None = None,
+        reflect_to: ReflectionAudience = ReflectionAudience.OPERATOR,
+    ) -> None:
+        limits = limits or ServerLimits()
         self._registry = registry
         self._log = log
         self._state_directory = state_directory
@@ -71,9 +81,10 @@ class CoordinatorServer:
         self._health = health.aio.HealthServicer()
         pb_grpc.add_AggregationServiceServicer_to_server(self._aggregation, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((AGGREGATION, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         self._operator = grpc.aio.server()
-        pb_grpc.add_OperatorServiceServicer_to_server(OperatorServicer(registry, log), self._operator)
+        operator = OperatorServicer(registry, log, limits.max_upload_bytes)
+        pb_grpc.add_OperatorServiceServicer_to_server(operator, self._operator)
+        _reflect(reflect_to, self._server, self._operator)
 
     async def start(self, socket: ServerSocket) -> int:
         """Resume the sessions, then listen; returns the port.
@@ -106,6 +117,19 @@ class CoordinatorServer:
         await self._registry.close()
         (self._state_directory / OPERATOR_SOCKET).unlink(missing_ok=True)
         self._log.event("stopped")
+
+
+def _reflect(audience: ReflectionAudience, clients: grpc.aio.Server, operator: grpc.aio.Server) -> None:
+    """Let those who may ask see what is served: descriptors only, no data."""
+    match audience:
+        case ReflectionAudience.NOBODY:
+            return
+        case ReflectionAudience.OPERATOR:
+            names = (AGGREGATION, OPERATOR, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, operator)
+        case ReflectionAudience.EVERYONE:
+            names = (AGGREGATION, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, clients)
 
 
 def server_credentials(chain: bytes, private_key: bytes, client_ca: bytes | None) -> grpc.ServerCredentials:

@@ -59,7 +59,7 @@ def key_of(name: str) -> SigningKey:
     return SigningKey(Secret(CountingRng(name.encode()).bytes(32)))
 
 
-def session_of(  # noqa: PLR0913
+def session_of(
     identities: Sequence[SigningKey],
     *,
     dimension: int = 20,

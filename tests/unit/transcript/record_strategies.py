@@ -35,9 +35,7 @@ def released_shares(draw):
 
 
 advertise_statements = st.builds(statements.AdvertiseStatement, digests, digests, digests, digests)
-share_statements = st.builds(
-    statements.ShareStatement, digests, digests, digests, digests, digests, digests
-)
+share_statements = st.builds(statements.ShareStatement, digests, digests, digests, digests, digests, digests)
 contribution_headers = st.builds(
     statements.ContributionHeader, digests, digests, digests, digests, st.integers(1, 2**53 - 1), ascending()
 )
@@ -110,9 +108,7 @@ RECORDS: dict[type[Record], st.SearchStrategy[Record]] = {
     entries.KeysShared: st.builds(entries.KeysShared, sessions, counts, digests),
     entries.SessionClose: st.builds(entries.SessionClose, sessions, counts, digests, digests, digests),
     entries.SessionResult: st.builds(entries.SessionResult, sessions, counts, digests, digests, digests),
-    entries.SessionAbort: st.builds(
-        entries.SessionAbort, sessions, text(64), st.integers(0, entries.MAX_COHORT)
-    ),
+    entries.SessionAbort: st.builds(entries.SessionAbort, sessions, text(64), st.integers(0, entries.MAX_COHORT)),
     head.LogHead: st.builds(head.LogHead, digests, sessions, st.integers(1, head.MAX_ENTRIES), digests),
     roster.RosterMember: st.builds(roster.RosterMember, digests, text(64)),
     roster.RosterHead: st.builds(roster.RosterHead, digests, st.integers(1, 2**40), digests),
@@ -120,18 +116,14 @@ RECORDS: dict[type[Record], st.SearchStrategy[Record]] = {
     statements.ShareStatement: share_statements,
     statements.ContributionHeader: contribution_headers,
     statements.ConfirmStatement: confirm_statements,
-    statements.SelfMaskShare: st.builds(
-        statements.SelfMaskShare, indices, st.binary(min_size=36, max_size=36)
-    ),
+    statements.SelfMaskShare: st.builds(statements.SelfMaskShare, indices, st.binary(min_size=36, max_size=36)),
     statements.RootShare: st.builds(statements.RootShare, indices, st.binary(min_size=36, max_size=36)),
     statements.UnmaskStatement: unmask_statements,
     statements.Signed: signed(),
     statements.Absent: st.builds(statements.Absent, indices),
     statements.Accepted: st.builds(statements.Accepted, indices, signed(contribution_headers)),
     statements.Rejected: st.builds(statements.Rejected, indices, text(64)),
-    statements.Dropped: st.builds(
-        statements.Dropped, indices, st.sampled_from(("share-keys", "masked-input"))
-    ),
+    statements.Dropped: st.builds(statements.Dropped, indices, st.sampled_from(("share-keys", "masked-input"))),
     statements.Receipt: st.builds(statements.Receipt, digests, digests),
 }
 """A strategy for each class; a test asserts that no subclass of Record is left out."""

@@ -12,14 +12,9 @@ from secagg.transcript import canonical, entries, head, merkle, roster, statemen
 from secagg.transcript.record import Record, RecordError
 from tests.unit.transcript.record_strategies import MAX_INDEX, RECORDS, session_opens
 
-OURS = {entries.__name__, head.__name__, roster.__name__, statements.__name__}
+MODULES = (entries, head, roster, statements)
 CLASSES = sorted(RECORDS, key=lambda kind: kind.__name__)
 each_class = pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
-
-
-def subclasses(kind: type[Record]) -> set[type[Record]]:
-    direct = set(kind.__subclasses__())
-    return direct.union(*(subclasses(each) for each in direct))
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +28,13 @@ def field_names(kind: type[Record]) -> list[str]:
 
 
 def test_every_record_class_is_tested_here():
-    assert {kind for kind in subclasses(Record) if kind.__module__ in OURS} == set(RECORDS)
+    published = {
+        kind
+        for module in MODULES
+        for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, Record) and kind is not Record
+    }
+    assert published == set(RECORDS)
 
 
 @settings(max_examples=40)
@@ -103,7 +104,11 @@ def test_another_type_version_or_shape_is_refused(kind, examples):
             kind.from_value({key: member for key, member in value.items() if key != absent})
 
 
-@given(st.one_of(st.binary(max_size=60), st.builds(canonical.encode, st.dictionaries(st.sampled_from("abc"), st.integers(0, 9)))))
+@given(
+    st.one_of(
+        st.binary(max_size=60), st.builds(canonical.encode, st.dictionaries(st.sampled_from("abc"), st.integers(0, 9)))
+    )
+)
 def test_nothing_but_a_record_error_escapes_from_any_bytes(data):
     for decode in (
         *(kind.from_bytes for kind in CLASSES),
@@ -149,9 +154,7 @@ CONSTRUCTIONS = [
     ("contribution.missing[1]", lambda: statements.ContributionHeader(*[bytes(32)] * 4, 1, (1, MAX_INDEX + 1))),
     (
         "contribution.missing",
-        lambda: statements.ContributionHeader(
-            *[bytes(32)] * 4, 1, tuple(range(statements.MAX_NEIGHBOURS + 1))
-        ),
+        lambda: statements.ContributionHeader(*[bytes(32)] * 4, 1, tuple(range(statements.MAX_NEIGHBOURS + 1))),
     ),
     ("self-mask.share", lambda: statements.SelfMaskShare(0, bytes(35))),
     ("root.share", lambda: statements.RootShare(0, bytes(37))),
@@ -190,17 +193,12 @@ def test_what_is_out_of_range_cannot_be_constructed_and_names_its_field(field, c
         ({"max_contributors": 2**20 + 1}, "encoding.max_contributors"),
         # 24 bits and 2^20 contributors need 44 bits of a lane.
         ({"value_bits": 24, "max_contributors": 2**20, "usable_bits": 43}, "encoding"),
-        ({"flatten": entries.NoDifferentialPrivacy()}, None),
         ({"flatten": entries.Deadlines(1, 1, 1, 1, 1)}, "encoding.flatten"),
     ],
     ids=repr,
 )
 def test_an_encoding_that_could_overflow_or_has_no_scale_cannot_be_constructed(changes, field):
     sound = entries.Encoding(10, 8, 100, 64, Fraction(1), entries.NoFlattening())
-    if field is None:
-        # NoFlattening and NoDifferentialPrivacy are both of type "none": their bytes are the same.
-        assert dataclasses.replace(sound, **changes).to_bytes() == sound.to_bytes()
-        return
     with pytest.raises(RecordError) as caught:
         dataclasses.replace(sound, **changes)
     assert caught.value.field == field
@@ -256,7 +254,8 @@ def test_both_kinds_of_share_for_one_index_cannot_be_written_down():
 
 
 @pytest.mark.parametrize(
-    "text", ["1", "1/0", "2/4", "0/2", "-1/2", "01/2", "1/02", "1/2\n", " 1/2", "1/2/3", "\u0661/2", "1" * 41 + "/2", ".5", ""]
+    "text",
+    ["1", "1/0", "2/4", "0/2", "-1/2", "01/2", "1/02", "1/2\n", " 1/2", "1/2/3", "\u0661/2", "1" * 41 + "/2", ".5", ""],
 )
 def test_a_fraction_has_one_form(text, examples):
     value = {**examples[entries.SessionOpen].to_value(), "expected_dropout": text}
@@ -281,7 +280,7 @@ def test_an_entry_of_another_kind_is_refused(examples):
         if isinstance(examples[kind], entries.SessionEntry):
             assert entries.decode_entry(data) == examples[kind]
         else:
-            with pytest.raises(RecordError, match="entry.type"):
+            with pytest.raises(RecordError, match=r"entry\.type"):
                 entries.decode_entry(data)
 
 

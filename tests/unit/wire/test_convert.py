@@ -1,0 +1,386 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from google.protobuf.message import DecodeError, Message
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from secagg.protocol import messages
+from secagg.protocol.errors import RejectReason, RemoteProtocolError
+from secagg.protocol.pairwise.coordinator_states import Phase
+from secagg.transcript.head import LogEvidence
+from secagg.transcript.statements import ConfirmStatement, Signed
+from secagg.v1 import aggregation_pb2 as pb
+from secagg.wire import convert
+from tests.unit.transcript.record_strategies import digests, indices, sessions, signatures, signed
+
+SESSION = bytes(range(16))
+blobs = st.binary(max_size=30)
+tuples_of_blobs = st.lists(blobs, max_size=4).map(tuple)
+paths = st.lists(digests, max_size=4).map(tuple)
+evidence = st.builds(LogEvidence, tuples_of_blobs, blobs, signatures)
+
+
+def several(strategy):
+    return st.lists(strategy, max_size=3).map(tuple)
+
+
+# For each message: its values, the function to protobuf, the function back.
+REQUESTS = {
+    messages.AdvertiseKeys: (
+        st.builds(messages.AdvertiseKeys, signed(), blobs, blobs),
+        convert.advertise_keys_to_pb,
+        convert.advertise_keys_from_pb,
+        pb.AdvertiseKeysRequest,
+    ),
+    messages.ShareKeys: (
+        st.builds(messages.ShareKeys, signed(), several(st.builds(messages.OutgoingBoxes, indices, blobs, blobs))),
+        convert.share_keys_to_pb,
+        convert.share_keys_from_pb,
+        pb.ShareKeysRequest,
+    ),
+    messages.Contribution: (
+        st.builds(messages.Contribution, signed()),
+        convert.contribution_to_pb,
+        convert.contribution_from_pb,
+        pb.StartUploadRequest,
+    ),
+    messages.ConfirmClose: (
+        st.builds(messages.ConfirmClose, signed()),
+        convert.confirm_close_to_pb,
+        convert.confirm_close_from_pb,
+        pb.ConfirmCloseRequest,
+    ),
+    messages.UnmaskAnswer: (
+        st.builds(messages.UnmaskAnswer, signed()),
+        convert.unmask_answer_to_pb,
+        convert.unmask_answer_from_pb,
+        pb.UnmaskRequest,
+    ),
+}
+RESPONSES = {
+    LogEvidence: (evidence, convert.log_evidence_to_pb, convert.log_evidence_from_pb, pb.LogEvidence),
+    messages.AdvertisedList: (
+        st.builds(
+            messages.AdvertisedList,
+            evidence,
+            tuples_of_blobs,
+            several(st.builds(messages.NeighbourKeys, indices, blobs, blobs)),
+        ),
+        convert.advertised_list_to_pb,
+        convert.advertised_list_from_pb,
+        pb.GetAdvertisedKeysResponse,
+    ),
+    messages.SharedList: (
+        st.builds(
+            messages.SharedList,
+            evidence,
+            tuples_of_blobs,
+            several(st.builds(messages.IncomingBoxes, indices, blobs, blobs, paths)),
+        ),
+        convert.shared_list_to_pb,
+        convert.shared_list_from_pb,
+        pb.GetSharedKeysResponse,
+    ),
+    messages.ClosedList: (
+        st.builds(messages.ClosedList, evidence, tuples_of_blobs),
+        convert.closed_list_to_pb,
+        convert.closed_list_from_pb,
+        pb.GetCloseResponse,
+    ),
+    messages.Confirmations: (
+        st.builds(messages.Confirmations, several(signed())),
+        convert.confirmations_to_pb,
+        convert.confirmations_from_pb,
+        pb.GetConfirmationsResponse,
+    ),
+    messages.SignedReceipt: (
+        st.builds(messages.SignedReceipt, blobs, signatures),
+        convert.receipt_to_pb,
+        convert.receipt_from_pb,
+        pb.Receipt,
+    ),
+    messages.SessionEnded: (
+        st.builds(messages.SessionEnded, evidence),
+        convert.session_ended_to_pb,
+        convert.session_ended_from_pb,
+        pb.GetOutcomeResponse,
+    ),
+}
+EVERYTHING = REQUESTS | RESPONSES
+DECODERS = [(decode, kind) for _, _, decode, kind in EVERYTHING.values()]
+
+
+def encoder(kind):
+    """The function to protobuf with the session filled in where there is one."""
+    to_pb = EVERYTHING[kind][1]
+    return (lambda message: to_pb(SESSION, message)) if kind in REQUESTS else to_pb
+
+
+def by_name(kind):
+    return kind.__name__
+
+
+def test_every_message_of_the_protocol_is_tested_here():
+    kinds = {
+        kind
+        for kind in vars(messages).values()
+        if dataclasses.is_dataclass(kind) and kind.__module__ == messages.__name__
+    }
+    parts = {messages.OutgoingBoxes, messages.IncomingBoxes, messages.NeighbourKeys}
+    assert kinds - parts == set(EVERYTHING) - {LogEvidence}
+
+
+@settings(max_examples=40)
+@given(st.data())
+@pytest.mark.parametrize("kind", EVERYTHING, ids=by_name)
+def test_a_message_comes_back_as_it_was_over_serialised_bytes(kind, data):
+    strategy, _, from_pb, pb_kind = EVERYTHING[kind]
+    message = data.draw(strategy)
+    encoded = encoder(kind)(message)
+    assert type(encoded) is pb_kind
+    assert from_pb(pb_kind.FromString(encoded.SerializeToString())) == message
+
+
+@given(sessions, st.data())
+def test_a_request_names_its_session(session, data):
+    for strategy, to_pb, _, _ in REQUESTS.values():
+        assert convert.session_from_pb(to_pb(session, data.draw(strategy))) == session
+
+
+def refusal(decode, message) -> str:
+    with pytest.raises(RemoteProtocolError) as caught:
+        decode(message)
+    assert caught.value.reason is RejectReason.MALFORMED_MESSAGE
+    return caught.value.detail
+
+
+def only_refusals(decode, message) -> None:
+    try:
+        decode(message)
+    except RemoteProtocolError as caught:
+        error = caught
+    else:
+        return
+    assert error.reason is RejectReason.MALFORMED_MESSAGE
+    field, _, reason = error.detail.partition(": ")
+    assert field.split("[")[0].split(".")[0] in message.DESCRIPTOR.fields_by_name
+    assert reason
+
+
+@settings(max_examples=200)
+@given(st.binary(max_size=120))
+def test_no_bytes_raise_anything_but_a_malformed_message(data):
+    for decode, kind in DECODERS:
+        try:
+            message = kind.FromString(data)
+        except DecodeError:
+            continue
+        only_refusals(decode, message)
+
+
+def fill(draw, message: Message) -> Message:
+    """The message with arbitrary content: half of the values plausible."""
+    plausible = st.one_of(blobs, digests, sessions, signatures, signed().map(Signed.to_bytes))
+    for field in message.DESCRIPTOR.fields:
+        repeated = field.is_repeated
+        times = draw(st.integers(0, 3)) if repeated else draw(st.integers(0, 1))
+        for _ in range(times):
+            if field.type == field.TYPE_MESSAGE:
+                inner = getattr(message, field.name)
+                fill(draw, inner.add() if repeated else inner)
+                if not repeated:
+                    inner.SetInParent()
+            else:
+                value = draw(plausible if field.type == field.TYPE_BYTES else st.integers(0, 2**32 - 1))
+                if repeated:
+                    getattr(message, field.name).append(value)
+                else:
+                    setattr(message, field.name, value)
+    return message
+
+
+@settings(max_examples=60)
+@given(st.data())
+@pytest.mark.parametrize(("decode", "kind"), DECODERS, ids=lambda part: getattr(part, "__name__", None))
+def test_no_fields_raise_anything_but_a_malformed_message(decode, kind, data):
+    only_refusals(decode, fill(data.draw, kind()))
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_a_damaged_message_is_refused_or_decodes(data):
+    kind = data.draw(st.sampled_from(list(EVERYTHING)))
+    strategy, _, decode, pb_kind = EVERYTHING[kind]
+    encoded = bytearray(encoder(kind)(data.draw(strategy)).SerializeToString())
+    encoded[data.draw(st.integers(0, len(encoded) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        message = pb_kind.FromString(bytes(encoded))
+    except DecodeError:
+        return
+    only_refusals(decode, message)
+
+
+STATEMENT = Signed(ConfirmStatement(*[bytes(32)] * 3), bytes(64)).to_bytes()
+EVIDENCE = pb.LogEvidence(entries=[b"e"], head=b"h", signature=bytes(64))
+BOX = pb.ShareKeysRequest.Boxes(recipient=1)
+INBOX = pb.GetSharedKeysResponse.Boxes(sender=1, path=[bytes(32)])
+KEYS = pb.GetAdvertisedKeysResponse.Keys(index=1)
+SOUND = {
+    pb.AdvertiseKeysRequest: pb.AdvertiseKeysRequest(session=SESSION, signed=STATEMENT),
+    pb.ShareKeysRequest: pb.ShareKeysRequest(session=SESSION, signed=STATEMENT, boxes=[BOX, BOX]),
+    pb.StartUploadRequest: pb.StartUploadRequest(session=SESSION, signed=STATEMENT),
+    pb.ConfirmCloseRequest: pb.ConfirmCloseRequest(session=SESSION, signed=STATEMENT),
+    pb.UnmaskRequest: pb.UnmaskRequest(session=SESSION, signed=STATEMENT),
+    pb.LogEvidence: EVIDENCE,
+    pb.GetAdvertisedKeysResponse: pb.GetAdvertisedKeysResponse(evidence=EVIDENCE, keys=[KEYS, KEYS]),
+    pb.GetSharedKeysResponse: pb.GetSharedKeysResponse(evidence=EVIDENCE, inbox=[INBOX, INBOX]),
+    pb.GetCloseResponse: pb.GetCloseResponse(evidence=EVIDENCE),
+    pb.GetConfirmationsResponse: pb.GetConfirmationsResponse(signed=[STATEMENT, STATEMENT]),
+    pb.Receipt: pb.Receipt(receipt=b"r", signature=bytes(64)),
+    pb.GetOutcomeResponse: pb.GetOutcomeResponse(evidence=EVIDENCE),
+}
+FIND = {kind: decode for decode, kind in DECODERS}
+
+
+def test_the_sound_messages_decode():
+    assert set(SOUND) == set(FIND)
+    for kind, message in SOUND.items():
+        FIND[kind](message)
+
+
+def damage(kind, change):
+    message = kind()
+    message.CopyFrom(SOUND[kind])
+    change(message)
+    return refusal(FIND[kind], message)
+
+
+@pytest.mark.parametrize("kind", [kind for _, _, _, kind in REQUESTS.values()], ids=by_name)
+def test_a_request_with_a_malformed_field_names_it(kind):
+    for session in (b"", SESSION[:15], SESSION + b"\x00"):
+        detail = damage(kind, lambda message, session=session: setattr(message, "session", session))
+        assert detail == f"session: expected 16 bytes, found {len(session)}"
+    for data, why in [
+        (b"", "bytes: not JSON"),
+        (b"{}", "signed: expected a record"),
+        (STATEMENT + b" ", "bytes: not in canonical form"),
+        (STATEMENT.replace(b'"close":"00', b'"close":"0'), "signed.statement.close: expected 32 bytes"),
+        (STATEMENT.replace(b'"version":1', b'"version":2'), "signed.version"),
+    ]:
+        detail = damage(kind, lambda message, data=data: setattr(message, "signed", data))
+        assert detail.startswith(f"signed: {why}"), detail
+
+
+RESPONSES_WITH_EVIDENCE = [
+    pb.GetAdvertisedKeysResponse,
+    pb.GetSharedKeysResponse,
+    pb.GetCloseResponse,
+    pb.GetOutcomeResponse,
+]
+
+
+@pytest.mark.parametrize("kind", RESPONSES_WITH_EVIDENCE, ids=by_name)
+def test_an_answer_with_malformed_evidence_names_it(kind):
+    assert damage(kind, lambda m: m.ClearField("evidence")).startswith("evidence.signature: expected 64 bytes")
+    short = damage(kind, lambda m: setattr(m.evidence, "signature", bytes(63)))
+    assert short == "evidence.signature: expected 64 bytes, found 63"
+    many = damage(kind, lambda m: m.evidence.entries.extend([b""] * 16))
+    assert many == "evidence.entries: expected at most 16 items, found 17"
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "detail"),
+    [
+        (pb.LogEvidence, lambda m: setattr(m, "signature", b""), "signature: expected 64 bytes, found 0"),
+        (pb.LogEvidence, lambda m: m.entries.extend([b""] * 16), "entries: expected at most 16 items, found 17"),
+        (pb.Receipt, lambda m: setattr(m, "signature", bytes(65)), "signature: expected 64 bytes, found 65"),
+        (
+            pb.ShareKeysRequest,
+            lambda m: setattr(m.boxes[1], "recipient", 2**20),
+            "boxes[1].recipient: expected an index below 1048576",
+        ),
+        (
+            pb.GetAdvertisedKeysResponse,
+            lambda m: setattr(m.keys[1], "index", 2**32 - 1),
+            "keys[1].index: expected an index below 1048576",
+        ),
+        (
+            pb.GetSharedKeysResponse,
+            lambda m: setattr(m.inbox[0], "sender", 2**20),
+            "inbox[0].sender: expected an index below 1048576",
+        ),
+        (
+            pb.GetSharedKeysResponse,
+            lambda m: m.inbox[1].path.append(bytes(31)),
+            "inbox[1].path[1]: expected 32 bytes, found 31",
+        ),
+        (
+            pb.GetSharedKeysResponse,
+            lambda m: m.inbox[1].path.extend([bytes(32)] * 32),
+            "inbox[1].path: expected at most 32 items, found 33",
+        ),
+        (
+            pb.GetConfirmationsResponse,
+            lambda m: m.signed.append(b"{}"),
+            "signed[2]: signed: expected a record of type signed",
+        ),
+        (
+            pb.ShareKeysRequest,
+            lambda m: m.boxes.extend([BOX] * 2**16),
+            "boxes: expected at most 65536 items, found 65538",
+        ),
+        (
+            pb.GetAdvertisedKeysResponse,
+            lambda m: m.keys.extend([KEYS] * 2**16),
+            "keys: expected at most 65536 items, found 65538",
+        ),
+        (
+            pb.GetSharedKeysResponse,
+            lambda m: m.inbox.extend([INBOX] * 2**16),
+            "inbox: expected at most 65536 items, found 65538",
+        ),
+        (
+            pb.GetConfirmationsResponse,
+            lambda m: m.signed.extend([STATEMENT] * 2**16),
+            "signed: expected at most 65536 items, found 65538",
+        ),
+        *(
+            (
+                kind,
+                lambda m: m.leaves.extend([b""] * (2**20 + 1)),
+                "leaves: expected at most 1048576 items, found 1048577",
+            )
+            for kind in RESPONSES_WITH_EVIDENCE[:3]
+        ),
+    ],
+)
+def test_a_malformed_field_is_named(kind, change, detail):
+    assert damage(kind, change) == detail
+
+
+@pytest.mark.parametrize("length", [0, 31, 33])
+def test_an_identity_has_32_bytes(length):
+    assert convert.identity_from_pb(pb.GetSharedKeysRequest(identity=bytes(32))) == bytes(32)
+    detail = refusal(convert.identity_from_pb, pb.GetConfirmationsRequest(identity=bytes(length)))
+    assert detail == f"identity: expected 32 bytes, found {length}"
+
+
+def test_what_a_peer_sends_is_quoted_in_part():
+    huge = STATEMENT[:-1] + b',"' + b"z" * 100_000 + b'":1}'
+    detail = damage(pb.ConfirmCloseRequest, lambda message: setattr(message, "signed", huge))
+    assert len(detail) < 200
+
+
+def test_phases_map_one_to_one():
+    assert {convert.phase_to_pb(phase) for phase in Phase} == set(pb.Phase.values()) - {pb.PHASE_UNSPECIFIED}
+    for phase in Phase:
+        assert convert.phase_from_pb(convert.phase_to_pb(phase)) is phase
+        assert pb.Phase.Name(convert.phase_to_pb(phase)) == f"PHASE_{phase.name}"
+
+
+@pytest.mark.parametrize("value", [0, 8, -1, 2**31 - 1])
+def test_an_unknown_phase_is_refused(value):
+    assert refusal(convert.phase_from_pb, value) == f"phase: unknown value {value}"
