@@ -59,6 +59,7 @@ from secagg.runtime import vectors
 from secagg.runtime.host import CoordinatorPorts, SessionHost
 from secagg.runtime.log import SigningLog
 from secagg.runtime.memory import MemorySessionStore
+from secagg.services.server import keep_freed_memory
 from secagg.services.uploads import PREFERRED_CHUNK_BYTES, Chunk, UploadDesk
 from secagg.store.blobs import DirectoryBlobStore
 from secagg.transcript.entries import Deadlines, Encoding, NoDifferentialPrivacy, NoFlattening, SessionOpen
@@ -386,6 +387,7 @@ class Coordinator:
 
 def coordinate(plan: Plan, directory: str, workers: Sequence[Pipe], results: Pipe) -> None:
     """The coordinator's process: sends its report and the integer sum."""
+    keep_freed_memory()  # as the service does
     coordinator = Coordinator(plan, Path(directory))
     results.send(asyncio.run(coordinator.run(workers)))
     results.send_bytes(coordinator.blobs.get(coordinator.host.integer_sum()))

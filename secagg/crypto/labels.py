@@ -40,7 +40,7 @@ class Label(enum.Enum):
     FLATTEN_SIGNS = "secagg/v1/flatten-signs"
     STORE_KEY = "secagg/v1/store-key"
     """A client's identity key to the key that encrypts its session store."""
-    UPLOAD_TOKEN = "secagg/v1/upload-token"
+    UPLOAD_TOKEN = "secagg/v1/upload-token"  # noqa: S105 - a label, not a password
     """A coordinator's upload key and a signed header to the token of the upload."""
     UPLOAD_KEY = "secagg/v1/upload-key"
     """A coordinator's signing key to its upload key."""

@@ -71,7 +71,7 @@ class KeyKind(enum.Enum):
 class ScryptCost:
     """Parameters of scrypt: it takes ``128 n r`` bytes of memory and time in proportion to ``n r p``.
 
-    The default takes 128 MiB and, measured here, 0.4 s. The bounds (256 MiB, eight times the default's work)
+    The default takes 128 MiB and, measured here, 0.36 s. The bounds (256 MiB, eight times the default's work)
     keep a foreign file from exhausting the machine that opens it.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import bisect
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -93,6 +94,33 @@ class Status:
     log_size: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Outbox:
+    """The boxes of one sender: for whom, where in which blob, and the levels of the tree over them, leaves first."""
+
+    recipients: tuple[int, ...]
+    offsets: tuple[int, ...]
+    blob: bytes
+    levels: tuple[bytes, ...]
+
+    @classmethod
+    def of(cls, row: ShareRow, sender: int, recipients: tuple[int, ...]) -> _Outbox:
+        """What ``sender`` shared, 100 bytes for each recipient."""
+        levels = [row.hashes]
+        while len(level := levels[-1]) > 32:
+            nodes = [merkle.node_hash(level[i : i + 32], level[i + 32 : i + 64]) for i in range(0, len(level) - 32, 64)]
+            odd = level[-32:] if len(level) % 64 else b""
+            levels.append(b"".join(nodes) + odd)
+        return cls(recipients, tuple(boxes.box_slots(sender, recipients)), row.blob, tuple(levels))
+
+    def path(self, place: int) -> tuple[bytes, ...]:
+        """As ``merkle.inclusion_proof`` gives it."""
+        nodes = [
+            level[32 * (i := (place >> height) ^ 1) : 32 * i + 32] for height, level in enumerate(self.levels[:-1])
+        ]
+        return tuple(node for node in nodes if node)
+
+
 class SessionHost:
     """One pairwise session. All methods run in one event loop; work on vectors goes to threads."""
 
@@ -103,6 +131,7 @@ class SessionHost:
         self._timer: asyncio.Task[None] | None = None
         self._folded: vectors.Lanes | None = None
         self._lists: dict[str, tuple[bytes, ...]] = {}
+        self._outboxes: dict[int, _Outbox] = {}
         self.driver: Driver[CoordinatorState, CoordinatorEvent, CoordinatorEffect] = Driver(
             session.parameters.session, ports.store, COORDINATOR_PERSISTENCE, self._step, self._dispatch
         )
@@ -297,22 +326,29 @@ class SessionHost:
         return lambda index: tables.require(self.rows, cohort.positions[index], RowKind.SHARE, ShareRow).blob
 
     def _inbox(self, cohort: Cohort, identity: bytes) -> tuple[IncomingBoxes, ...]:
-        graph = self._graph(cohort)
         own = self._index(cohort, identity)
         items = []
-        for sender in graph.neighbours(own):
+        for sender in self._graph(cohort).neighbours(own):
+            outbox = self._outbox(cohort, sender)
+            if outbox is None:
+                continue
+            place = bisect.bisect_left(outbox.recipients, own)
+            start, end = outbox.offsets[place : place + 2]
+            data = self._ports.blobs.read(outbox.blob, start, end - start)
+            share_box, pair_box = data[: boxes.SHARE_BOX_BYTES], data[boxes.SHARE_BOX_BYTES :]
+            items.append(IncomingBoxes(sender, share_box, pair_box, outbox.path(place)))
+        return tuple(items)
+
+    def _outbox(self, cohort: Cohort, sender: int) -> _Outbox | None:
+        """Kept for all recipients: without it each would cost a tree over all boxes of each of its neighbours."""
+        outbox = self._outboxes.get(sender)
+        if outbox is None:
             row = tables.find(self.rows, cohort.positions[sender], RowKind.SHARE, ShareRow)
             if row is None:
-                continue
-            recipients = graph.neighbours(sender)
-            place = recipients.index(own)
-            length = boxes.SHARE_BOX_BYTES + boxes.pair_box_bytes(sender, own)
-            data = self._ports.blobs.read(row.blob, boxes.box_slots(sender, recipients)[place], length)
-            hashes = [row.hashes[i : i + 32] for i in range(0, len(row.hashes), 32)]
-            path = merkle.inclusion_proof(hashes, place)
-            share_box, pair_box = data[: boxes.SHARE_BOX_BYTES], data[boxes.SHARE_BOX_BYTES :]
-            items.append(IncomingBoxes(sender, share_box, pair_box, path))
-        return tuple(items)
+                return None
+            outbox = _Outbox.of(row, sender, self._graph(cohort).neighbours(sender))
+            self._outboxes[sender] = outbox
+        return outbox
 
     def _cohort(self) -> Cohort:
         state = _latest(self.driver.state)

@@ -26,7 +26,7 @@ from secagg.transcript.record import RecordError
 CHEAP = ScryptCost(n=16)
 SEED = bytes.fromhex("5eedc0de" * 8)
 PASSPHRASE = Secret(b"correct horse battery staple")
-EVERY_FILE = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+EVERY_FILE = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 class CountingRng:

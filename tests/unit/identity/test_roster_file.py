@@ -230,7 +230,7 @@ def test_two_processes_that_add_at_once_lose_nobody(tmp_path):
     assert len(load_members(tmp_path)) == 24
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=400), st.binary(max_size=400))
 def test_arbitrary_bytes_give_only_the_declared_errors(tmp_path_factory, members, head):
     directory = tmp_path_factory.getbasetemp() / "fuzz-roster"
@@ -247,7 +247,7 @@ def test_arbitrary_bytes_give_only_the_declared_errors(tmp_path_factory, members
             load_members(directory)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(["roster.jsonl", "roster.head.json"]), st.integers(0, 5000), st.integers(1, 255))
 def test_flipping_any_byte_of_a_signed_roster_is_noticed(tmp_path_factory, name, place, flip):
     directory = tmp_path_factory.getbasetemp() / "flipped"

@@ -1,0 +1,167 @@
+"""What the demo does: how many clients, who drops out when, with which adapters; impossible wishes are refused."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import shutil
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+import secagg
+from secagg.arith.quantiser import clip
+from secagg.derive.graph import GraphParameterError
+from secagg.derive.threshold import graph_parameters
+from secagg.lora.reader import read_adapter
+from secagg.lora.template import AdapterTemplate
+from secagg.lora.vector import adapter_to_vector
+from secagg.lora.writer import write_adapter
+from secagg.runtime.participant import Milestone
+from secagg.runtime.vectors import FloatVector
+
+MAX_CLIENTS = 200
+LEAVE_BEFORE_UPLOAD = Milestone.MASKING
+LEAVE_AFTER_UPLOAD = Milestone.CONFIRMED
+PHASE_OF_LEAVING = {LEAVE_BEFORE_UPLOAD: "masked-input", LEAVE_AFTER_UPLOAD: "consistency-check"}
+_MARKER = ".secagg-demo"
+_FINEST_BITS = 24
+"""Finer steps than this are lost in the float32 of the merged adapter."""
+
+
+class DemoError(ValueError):
+    """The demo cannot be run like this; the text says why and what can be."""
+
+
+@dataclass(frozen=True, slots=True)
+class DemoPlan:
+    """Numbers of a demo session. Client k (from 1) leaves at ``leaving[k]``."""
+
+    clients: int
+    leaving: dict[int, Milestone]
+    min_contributors: int
+    max_corrupt: int
+
+    @property
+    def uploads(self) -> int:
+        """How many masked inputs arrive."""
+        return self.clients - sum(at is LEAVE_BEFORE_UPLOAD for at in self.leaving.values())
+
+    @property
+    def survivors(self) -> int:
+        """How many stay to the end."""
+        return self.clients - len(self.leaving)
+
+
+def plan_demo(clients: int, drop: int) -> DemoPlan:
+    """A plan for so many clients of which so many drop out, half before and half after uploading.
+
+    Raises:
+        DemoError: no safe session can lose so many.
+    """
+    if not 3 <= clients <= MAX_CLIENTS:
+        raise DemoError(f"--clients: expected 3 to {MAX_CLIENTS} (each is a process), found {clients}")
+    if not 0 <= drop < clients:
+        raise DemoError(f"--drop: expected 0 to {clients - 1}, found {drop}")
+    before = math.ceil(drop / 2)
+    minimum = clients - before
+    for corrupt in range(min(max(1, clients // 10), minimum - 2), -1, -1):
+        try:
+            graph_parameters(clients, corrupt, minimum, Fraction(drop, clients))
+        except GraphParameterError:
+            continue
+        # The last ones leave, alternately before and after their upload.
+        kinds = itertools.cycle([LEAVE_BEFORE_UPLOAD, LEAVE_AFTER_UPLOAD])
+        leaving = {clients - i: next(kinds) for i in range(drop)}
+        return DemoPlan(clients, leaving, minimum, corrupt)
+    raise DemoError(
+        f"--drop: of {clients} clients {drop} cannot drop out: a secret is opened by more than half of its owner's "
+        f"neighbours, and too few would be left; try {max_drop(clients)}"
+    )
+
+
+def max_drop(clients: int) -> int:
+    """The most clients that a demo with so many can lose."""
+    for drop in range(clients - 1, -1, -1):
+        try:
+            graph_parameters(clients, 0, max(3, clients - math.ceil(drop / 2)), Fraction(drop, clients))
+        except GraphParameterError:
+            continue
+        return drop
+    return 0
+
+
+def prepare_directory(directory: Path) -> None:
+    """Make ``directory`` new; only what an earlier demo wrote is replaced.
+
+    Raises:
+        DemoError: it holds something else.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise DemoError(f"--out: {directory} is not a directory")
+    if directory.exists() and any(directory.iterdir()):
+        if not (directory / _MARKER).is_file():
+            raise DemoError(f"--out: {directory} is not empty and not of an earlier demo; choose another")
+        shutil.rmtree(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / _MARKER).write_text("written by secagg demo; replaced by the next one\n", encoding="utf-8")
+
+
+def shipped_adapters() -> list[Path]:
+    """The example adapters, in order: beside the package in a checkout, inside it when installed from a wheel."""
+    package = Path(secagg.__file__).parent
+    for root in (package.parent / "examples" / "adapters", package / "example_adapters"):
+        found = sorted((path for path in root.glob("*") if path.name.isdigit()), key=lambda path: int(path.name))
+        if found:
+            return found
+    raise DemoError("the example adapters are not installed")
+
+
+def write_contributors(plan: DemoPlan, directory: Path) -> AdapterTemplate:
+    """Write ``directory/<k>/`` for every client; returns what all adapters have in common.
+
+    There are fewer shipped adapters than there may be clients. Round j of reusing them (0 for the first) multiplies
+    all values by 1 + j/100.
+    """
+    shipped = shipped_adapters()
+    template: AdapterTemplate | None = None
+    for k in range(1, plan.clients + 1):
+        adapter = read_adapter(shipped[(k - 1) % len(shipped)], None)
+        template = template or AdapterTemplate.from_adapter(adapter)
+        factor = np.float32(1 + ((k - 1) // len(shipped)) / 100)
+        write_adapter(directory / str(k), template, {name: factor * value for name, value in adapter.tensors.items()})
+    if template is None:
+        raise DemoError("no adapters")
+    return template
+
+
+def read_vectors(plan: DemoPlan, directory: Path) -> dict[int, FloatVector]:
+    """The inputs by client number, as vectors."""
+    vectors = {}
+    for k in range(1, plan.clients + 1):
+        adapter = read_adapter(directory / str(k), None)
+        vectors[k] = adapter_to_vector(adapter, adapter.layout)
+    return vectors
+
+
+def clip_norm_for(vectors: dict[int, FloatVector]) -> Fraction:
+    """A public bound that clips nobody here: the largest norm, rounded up to a hundredth."""
+    largest = max(float(np.linalg.norm(vector.astype(np.float64))) for vector in vectors.values())
+    return Fraction(math.floor(100 * largest) + 1, 100)
+
+
+def value_bits_for(max_contributors: int) -> int:
+    """The finest quantisation with two fields in a lane."""
+    return min(_FINEST_BITS, 32 - (max_contributors - 1).bit_length())
+
+
+def largest_difference(
+    mean: FloatVector, vectors: dict[int, FloatVector], clip_norm: Fraction, scale: Fraction
+) -> float:
+    """The largest distance of ``mean`` from the plain mean of the clipped vectors, in quantisation steps."""
+    total = np.zeros(mean.shape, dtype=np.float64)
+    for vector in vectors.values():
+        total += clip(vector, clip_norm)[0]
+    return float(np.abs(mean - total / len(vectors)).max() * float(scale))

@@ -1,0 +1,289 @@
+"""The demo session itself: keys, a coordinator and its clients as processes, and the check of the sum."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from secagg.arith.quantiser import Quantiser
+from secagg.cli.demo_client import Task
+from secagg.cli.demo_plan import (
+    LEAVE_BEFORE_UPLOAD,
+    PHASE_OF_LEAVING,
+    DemoError,
+    DemoPlan,
+    clip_norm_for,
+    largest_difference,
+    read_vectors,
+    value_bits_for,
+    write_contributors,
+)
+from secagg.cli.opening import NeverFlatten, SessionChoices, open_request, session_parameters
+from secagg.client import Result, connect
+from secagg.crypto.rng import SystemRng
+from secagg.crypto.secret import Secret
+from secagg.crypto.signing import SigningKey
+from secagg.identity.address import Address
+from secagg.identity.config import CoordinatorConfig
+from secagg.identity.keys import KeyKind, create_key_file
+from secagg.identity.roster_file import SignedRoster
+from secagg.identity.tls import PinnedCertificate, create_certificate
+from secagg.identity.transport import TlsFiles
+from secagg.lora.reader import read_adapter
+from secagg.protocol.pairwise.coordinator_states import Phase
+from secagg.remote import GrpcCoordinator, end_phase, open_session
+from secagg.runtime.clock import SystemClock
+from secagg.transcript.entries import Deadlines
+from secagg.transcript.roster import Roster, RosterMember
+from secagg.v1 import aggregation_pb2 as pb
+
+Say = Callable[[str], None]
+
+_CALL_S = 30.0
+_START_S = 60.0
+_STOP_S = 10.0
+_PHASE_S = 300
+"""Deadlines that a demo never waits for: it ends a phase when everybody who will act has acted."""
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOutcome:
+    """What the demo reports."""
+
+    session: str
+    contributors: list[int]
+    dropped: list[dict[str, str | int]]
+    max_abs_diff_steps: float
+    merged: str
+
+
+@dataclass(frozen=True)
+class _Site:
+    """Where the demo's parties keep their things, and who they are."""
+
+    private: Path
+    coordinator_key: bytes
+    certificate: PinnedCertificate
+    registrar: SigningKey
+    identities: dict[int, bytes]
+    port: int = 0
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def state(self) -> Path:
+        return self.private / "coordinator" / "state"
+
+    def identity_file(self, k: int) -> Path:
+        return self.private / f"identity-{k}.key"
+
+
+async def run_demo(plan: DemoPlan, directory: Path, private: Path, say: Say) -> DemoOutcome:
+    """Run one session; inputs and result go to ``directory``, keys and stores to ``private``.
+
+    Raises:
+        DemoError: a party failed, or the sum is not exact.
+    """
+    say(f"{plan.clients} contributors with the adapters in {directory / 'contributors'}")
+    await asyncio.to_thread(write_contributors, plan, directory / "contributors")
+    site = await asyncio.to_thread(_found, plan, private)
+    async with contextlib.AsyncExitStack() as stack:
+        coordinator, *contributors = await asyncio.gather(
+            stack.enter_async_context(_process("secagg.cli.main", *_serve(private))),
+            *(stack.enter_async_context(_process("secagg.cli.demo_client")) for _ in range(plan.clients)),
+        )
+        site = dataclasses.replace(site, port=await _listening_port(coordinator))
+        say(f"coordinator on {site.address}, TLS, key {site.coordinator_key.hex()[:16]}...")
+        remote = await stack.enter_async_context(await connect(site.address, site.coordinator_key, site.certificate))
+        session = await _open(plan, directory, site)
+        say(
+            f"session {session.hex()[:16]}... open: at least {plan.min_contributors} contributions, "
+            f"up to {plan.max_corrupt} of them may collude with the coordinator"
+        )
+        async with asyncio.TaskGroup() as group:
+            for k, process in enumerate(contributors, start=1):
+                group.create_task(_listen(k, process, plan, say))
+                await _instruct(process, _task(site, plan, directory, session, k))
+            group.create_task(_conduct(remote.port, site, session, plan, say))
+        result = await remote.result(session)
+    return await asyncio.to_thread(_outcome, plan, directory, result)
+
+
+def _serve(private: Path) -> tuple[str, ...]:
+    return ("coordinator", "serve", "--config", str(private / "coordinator" / CoordinatorConfig.FILE_NAME))
+
+
+def _found(plan: DemoPlan, private: Path) -> _Site:
+    """Make all keys, the coordinator's certificate and configuration."""
+    rng, home = SystemRng(), private / "coordinator"
+    (home / "state").mkdir(parents=True, mode=0o700)
+    key = create_key_file(home / "coordinator.key", KeyKind.COORDINATOR, None, rng)
+    files = create_certificate(home, ["localhost", "127.0.0.1"], SystemClock().now_s(), valid_days=1)
+    config = CoordinatorConfig(
+        listen=Address("127.0.0.1", 0),
+        state_directory=home / "state",
+        key_file=home / "coordinator.key",
+        transport=TlsFiles(files.certificate, files.private_key),
+    )
+    (home / CoordinatorConfig.FILE_NAME).write_text(config.to_toml(), encoding="utf-8")
+    identities = {
+        k: create_key_file(private / f"identity-{k}.key", KeyKind.IDENTITY, None, rng)
+        for k in range(1, plan.clients + 1)
+    }
+    certificate = PinnedCertificate(files.certificate.read_bytes(), "localhost")
+    return _Site(private, key, certificate, SigningKey(Secret(rng.bytes(32))), identities)
+
+
+async def _open(plan: DemoPlan, directory: Path, site: _Site) -> bytes:
+    """Open the session through the operator's socket."""
+    request = await asyncio.to_thread(_request, plan, directory, site)
+    return await open_session(site.state, request, _CALL_S)
+
+
+def _request(plan: DemoPlan, directory: Path, site: _Site) -> pb.OpenSessionRequest:
+    inputs = directory / "contributors"
+    adapter = read_adapter(inputs / "1", None)
+    roster = Roster.of([RosterMember(identity, "") for identity in site.identities.values()])
+    head = roster.head(site.registrar.public_bytes).to_bytes()
+    signed = SignedRoster(roster, head, site.registrar.sign_statement(head))
+    most = max(8, 1 << (plan.clients - 1).bit_length())
+    choices = SessionChoices(
+        min_contributors=plan.min_contributors,
+        max_corrupt=plan.max_corrupt,
+        max_contributors=most,
+        value_bits=value_bits_for(most),
+        clip_norm=clip_norm_for(read_vectors(plan, inputs)),
+        flatten=NeverFlatten(),
+        expected_dropout=Fraction(len(plan.leaving), plan.clients),
+        deadlines=Deadlines(_PHASE_S, _PHASE_S, _PHASE_S, _PHASE_S, _PHASE_S),
+        base_model_digest=bytes(32),
+        retention_s=3600,
+    )
+    opening = SystemClock().now_s(), SystemRng()
+    parameters = session_parameters(choices, adapter, signed, site.coordinator_key, opening)
+    return open_request(parameters, adapter, signed)
+
+
+def _task(site: _Site, plan: DemoPlan, directory: Path, session: bytes, k: int) -> Task:
+    leaving = plan.leaving.get(k)
+    return Task(
+        address=site.address,
+        coordinator_key=site.coordinator_key.hex(),
+        certificate=site.certificate.pem.decode("ascii"),
+        certificate_name=site.certificate.name,
+        registrar=site.registrar.public_bytes.hex(),
+        session=session.hex(),
+        adapter=str(directory / "contributors" / str(k)),
+        identity=str(site.identity_file(k)),
+        state=str(site.private / "clients"),
+        leave_at=leaving.name if leaving else "",
+    )
+
+
+@contextlib.asynccontextmanager
+async def _process(module: str, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A party of the demo; it is gone when the context ends."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        module,
+        *arguments,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.communicate(), _STOP_S)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+async def _listening_port(process: asyncio.subprocess.Process) -> int:
+    """The port in the coordinator's log."""
+    if process.stderr is None:
+        raise DemoError("the coordinator has no log")
+    seen = []
+    async with asyncio.timeout(_START_S):
+        async for line in process.stderr:
+            seen.append(line.decode("utf-8", "replace").strip())
+            with contextlib.suppress(ValueError):
+                event = json.loads(line)
+                if event.get("event") == "serving":
+                    return int(event["port"])
+    raise DemoError(f"the coordinator did not start: {seen[-1] if seen else 'it said nothing'}")
+
+
+async def _instruct(process: asyncio.subprocess.Process, task: Task) -> None:
+    if process.stdin is None:
+        raise DemoError("a contributor cannot be told its task")
+    process.stdin.write(json.dumps(dataclasses.asdict(task)).encode() + b"\n")
+    with contextlib.suppress(ConnectionError):
+        await process.stdin.drain()
+
+
+async def _listen(k: int, process: asyncio.subprocess.Process, plan: DemoPlan, say: Say) -> None:
+    """Report a contributor's steps until its process has ended."""
+    failure = ""
+    if process.stdout is not None:
+        async for line in process.stdout:
+            event = json.loads(line)
+            if event["event"] == "FAILED":
+                failure = event["detail"]
+    code = await process.wait()
+    if k in plan.leaving:
+        say(f"contributor {k} is gone ({PHASE_OF_LEAVING[plan.leaving[k]]}): its process was killed")
+    elif code != 0:
+        raise DemoError(f"contributor {k} failed: {failure or f'exit code {code}'}")
+
+
+async def _conduct(port: GrpcCoordinator, site: _Site, session: bytes, plan: DemoPlan, say: Say) -> None:
+    """Follow the session; end a phase once all who will act have acted, instead of waiting for its deadline."""
+    awaited = {
+        Phase.MASKED_INPUT: plan.uploads,
+        Phase.CONSISTENCY_CHECK: plan.survivors,
+        Phase.UNMASK: plan.survivors,
+    }
+    announced: set[Phase] = set()
+    async for status in port.watch(session):
+        if status.phase not in announced:
+            announced.add(status.phase)
+            say(f"phase {status.phase.value}")
+        if len(plan.leaving) and status.received >= awaited.get(status.phase, status.received + 1):
+            await end_phase(site.state, session, status.phase, _CALL_S)
+    if Phase.FINISHED not in announced:
+        raise DemoError("the session was aborted")
+
+
+def _outcome(plan: DemoPlan, directory: Path, result: Result) -> DemoOutcome:
+    """Write the merged adapter and compare it with the plain mean of the contributors' inputs."""
+    gone_before = {k for k, at in plan.leaving.items() if at is LEAVE_BEFORE_UPLOAD}
+    contributors = [k for k in range(1, plan.clients + 1) if k not in gone_before]
+    if result.contributors != len(contributors):
+        raise DemoError(f"{result.contributors} contributions in the sum, expected {len(contributors)}")
+    merged = directory / "merged"
+    result.write_adapter(merged)
+    parameters = result.details.session.parameters
+    inputs = {k: vector for k, vector in read_vectors(plan, directory / "contributors").items() if k in contributors}
+    scale = Quantiser(parameters.encoding.value_bits, parameters.encoding.bound()).scale
+    difference = largest_difference(result.mean, inputs, parameters.encoding.clip_norm, scale)
+    if difference >= 1:
+        raise DemoError(f"the merged adapter is {difference:.2f} quantisation steps off")
+    dropped: list[dict[str, str | int]] = [
+        {"client": k, "phase": PHASE_OF_LEAVING[plan.leaving[k]]} for k in sorted(plan.leaving)
+    ]
+    return DemoOutcome(parameters.session.hex(), contributors, dropped, difference, str(merged))
