@@ -40,7 +40,7 @@ class AggregationServicer(pb_grpc.AggregationServiceServicer):
         """Let every watch stream end; clients come back to whoever serves next."""
         self._closing.set()
 
-    async def _host(self, request: convert._HasSession) -> SessionHost:
+    async def _host(self, request: convert.HasSession) -> SessionHost:
         return await self._registry.find(convert.session_from_pb(request))
 
     @refusing

@@ -17,6 +17,7 @@ from secagg.transcript import canonical
 from secagg.transcript.canonical import CanonicalError, JsonValue
 
 VERSION = 1
+_HEX = re.compile(r"[0-9a-f]*")
 _FRACTION = re.compile(r"(0|[1-9][0-9]{0,39})/([1-9][0-9]{0,39})\Z")
 
 
@@ -31,10 +32,14 @@ class RecordError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """How one field is written as canonical JSON and read back."""
+    """How one field is written as canonical JSON and read back, and what values it may have at all.
+
+    ``check`` looks at one level only: a record within a record was checked when it was made.
+    """
 
     write: Callable[[Any], JsonValue]
     read: Callable[[JsonValue, str], Any]
+    check: Callable[[Any, str], None]
 
 
 _METADATA = "codec"
@@ -45,55 +50,62 @@ def _field(codec: Codec) -> Any:  # noqa: ANN401 - dataclasses.field itself is t
 
 
 def _unchanged(value: Any) -> JsonValue:  # noqa: ANN401
-    """Writes integers and text as they are; converting here would let a float or a bool into a record."""
+    """Writes integers and text as they are; ``check`` has seen them."""
     member: JsonValue = value
     return member
 
 
 def hex_codec(length_bytes: int) -> Codec:
     """Bytes of one length as lowercase hex."""
+    expected = f"expected {length_bytes} bytes in lowercase hex"
 
     def read(value: JsonValue, where: str) -> bytes:
-        if not isinstance(value, str) or len(value) != 2 * length_bytes or value != value.lower():
-            raise RecordError(where, f"expected {length_bytes} bytes in lowercase hex")
-        try:
-            data = bytes.fromhex(value)
-        except ValueError:
-            raise RecordError(where, "not hexadecimal") from None
-        if len(data) != length_bytes:
-            raise RecordError(where, f"expected {length_bytes} bytes in lowercase hex")
-        return data
+        if not isinstance(value, str) or len(value) != 2 * length_bytes or not _HEX.fullmatch(value):
+            raise RecordError(where, expected)
+        return bytes.fromhex(value)
 
     def write(value: bytes) -> JsonValue:
         return value.hex()
 
-    return Codec(write, read)
+    def check(value: object, where: str) -> None:
+        if type(value) is not bytes or len(value) != length_bytes:
+            raise RecordError(where, expected)
+
+    return Codec(write, read, check)
 
 
 def integer_codec(least: int, most: int) -> Codec:
     """An integer within inclusive bounds."""
 
-    def read(value: JsonValue, where: str) -> int:
+    def check(value: object, where: str) -> None:
         if type(value) is not int or not least <= value <= most:
             raise RecordError(where, f"expected an integer from {least} to {most}")
-        return value
 
-    return Codec(_unchanged, read)
+    return Codec(_unchanged, _checked(check), check)
 
 
 def text_codec(most_bytes: int, *choices: str) -> Codec:
     """Text of at most ``most_bytes`` in UTF-8, one of ``choices`` where any are given."""
 
-    def read(value: JsonValue, where: str) -> str:
-        if not isinstance(value, str) or len(value.encode("utf-8", "surrogatepass")) > most_bytes:
+    def check(value: object, where: str) -> None:
+        if type(value) is not str or len(value.encode("utf-8", "surrogatepass")) > most_bytes:
             raise RecordError(where, f"expected text of at most {most_bytes} bytes")
         if any("\ud800" <= letter <= "\udfff" for letter in value):
             raise RecordError(where, "text is not Unicode: a lone surrogate")
         if choices and value not in choices:
             raise RecordError(where, f"expected one of {', '.join(choices)}")
+
+    return Codec(_unchanged, _checked(check), check)
+
+
+def _checked(check: Callable[[Any, str], None]) -> Callable[[JsonValue, str], Any]:
+    """A ``read`` for values that JSON has itself."""
+
+    def read(value: JsonValue, where: str) -> JsonValue:
+        check(value, where)
         return value
 
-    return Codec(_unchanged, read)
+    return read
 
 
 def fraction_codec() -> Codec:
@@ -111,7 +123,11 @@ def fraction_codec() -> Codec:
     def write(value: Fraction) -> JsonValue:
         return f"{value.numerator}/{value.denominator}"
 
-    return Codec(write, read)
+    def check(value: object, where: str) -> None:
+        if type(value) is not Fraction or not _FRACTION.match(f"{value.numerator}/{value.denominator}"):
+            raise RecordError(where, "expected a non-negative fraction of at most 40 digits a side")
+
+    return Codec(write, read, check)
 
 
 def list_codec(item: Codec, most: int) -> Codec:
@@ -122,7 +138,13 @@ def list_codec(item: Codec, most: int) -> Codec:
             raise RecordError(where, f"expected a list of at most {most}")
         return tuple(item.read(entry, f"{where}[{i}]") for i, entry in enumerate(value))
 
-    return Codec(lambda value: [item.write(entry) for entry in value], read)
+    def check(value: object, where: str) -> None:
+        if type(value) is not tuple or len(value) > most:
+            raise RecordError(where, f"expected a tuple of at most {most}")
+        for i, entry in enumerate(value):
+            item.check(entry, f"{where}[{i}]")
+
+    return Codec(lambda value: [item.write(entry) for entry in value], read, check)
 
 
 def record_codec(*kinds: type[Record]) -> Codec:
@@ -135,7 +157,11 @@ def record_codec(*kinds: type[Record]) -> Codec:
             raise RecordError(where, f"expected a record of type {' or '.join(by_type)}")
         return kind.from_value(value, where)
 
-    return Codec(lambda value: value.to_value(), read)
+    def check(value: object, where: str) -> None:
+        if type(value) not in kinds:
+            raise RecordError(where, f"expected a record of type {' or '.join(by_type)}")
+
+    return Codec(lambda value: value.to_value(), read, check)
 
 
 def hex_field(length_bytes: int) -> Any:  # noqa: ANN401
@@ -179,10 +205,10 @@ class Record:
     """The value of the ``type`` member."""
 
     def __post_init__(self) -> None:
-        """Read every field back through its codec: what cannot be decoded cannot be built either."""
+        """Check every field against its codec: what cannot be decoded cannot be built either."""
         for field in dataclasses.fields(self):
             codec: Codec = field.metadata[_METADATA]
-            codec.read(codec.write(getattr(self, field.name)), f"{self.TYPE}.{field.name}")
+            codec.check(getattr(self, field.name), f"{self.TYPE}.{field.name}")
         self.check()
 
     def check(self) -> None:

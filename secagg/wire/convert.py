@@ -42,7 +42,9 @@ MAX_PATH = 32
 """An audit path is as long as the tree is high; no tree here has more than 2^32 leaves."""
 
 
-class _HasSession(Protocol):
+class HasSession(Protocol):
+    """Any request: it names a session."""
+
     @property
     def session(self) -> bytes: ...
 
@@ -57,7 +59,7 @@ class _HasEvidence(Protocol):
     def evidence(self) -> pb.LogEvidence: ...
 
 
-def session_from_pb(request: _HasSession) -> bytes:
+def session_from_pb(request: HasSession) -> bytes:
     """The session that any request names, 16 bytes."""
     return _exactly("session", request.session, SESSION_ID_BYTES)
 

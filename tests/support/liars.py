@@ -1,0 +1,120 @@
+"""Clients that lie: what a corrupt client would send instead, signed with its own key, through the real host."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+
+from secagg.crypto.sealing import seal
+from secagg.crypto.secret import Secret
+from secagg.protocol.messages import Contribution, OutgoingBoxes, ShareKeys, UnmaskAnswer
+from secagg.protocol.pairwise import boxes
+from secagg.protocol.pairwise.client_states import MaskInput
+from secagg.protocol.pairwise.coordinator_states import Phase, UploadStaged
+from secagg.protocol.session import Session
+from secagg.runtime import vectors
+from secagg.transcript import merkle
+from secagg.transcript.statements import (
+    ContributionHeader,
+    ReleasedShare,
+    ShareStatement,
+    UnmaskStatement,
+)
+from tests.support.cohort import Client, Cohort, one_hot, open_cohort, session_of
+from tests.support.stage import signed_by, sorted_keys
+
+WRONG_SHARE = b"\x01\x00\x00\x00" * 9
+"""Nine field elements, and no share of anything."""
+
+
+async def cohort_of(size: int, *, min_contributors: int = 3, max_corrupt: int = 1) -> Cohort:
+    """A live cohort in which client number i gets index i and contributes the unit vector i."""
+    keys = sorted_keys(size)
+    session = session_of(keys, dimension=size, min_contributors=min_contributors, max_corrupt=max_corrupt)
+    cohort = await open_cohort(session, keys, lambda number: one_hot(size, number))
+    cohort.start_all()
+    return cohort
+
+
+async def advance(cohort: Cohort, phase: Phase) -> None:
+    """Let everybody do what is asked for, honestly, until the session is in ``phase``."""
+    order = [Phase.ADVERTISE_KEYS, Phase.SHARE_KEYS, Phase.MASKED_INPUT, Phase.CONSISTENCY_CHECK, Phase.UNMASK]
+    steps = [cohort.advertise, cohort.share, cohort.upload, cohort.confirm]
+    for now, act in zip(order, steps, strict=False):
+        if now is phase:
+            return
+        await act(cohort.clients)
+        await cohort.reach(order[order.index(now) + 1])
+
+
+def dealt(liar: Client, alter: Callable[[OutgoingBoxes], OutgoingBoxes]) -> ShareKeys:
+    """The boxes in the liar's outbox, altered and signed again."""
+    (message,) = liar.outbox
+    liar.outbox.clear()
+    assert isinstance(message, ShareKeys)
+    assert isinstance(message.signed.statement, ShareStatement)
+    altered = tuple(alter(box) for box in message.boxes)
+    root = merkle.root_of_hashes(boxes.box_hashes(altered))
+    statement = dataclasses.replace(message.signed.statement, boxes=root)
+    signed = signed_by(liar.context.identity, statement)
+    liar.state = dataclasses.replace(liar.state, sent=signed)
+    return ShareKeys(signed, altered)
+
+
+def claiming_missing(liar: Client, shared_root: bytes, missing: Iterable[int]) -> Contribution:
+    """The liar's contribution as if the boxes of ``missing`` had not opened: their masks left out, all signed."""
+    assert liar.masks is not None
+    liar.outbox.clear()
+    session, names = liar.context.session, tuple(sorted(missing))
+    plan = without(liar, names)
+    lanes, _ = vectors.masked_input(session, liar.vector, plan, liar.rng)
+    liar.upload = bytes(vectors.as_bytes(lanes))
+    header = ContributionHeader(
+        session.digest, shared_root, liar.identity, vectors.digest_of(lanes), lanes.size, names
+    )
+    signed = signed_by(liar.context.identity, header)
+    held = tuple(share for share in liar.state.shares if share.index not in names)
+    liar.state = dataclasses.replace(liar.state, sent=signed, shares=held)
+    return Contribution(signed)
+
+
+def without(liar: Client, names: tuple[int, ...]) -> MaskInput:
+    """The liar's masks without those shared with ``names``; in a complete graph they stand in order of index."""
+    assert liar.masks is not None
+    own = liar.state.place.index
+    others = [index for index in range(len(liar.state.place.members)) if index != own]
+    higher = [index for index in others if index > own]
+    lower = [index for index in others if index < own]
+    assert (len(higher), len(lower)) == (len(liar.masks.add), len(liar.masks.subtract))
+    add = tuple(key for index, key in zip(higher, liar.masks.add, strict=True) if index not in names)
+    subtract = tuple(key for index, key in zip(lower, liar.masks.subtract, strict=True) if index not in names)
+    return MaskInput(liar.masks.self_mask, add, subtract)
+
+
+async def contribute(cohort: Cohort, liar: Client, message: Contribution) -> None:
+    """Carry a header and the bytes that belong to it to the coordinator."""
+    await cohort.host.submit(message)
+    digest = cohort.blobs.put(liar.upload)
+    await cohort.host.submit(UploadStaged(liar.identity, digest))
+
+
+def answering(liar: Client, alter: Callable[[ReleasedShare], ReleasedShare]) -> UnmaskAnswer:
+    """The answer in the liar's outbox, altered share by share and signed again."""
+    (message,) = liar.outbox
+    liar.outbox.clear()
+    assert isinstance(message, UnmaskAnswer)
+    assert isinstance(message.signed.statement, UnmaskStatement)
+    shares = tuple(alter(share) for share in message.signed.statement.shares)
+    statement = dataclasses.replace(message.signed.statement, shares=shares)
+    return UnmaskAnswer(signed_by(liar.context.identity, statement))
+
+
+def wrong_share(share: ReleasedShare) -> ReleasedShare:
+    """A share of the right kind with a wrong value."""
+    return dataclasses.replace(share, share=WRONG_SHARE)
+
+
+def other_pair_seed(session: Session, advertised: bytes, sender: int, recipient: int, mask_public: bytes) -> bytes:
+    """A pair box that opens, with a seed that does not follow from the sender's root."""
+    info = boxes.pair_box_info(session.digest, advertised, sender, recipient)
+    return seal(mask_public, info, Secret(b"\x07" * 32))
