@@ -35,6 +35,10 @@ class DemoError(ValueError):
     """The demo cannot be run like this; the text says why and what can be."""
 
 
+class DemoFailedError(DemoError):
+    """A party of the demo failed, or its sum is not exact."""
+
+
 @dataclass(frozen=True, slots=True)
 class DemoPlan:
     """Numbers of a demo session. Client k (from 1) leaves at ``leaving[k]``."""

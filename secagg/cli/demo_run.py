@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +17,7 @@ from secagg.cli.demo_client import Task
 from secagg.cli.demo_plan import (
     LEAVE_BEFORE_UPLOAD,
     PHASE_OF_LEAVING,
-    DemoError,
+    DemoFailedError,
     DemoPlan,
     clip_norm_for,
     largest_difference,
@@ -25,7 +25,8 @@ from secagg.cli.demo_plan import (
     value_bits_for,
     write_contributors,
 )
-from secagg.cli.opening import NeverFlatten, SessionChoices, open_request, session_parameters
+from secagg.cli.main import parser_for
+from secagg.cli.opening import plan_opening
 from secagg.client import Result, connect
 from secagg.crypto.rng import SystemRng
 from secagg.crypto.secret import Secret
@@ -33,15 +34,12 @@ from secagg.crypto.signing import SigningKey
 from secagg.identity.address import Address
 from secagg.identity.config import CoordinatorConfig
 from secagg.identity.keys import KeyKind, create_key_file
-from secagg.identity.roster_file import SignedRoster
+from secagg.identity.roster_file import add_members, sign_roster
 from secagg.identity.tls import PinnedCertificate, create_certificate
 from secagg.identity.transport import TlsFiles
-from secagg.lora.reader import read_adapter
 from secagg.protocol.pairwise.coordinator_states import Phase
 from secagg.remote import GrpcCoordinator, end_phase, open_session
 from secagg.runtime.clock import SystemClock
-from secagg.transcript.entries import Deadlines
-from secagg.transcript.roster import Roster, RosterMember
 from secagg.v1 import aggregation_pb2 as pb
 
 Say = Callable[[str], None]
@@ -80,6 +78,10 @@ class _Site:
         return f"127.0.0.1:{self.port}"
 
     @property
+    def config(self) -> Path:
+        return self.private / "coordinator" / CoordinatorConfig.FILE_NAME
+
+    @property
     def state(self) -> Path:
         return self.private / "coordinator" / "state"
 
@@ -91,7 +93,7 @@ async def run_demo(plan: DemoPlan, directory: Path, private: Path, say: Say) -> 
     """Run one session; inputs and result go to ``directory``, keys and stores to ``private``.
 
     Raises:
-        DemoError: a party failed, or the sum is not exact.
+        DemoFailedError: a party failed, or the sum is not exact.
     """
     say(f"{plan.clients} contributors with the adapters in {directory / 'contributors'}")
     await asyncio.to_thread(write_contributors, plan, directory / "contributors")
@@ -109,13 +111,23 @@ async def run_demo(plan: DemoPlan, directory: Path, private: Path, say: Say) -> 
             f"session {session.hex()[:16]}... open: at least {plan.min_contributors} contributions, "
             f"up to {plan.max_corrupt} of them may collude with the coordinator"
         )
-        async with asyncio.TaskGroup() as group:
-            for k, process in enumerate(contributors, start=1):
-                group.create_task(_listen(k, process, plan, say))
-                await _instruct(process, _task(site, plan, directory, session, k))
-            group.create_task(_conduct(remote.port, site, session, plan, say))
+        for k, process in enumerate(contributors, start=1):
+            await _instruct(process, _task(site, plan, directory, session, k))
+        work = [_listen(k, process, plan, say) for k, process in enumerate(contributors, start=1)]
+        await _all_or_none([*work, _conduct(remote.port, site, session, plan, say)])
         result = await remote.result(session)
     return await asyncio.to_thread(_outcome, plan, directory, result)
+
+
+async def _all_or_none(work: Sequence[Coroutine[None, None, None]]) -> None:
+    """Run all; the first failure ends the others and is raised."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _serve(private: Path) -> tuple[str, ...]:
@@ -150,27 +162,28 @@ async def _open(plan: DemoPlan, directory: Path, site: _Site) -> bytes:
 
 
 def _request(plan: DemoPlan, directory: Path, site: _Site) -> pb.OpenSessionRequest:
+    """What ``secagg session open`` sends for these options."""
     inputs = directory / "contributors"
-    adapter = read_adapter(inputs / "1", None)
-    roster = Roster.of([RosterMember(identity, "") for identity in site.identities.values()])
-    head = roster.head(site.registrar.public_bytes).to_bytes()
-    signed = SignedRoster(roster, head, site.registrar.sign_statement(head))
+    roster = site.private / "roster"
+    add_members(roster, [(identity, "") for identity in site.identities.values()])
+    sign_roster(roster, site.registrar)
     most = max(8, 1 << (plan.clients - 1).bit_length())
-    choices = SessionChoices(
-        min_contributors=plan.min_contributors,
-        max_corrupt=plan.max_corrupt,
-        max_contributors=most,
-        value_bits=value_bits_for(most),
-        clip_norm=clip_norm_for(read_vectors(plan, inputs)),
-        flatten=NeverFlatten(),
-        expected_dropout=Fraction(len(plan.leaving), plan.clients),
-        deadlines=Deadlines(_PHASE_S, _PHASE_S, _PHASE_S, _PHASE_S, _PHASE_S),
-        base_model_digest=bytes(32),
-        retention_s=3600,
-    )
-    opening = SystemClock().now_s(), SystemRng()
-    parameters = session_parameters(choices, adapter, signed, site.coordinator_key, opening)
-    return open_request(parameters, adapter, signed)
+    options = {
+        "--config": site.config,
+        "--roster": roster,
+        "--adapter": inputs / "1",
+        "--min-contributors": plan.min_contributors,
+        "--max-corrupt": plan.max_corrupt,
+        "--max-contributors": most,
+        "--value-bits": value_bits_for(most),
+        "--clip-norm": clip_norm_for(read_vectors(plan, inputs)),
+        "--expected-dropout": Fraction(len(plan.leaving), plan.clients),
+        "--deadlines": ",".join(
+            f"{phase}={_PHASE_S}" for phase in ("advertise", "share", "upload", "confirm", "unmask")
+        ),
+    }
+    argv = ["session", "open", *(str(word) for option in options.items() for word in option)]
+    return plan_opening(parser_for(argv).parse_args(argv), CoordinatorConfig.load(site.config)).request()
 
 
 def _task(site: _Site, plan: DemoPlan, directory: Path, session: bytes, k: int) -> Task:
@@ -216,7 +229,7 @@ async def _process(module: str, *arguments: str) -> AsyncIterator[asyncio.subpro
 async def _listening_port(process: asyncio.subprocess.Process) -> int:
     """The port in the coordinator's log."""
     if process.stderr is None:
-        raise DemoError("the coordinator has no log")
+        raise DemoFailedError("the coordinator has no log")
     seen = []
     async with asyncio.timeout(_START_S):
         async for line in process.stderr:
@@ -225,12 +238,12 @@ async def _listening_port(process: asyncio.subprocess.Process) -> int:
                 event = json.loads(line)
                 if event.get("event") == "serving":
                     return int(event["port"])
-    raise DemoError(f"the coordinator did not start: {seen[-1] if seen else 'it said nothing'}")
+    raise DemoFailedError(f"the coordinator did not start: {seen[-1] if seen else 'it said nothing'}")
 
 
 async def _instruct(process: asyncio.subprocess.Process, task: Task) -> None:
     if process.stdin is None:
-        raise DemoError("a contributor cannot be told its task")
+        raise DemoFailedError("a contributor cannot be told its task")
     process.stdin.write(json.dumps(dataclasses.asdict(task)).encode() + b"\n")
     with contextlib.suppress(ConnectionError):
         await process.stdin.drain()
@@ -248,7 +261,7 @@ async def _listen(k: int, process: asyncio.subprocess.Process, plan: DemoPlan, s
     if k in plan.leaving:
         say(f"contributor {k} is gone ({PHASE_OF_LEAVING[plan.leaving[k]]}): its process was killed")
     elif code != 0:
-        raise DemoError(f"contributor {k} failed: {failure or f'exit code {code}'}")
+        raise DemoFailedError(f"contributor {k} failed: {failure or f'exit code {code}'}")
 
 
 async def _conduct(port: GrpcCoordinator, site: _Site, session: bytes, plan: DemoPlan, say: Say) -> None:
@@ -266,7 +279,7 @@ async def _conduct(port: GrpcCoordinator, site: _Site, session: bytes, plan: Dem
         if len(plan.leaving) and status.received >= awaited.get(status.phase, status.received + 1):
             await end_phase(site.state, session, status.phase, _CALL_S)
     if Phase.FINISHED not in announced:
-        raise DemoError("the session was aborted")
+        raise DemoFailedError("the session was aborted")
 
 
 def _outcome(plan: DemoPlan, directory: Path, result: Result) -> DemoOutcome:
@@ -274,7 +287,7 @@ def _outcome(plan: DemoPlan, directory: Path, result: Result) -> DemoOutcome:
     gone_before = {k for k, at in plan.leaving.items() if at is LEAVE_BEFORE_UPLOAD}
     contributors = [k for k in range(1, plan.clients + 1) if k not in gone_before]
     if result.contributors != len(contributors):
-        raise DemoError(f"{result.contributors} contributions in the sum, expected {len(contributors)}")
+        raise DemoFailedError(f"{result.contributors} contributions in the sum, expected {len(contributors)}")
     merged = directory / "merged"
     result.write_adapter(merged)
     parameters = result.details.session.parameters
@@ -282,7 +295,7 @@ def _outcome(plan: DemoPlan, directory: Path, result: Result) -> DemoOutcome:
     scale = Quantiser(parameters.encoding.value_bits, parameters.encoding.bound()).scale
     difference = largest_difference(result.mean, inputs, parameters.encoding.clip_norm, scale)
     if difference >= 1:
-        raise DemoError(f"the merged adapter is {difference:.2f} quantisation steps off")
+        raise DemoFailedError(f"the merged adapter is {difference:.2f} quantisation steps off")
     dropped: list[dict[str, str | int]] = [
         {"client": k, "phase": PHASE_OF_LEAVING[plan.leaving[k]]} for k in sorted(plan.leaving)
     ]

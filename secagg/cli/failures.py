@@ -6,8 +6,12 @@ An error that is not known here is a bug and keeps its traceback.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from secagg.cli.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from secagg.identity.errors import TlsError
 
 
 class CommandError(Exception):
@@ -103,11 +107,9 @@ def _of_files(error: BaseException) -> Failure | None:
     return None
 
 
-def _of_tls(error: BaseException) -> Failure:
-    from secagg.identity.errors import TlsError, TlsRefusal
+def _of_tls(error: TlsError) -> Failure:
+    from secagg.identity.errors import TlsRefusal
 
-    if not isinstance(error, TlsError):
-        raise TypeError("not a TlsError")
     match error.reason:
         case TlsRefusal.UNREACHABLE:
             code, fix = ExitCode.UNAVAILABLE, _RUN_AGAIN

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -47,7 +48,7 @@ def run(argv: Sequence[str]) -> int:
     # gRPC's core writes to stderr by itself; what it has to say comes as errors as well.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
-        arguments = _parser(argv).parse_args(argv)
+        arguments = parser_for(argv).parse_args(argv)
     except CommandError as error:
         return _report(Reporter(_format_asked_for(argv)), error)
     reporter = Reporter.of(arguments)
@@ -67,7 +68,7 @@ def _report(reporter: Reporter, error: BaseException) -> int:
     return failure.code
 
 
-def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+def parser_for(argv: Sequence[str]) -> argparse.ArgumentParser:
     """The parser, complete for the command that ``argv`` calls; the others are there by name only."""
     parser = CommandParser(
         prog="secagg",
@@ -104,7 +105,7 @@ class _Version(argparse.Action):
 
 def _format_asked_for(argv: Sequence[str]) -> OutputFormat:
     """The format of a command line that does not parse."""
-    asked = any(pair == ("--format", "json") for pair in zip(argv, argv[1:], strict=False))
+    asked = any(pair == ("--format", "json") for pair in itertools.pairwise(argv))
     return OutputFormat.JSON if asked or "--format=json" in argv else OutputFormat.TEXT
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import textwrap
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
@@ -20,14 +22,22 @@ if TYPE_CHECKING:
     from secagg.identity.keys import KeyKind
 
 _MOST_DIGITS = 40
+_HELP_COLUMNS = 112
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """As wide as the descriptions are written."""
+
+    def __init__(self, prog: str) -> None:
+        width = min(_HELP_COLUMNS, shutil.get_terminal_size((_HELP_COLUMNS, 24)).columns)
+        super().__init__(prog, max_help_position=30, width=width)
 
 
 class CommandParser(argparse.ArgumentParser):
     """argparse without abbreviated options, whose errors are ours."""
 
     def __init__(self, **keywords: Any) -> None:  # noqa: ANN401 - argparse's own keywords
-        keywords.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        super().__init__(allow_abbrev=False, **keywords)
+        super().__init__(allow_abbrev=False, formatter_class=_HelpFormatter, **keywords)
 
     def error(self, message: str) -> NoReturn:
         """Raise CommandError."""
@@ -141,6 +151,12 @@ def address(text: str) -> Address:
         return Address.parse(text)
     except AddressError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def check_out(directory: Path | None) -> None:
+    """Refuse an ``--out`` that cannot become a directory, before a long command runs in vain."""
+    if directory is not None and os.path.lexists(directory) and not directory.is_dir():
+        raise CommandError("OUT", f"--out {directory}: is there and is no directory", "choose another name")
 
 
 def load_key(path: Path, kind: KeyKind, arguments: argparse.Namespace) -> SigningKey:

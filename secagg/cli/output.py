@@ -1,8 +1,8 @@
 """Where a command's words go: results to stdout, progress to stderr, as text or as JSON.
 
 With ``--format json`` a result is exactly one JSON object on stdout (commands that stream write one a line), and
-each line of stderr is one JSON object too: ``{"progress": TEXT}`` or ``{"error": {...}}``. Where stderr is a terminal,
-progress is for the person who looks at it, in any format.
+each line of stderr is one JSON object too: ``{"progress": TEXT or OBJECT}`` or ``{"error": {...}}``. Where stderr is a
+terminal, progress is for the person who looks at it, in any format.
 """
 
 from __future__ import annotations
@@ -53,6 +53,13 @@ class Reporter:
             print(_one_line({"progress": text}), file=sys.stderr, flush=True)
         else:
             print(printable(text), file=sys.stderr, flush=True)
+
+    def details(self, rows: Rows) -> None:
+        """Show a table to whoever follows the progress."""
+        if self.format is OutputFormat.JSON and self._console is None:
+            print(_one_line({"progress": dict(rows)}), file=sys.stderr, flush=True)
+        else:
+            self.progress(table(rows))
 
     @contextmanager
     def waiting(self, text: str) -> Iterator[None]:

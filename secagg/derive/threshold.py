@@ -7,9 +7,9 @@ happen gets probability 2^-128 for each order. Below, k is the degree, t the thr
 neighbour's share. An honest client answers for one close entry only, once t neighbours confirmed the same, and
 only if the entry counts it in: **who is left out never answers** (``_closed`` of the client machine).
 
-**Private.** Let w be the smallest count such that both of the following hold, but with probability 2^-128: no
-honest client has more than w corrupt neighbours, and no two windows of k / 2 positions with somebody between
-them on either side hold more than w corrupt clients together. ``2 * t > k + w`` is enough:
+**Private.** Let w be the smallest count such that no two windows of k / 2 positions with somebody between them on
+either side hold more than w corrupt clients together, but with probability below 2^-128. Anybody's neighbours
+are two such windows. ``2 * t > k + w`` is enough:
 
 - *Nobody's two secrets are both opened.* An honest neighbour answers one kind, a corrupt one both: 2 t answers
   are more than the k + w there can be.
@@ -144,7 +144,7 @@ def _sparse_parameters(threat: _Threat) -> GraphParameters | None:
     """
     degree = 2
     while degree <= threat.cohort - 2:
-        threshold = _smallest_threshold(degree, _corrupt_around(threat, degree))
+        threshold = _smallest_threshold(degree, _corrupt_in_windows(threat, degree))
         shortage = threshold + _dropped_neighbours(threat, degree) - degree
         if shortage <= 0:
             return GraphParameters(degree, threshold)
@@ -157,15 +157,14 @@ def _smallest_threshold(degree: int, corrupt: int) -> int:
     return (degree + corrupt) // 2 + 1
 
 
-def _corrupt_around(threat: _Threat, degree: int) -> int:
-    """What the corrupt among anybody's neighbours, or in a pair of windows, do not exceed (symbol w).
+def _corrupt_in_windows(threat: _Threat, degree: int) -> int:
+    """What the corrupt in a pair of windows do not exceed, but with the privacy level's probability (symbol w).
 
-    Either is ``degree`` positions. There are ``cohort`` neighbourhoods and ``cohort * (cohort - degree - 1) /
-    2`` pairs of windows, together no more than pairs of clients. Without the honest client in their middle,
-    neighbourhoods are drawn from one fewer, which makes large counts likelier; the pairs can only gain.
+    There are ``cohort * (cohort - degree - 1) / 2`` pairs. Counting those of degree 2 at any degree keeps the
+    count from ever falling as the degree grows.
     """
-    events = threat.cohort * (threat.cohort - 1) // 2
-    return _tail_count(threat.cohort - 1, threat.max_corrupt, degree, events, threat.privacy_bits)
+    pairs = threat.cohort * (threat.cohort - 3) // 2
+    return _tail_count(threat.cohort, threat.max_corrupt, degree, pairs, threat.privacy_bits)
 
 
 def _dropped_neighbours(threat: _Threat, degree: int) -> int:

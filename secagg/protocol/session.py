@@ -87,7 +87,7 @@ class ClientPolicy:
     """
 
     min_contributors: int = 3
-    tolerated_corrupt: Fraction = Fraction(0)
+    tolerated_corrupt: Fraction = Fraction(1, 10)
     base_models: frozenset[bytes] = frozenset()
     registrars: frozenset[bytes] = frozenset()
 

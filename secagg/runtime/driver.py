@@ -9,7 +9,7 @@ with it, and the session is read back from the store.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Generic, TypeVar
 
 from secagg.protocol.persist import Persistence
@@ -48,6 +48,7 @@ class Driver(Generic[StateT, EventT, EffectT]):
         self._rows: dict[int, object] = {}
         self._in_flight: set[asyncio.Task[None]] = set()
         self._broken = False
+        self._closed = False
         self._reloading = asyncio.Lock()
         self.changed = asyncio.Condition()
 
@@ -82,15 +83,24 @@ class Driver(Generic[StateT, EventT, EffectT]):
         if stored is None:
             return False
         state = self._persistence.decode(stored.state)
-        self._rows.clear()
-        self._rows.update({key: self._persistence.decode(row) for key, row in stored.rows.items()})
+        # A new mapping: threads may be reading the old one, and must not find it empty meanwhile.
+        self._rows = {key: self._persistence.decode(row) for key, row in stored.rows.items()}
         self._live = self._durable = state
         self._version = self._durable_version = stored.version
         self._broken = False
         for identifier, effect in stored.effects:
-            self._dispatch(identifier, self._persistence.decode(effect))
+            self._carry_out(identifier, self._persistence.decode(effect))
         await self._notify()
         return True
+
+    async def restore(self) -> None:
+        """After a commit that failed, know again what is durable; ``feed`` does so by itself.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        if self._broken:
+            await self._reload()
 
     async def feed(self, event: EventT) -> StateT:
         """Step on ``event``; returns the state that followed once it is durable.
@@ -99,8 +109,7 @@ class Driver(Generic[StateT, EventT, EffectT]):
             ProtocolError: the machine refused; nothing changed.
             StoreError: the commit failed; whether the event was taken is unknown until it is fed again.
         """
-        if self._broken:
-            await self._reload()
+        await self.restore()
         if self._live is None:
             raise StoreError("the session was neither created nor resumed")
         transition = self._step(self._live, self._rows, event)
@@ -119,6 +128,14 @@ class Driver(Generic[StateT, EventT, EffectT]):
         """Return as soon as ``self.version`` differs from ``version``."""
         async with self.changed:
             await self.changed.wait_for(lambda: self._durable_version != version)
+
+    async def close(self, tasks: Collection[asyncio.Task[None]]) -> None:
+        """Dispatch nothing more, cancel ``tasks`` (those that carry effects out), let commits under way land."""
+        self._closed = True
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._in_flight, return_exceptions=True)
 
     async def _apply(self, transition: Transition[StateT, EffectT]) -> None:
         commit = Commit(
@@ -147,8 +164,12 @@ class Driver(Generic[StateT, EventT, EffectT]):
         self._durable = transition.state
         self._durable_version = expected + 1
         for identifier, effect in zip(identifiers, transition.effects, strict=True):
-            self._dispatch(identifier, effect)
+            self._carry_out(identifier, effect)
         await self._notify()
+
+    def _carry_out(self, identifier: int, effect: EffectT) -> None:
+        if not self._closed:
+            self._dispatch(identifier, effect)
 
     def _landed(self, task: asyncio.Task[None]) -> None:
         self._in_flight.discard(task)

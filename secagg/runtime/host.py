@@ -24,7 +24,7 @@ from secagg.protocol.messages import (
     ShareKeys,
     SignedReceipt,
 )
-from secagg.protocol.pairwise import boxes, coordinator, recovery, tables
+from secagg.protocol.pairwise import admission, boxes, coordinator, recovery, tables
 from secagg.protocol.pairwise.admission import roster_position
 from secagg.protocol.pairwise.coordinator_states import (
     COORDINATOR_PERSISTENCE,
@@ -41,6 +41,7 @@ from secagg.protocol.pairwise.coordinator_states import (
     EntryPublished,
     Finished,
     FoldUploads,
+    HeaderRow,
     Phase,
     PhaseEnded,
     PublishEntry,
@@ -145,7 +146,11 @@ class SessionHost:
         """Create the session and wait until its open entry is in the log."""
         await self.driver.create(coordinator.start(self.session, setup))
         self._start_timer()
-        while isinstance(self.driver.state, Publishing):
+        await self.opened()
+
+    async def opened(self) -> None:
+        """Wait until the open entry is in the log: before that nobody is shown the session."""
+        while tables.log_size(self.rows) == 0:
             await self.driver.wait_for_change(self.driver.version)
 
     async def resume(self) -> None:
@@ -156,10 +161,7 @@ class SessionHost:
 
     async def close(self) -> None:
         """Stop timers and background work; what they had not finished is done after the next start."""
-        tasks = [*self._tasks.values(), *([self._timer] if self._timer else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.driver.close([*self._tasks.values(), *([self._timer] if self._timer else [])])
 
     async def submit(self, event: CoordinatorEvent) -> None:
         """Feed a client's message; returns once it is accepted and durable."""
@@ -172,6 +174,9 @@ class SessionHost:
     async def share_keys(self, message: ShareKeys) -> None:
         """Store a client's boxes, then feed its message."""
         data = b"".join(box.share_box + box.pair_box for box in message.boxes)
+        # Refused before anything is stored: else whoever reaches the port could fill the disk.
+        event = SharesStored(message, hashlib.sha256(data).digest())
+        admission.admit(self.session, self.rows, self.driver.state, event)
         blob = await asyncio.to_thread(self._ports.blobs.put, data)
         await self.driver.feed(SharesStored(message, blob))
 
@@ -181,9 +186,26 @@ class SessionHost:
         return SignedReceipt(receipt, self._ports.key.sign_statement(receipt))
 
     def is_staged(self, identity: bytes) -> bool:
-        """Whether this identity's upload is durable and counted."""
+        """Whether this identity's upload is counted; what says so may still be on its way to the disk."""
         position = roster_position(self.session, identity)
         return row_key(position, RowKind.STAGED) in self.rows
+
+    def check_collecting(self) -> None:
+        """Raise RemoteProtocolError(WRONG_PHASE or SESSION_OVER) unless uploads still count."""
+        if not isinstance(self.driver.state, Collecting):
+            raise admission.wrong_phase(self.driver.state)
+
+    def open_uploads(self) -> tuple[Signed, ...]:
+        """The accepted headers whose uploads may still come to count."""
+        if not isinstance(self.driver.state, Collecting):
+            return ()
+        headers = [row.signed for row in self.rows.values() if isinstance(row, HeaderRow)]
+        return tuple(signed for signed in headers if not self.is_staged(signed.statement.identity))
+
+    async def ended(self) -> None:
+        """Wait until the session has ended."""
+        while not isinstance(self.driver.state, Finished | Aborted):
+            await self.driver.wait_for_change(self.driver.version)
 
     def status(self) -> Status:
         """Where the session stands."""
@@ -193,6 +215,7 @@ class SessionHost:
 
     def evidence(self) -> LogEvidence:
         """The log so far."""
+        self._require_log(1, "the session is not open yet")
         return tables.evidence(self.rows)
 
     def advertised_list(self, identity: bytes) -> AdvertisedList:

@@ -120,11 +120,19 @@ class BlobStore(Protocol):
         ...
 
     def finish_upload(self, token: str) -> bytes:
-        """Check length and SHA-256, make the blob durable, forget the upload; returns the digest.
+        """Check length and SHA-256, make the blob durable; returns the digest, again if it is called again.
 
         Raises:
             UploadError: the bytes are incomplete or have another digest (then the upload starts again at 0).
         """
+        ...
+
+    def discard_upload(self, token: str) -> None:
+        """Forget the upload ``token``, finished or not, known or not; a blob that it became stays."""
+        ...
+
+    def sweep_uploads(self, keep: set[str]) -> int:
+        """Discard every upload whose token is not in ``keep``; returns how many those were."""
         ...
 
     def read_into(self, digest: bytes, offset_bytes: int, out: npt.NDArray[np.uint64]) -> None:

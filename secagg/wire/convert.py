@@ -46,7 +46,9 @@ class HasSession(Protocol):
     """Any request: it names a session."""
 
     @property
-    def session(self) -> bytes: ...
+    def session(self) -> bytes:
+        """Session identifier."""
+        ...
 
 
 class _HasIdentity(Protocol):

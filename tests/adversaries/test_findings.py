@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from fractions import Fraction
 
-import numpy as np
 import pytest
 
 from secagg.derive import threshold
@@ -43,7 +42,7 @@ from tests.support.liars import (
     other_pair_seed,
     wrong_share,
 )
-from tests.support.stage import UNIT, close_with, refusal, signed_by, sorted_keys, stage_of, step, tell, unmasked
+from tests.support.stage import close_with, refusal, signed_by, sorted_keys, stage_of, step, tell, unmasked
 
 
 @pytest.fixture
@@ -56,7 +55,7 @@ def sparse_from_eleven(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     stage_of.cache_clear()
 
 
-def sum_over_two_arcs(size: int, minimum: int, arc: int, gone: range) -> tuple[int, list[int]]:
+def sum_over_two_arcs(size: int, minimum: int, arc: int, gone: tuple[int, ...]) -> tuple[int, list[int]]:
     """Fork the log: each half of the circle is told that others of its own half dropped out, and of no one else.
 
     Returns how many contributions the opened sum holds, and the sum.
@@ -77,25 +76,14 @@ def sum_over_two_arcs(size: int, minimum: int, arc: int, gone: range) -> tuple[i
 @pytest.mark.usefixtures("sparse_from_eleven")
 def test_no_forked_log_opens_a_sum_below_the_minimum() -> None:
     with pytest.raises(recovery.RecoveryError):
-        sum_over_two_arcs(40, 36, 20, range(5, 15, 3))
+        sum_over_two_arcs(40, 36, 20, (8, 9, 11, 12))
 
 
 @pytest.mark.long
 @pytest.mark.xfail(strict=True, reason="as above, with the parameters of the product: a sum of 81 where 91 is the minimum")
 def test_no_forked_log_opens_a_sum_below_the_minimum_among_101_clients() -> None:
     with pytest.raises(recovery.RecoveryError):
-        sum_over_two_arcs(101, 91, 50, range(8, 38, 3))
-
-
-@pytest.mark.usefixtures("sparse_from_eleven")
-def test_what_the_fork_opens_is_the_exact_sum_of_fewer_contributions_than_the_minimum() -> None:
-    """The measure of the finding above: it is no artefact of a sum that would not decode."""
-    try:
-        count, total = sum_over_two_arcs(40, 36, 20, range(5, 15, 3))
-    except recovery.RecoveryError:
-        return
-    assert count < 36
-    assert sum(total) == count * UNIT
+        sum_over_two_arcs(101, 91, 50, tuple(range(8, 38, 3)))
 
 
 @pytest.mark.xfail(strict=True, reason="boxes are made durable before anybody has looked at their signature")
@@ -157,7 +145,7 @@ async def _unmask(cohort: Cohort, liars: set[int]) -> str:
 @pytest.mark.xfail(strict=True, reason="wrong shares beyond the decoder's radius abort the session and name the owner")
 def test_as_many_wrong_answers_as_max_corrupt_do_not_abort_a_session_in_which_all_others_answered() -> None:
     async def attack() -> str:
-        return await _unmask(await cohort_of(20, min_contributors=7, max_corrupt=5), {1, 5, 9, 13, 17})
+        return await _unmask(await cohort_of(20, min_contributors=7, max_corrupt=5), {1, 5, 6, 7, 13})
 
     # 14 right shares of every secret arrive and 13 are needed.
     assert asyncio.run(attack()) == ""
@@ -268,7 +256,6 @@ def test_a_hundred_complainers_among_a_thousand_do_not_stall_the_coordinator() -
     assert time.process_time() - before < 0.2
 
 
-@pytest.mark.xfail(strict=True, reason="every record is read again by each record around it")
 def test_reading_a_statement_builds_each_share_once(monkeypatch: pytest.MonkeyPatch) -> None:
     shares = tuple(SelfMaskShare(index, bytes(36)) for index in range(50))
     statement = UnmaskStatement(bytes(32), bytes(32), key_of("somebody").public_bytes, shares)
@@ -324,7 +311,3 @@ def test_asking_for_the_log_before_it_has_an_entry_is_refused_with_a_reason() ->
             await host.close()
 
     asyncio.run(attack())
-
-
-def test_the_tests_of_this_module_use_unit_vectors_of_this_scale() -> None:
-    assert np.int64(UNIT) == 2**14 - 1

@@ -145,6 +145,14 @@ def positions_of(given: np.ndarray, *kinds: int) -> Sets:
     return found
 
 
+@pytest.mark.parametrize(("cohort", "degree"), [(n, k) for n in range(4, 14) for k in range(2, n - 1, 2)])
+def test_the_neighbours_of_anybody_are_a_pair_of_windows(cohort, degree):
+    circle = Circle(cohort, degree)
+    pairs = circle.window_pairs()
+    assert len(pairs) == cohort * (cohort - degree - 1) // 2
+    assert set(circle.near) <= set(pairs)
+
+
 # One close entry.
 
 
@@ -172,15 +180,16 @@ def test_with_one_close_entry_a_leak_needs_a_pair_of_windows_that_the_rule_exclu
     circle = Circle(cohort, degree)
     cases = one_entry(circle, assignments(cohort, kinds))
     (entry,) = cases.entries
-    pair, around = circle.most_in_a_pair(cases.corrupt), circle.most_around(cases.corrupt)
+    pair = circle.most_in_a_pair(cases.corrupt)
     gone = np.bitwise_count(entry.left_out | cases.absent)
     spare = []
     for threshold in range(degree // 2 + 1, degree + 1):
-        leak = leaks(cases, threshold) & (around < 2 * threshold - degree)
+        leak = leaks(cases, threshold)
         assert np.all(pair[leak] >= 2 * threshold - degree)
-        # What a bound on the clients left out would add, were the log never forked.
-        assert np.all(pair[leak] + gone[leak] >= degree)
-        spare += list(pair[leak] - (2 * threshold - degree))
+        # What a bound on the clients left out would add for sums over a part, were the log never forked.
+        part = leak & (circle.most_around(cases.corrupt) < 2 * threshold - degree)
+        assert np.all(pair[part] + gone[part] >= degree)
+        spare.append(pair[leak].min(initial=degree) - (2 * threshold - degree))
     # With one corrupt client more than the rule allows there are leaks: the constant cannot be improved.
     assert min(spare) == 0
 
@@ -189,7 +198,7 @@ def test_without_the_refusal_of_clients_left_out_to_answer_the_rule_would_not_ho
     circle, threshold = Circle(10, 4), 3
     cases = one_entry(circle, assignments(10, 3))
     (entry,) = cases.entries
-    ruled = np.maximum(circle.most_in_a_pair(cases.corrupt), circle.most_around(cases.corrupt)) < 2 * threshold - 4
+    ruled = within_rule(circle, cases.corrupt, threshold)
     assert not np.any(leaks(cases, threshold) & ruled)
     everybody = [cases.answering(entry, threshold) | entry.left_out]
     sums = cases.shown(*cases.opened(threshold, everybody))
@@ -245,8 +254,7 @@ def forked(cases: Cases, threshold: int) -> Forked:
 
 
 def within_rule(circle: Circle, corrupt: Sets, threshold: int) -> np.ndarray:
-    most = np.maximum(circle.most_in_a_pair(corrupt), circle.most_around(corrupt))
-    return most < 2 * threshold - circle.degree
+    return circle.most_in_a_pair(corrupt) < 2 * threshold - circle.degree
 
 
 def up_to_rotation(cohort: int, at_most_honest: int) -> list[int]:
@@ -313,7 +321,7 @@ def test_a_bound_on_the_clients_left_out_would_not_help_against_a_fork():
     assert [np.bitwise_count(entry.left_out)[0] for entry in cases.entries] == [1, 1]
     assert circle.most_around(cases.corrupt)[0] == 1 < 2 * threshold - 4
     assert circle.most_in_a_pair(cases.corrupt)[0] == 2 == 2 * threshold - 4
-    assert 4 - 1 > circle.most_in_a_pair(cases.corrupt)[0]
+    assert circle.most_in_a_pair(cases.corrupt)[0] < 4 - 1
     assert forked(cases, threshold).part[0]
     for kinds in ("CaAAACAAAACoooo", "CBBBBCBBBbCoooo"):
         assert not forked(two_entries(circle, word(kinds)), threshold).part[0]

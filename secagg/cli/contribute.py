@@ -1,0 +1,197 @@
+"""``secagg contribute``: add your adapter to a session."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from secagg.cli.connection import add_connection, client_config, connect_to
+from secagg.cli.exit_codes import ExitCode
+from secagg.cli.options import add_command, add_passphrase_file, check_out, load_key, session_id
+from secagg.cli.output import Reporter, Rows, table
+
+if TYPE_CHECKING:
+    from secagg.client import Milestone, Participation, Result, SessionDetails
+    from secagg.crypto.signing import SigningKey
+    from secagg.identity.config import ClientConfig
+    from secagg.protocol.session import ClientPolicy
+
+RECEIPTS = "receipts"
+
+
+def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse's own type is private
+    """Register ``contribute``."""
+    parser = add_command(
+        subparsers,
+        "contribute",
+        "add your adapter to a session",
+        """
+        Add a PEFT LoRA adapter (adapter_config.json and adapter_model.safetensors in ADAPTER_DIR) to a session. The
+        adapter leaves this machine only under masks that cancel in the sum over all contributors. Before anything is
+        sent, session, roster and log are checked against the coordinator's key and your policy, and what you are
+        about to take part in is shown. The command stays until the sum is published. If it is ended or the machine
+        crashes, run it again with the same arguments and it goes on where it was.
+
+        State is kept in DIR/PUBLIC_KEY, encrypted under your key: never restore it from a backup. The coordinator's
+        signed receipt is saved there as receipts/SESSION.json.""",
+        "secagg contribute my-adapter --session 6f1c...09 --config client.toml --out merged",
+    )
+    parser.add_argument("adapter", type=Path, metavar="ADAPTER_DIR", help="the adapter to add")
+    parser.add_argument(
+        "--session", type=session_id, required=True, metavar="HEX", help="the session, as its operator announced it"
+    )
+    parser.add_argument(
+        "--identity",
+        type=Path,
+        metavar="KEYFILE",
+        help="your key, in the session's roster (default: the configuration's, or identity.key)",
+    )
+    parser.add_argument(
+        "--state", type=Path, metavar="DIR", help="where to keep state (default: the configuration's, or state)"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write the merged adapter here, as PEFT reads it")
+    add_connection(parser)
+    add_passphrase_file(parser)
+    parser.set_defaults(run=_contribute)
+
+
+def _contribute(arguments: argparse.Namespace) -> ExitCode:
+    from secagg.identity.keys import KeyKind
+
+    check_out(arguments.out)
+    config = client_config(arguments)
+    changes = {"identity_key_file": arguments.identity, "state_directory": arguments.state}
+    config = dataclasses.replace(config, **{name: path for name, path in changes.items() if path is not None})
+    identity = load_key(config.identity_key_file, KeyKind.IDENTITY, arguments)
+    return asyncio.run(_take_part(arguments, config, identity))
+
+
+async def _take_part(arguments: argparse.Namespace, config: ClientConfig, identity: SigningKey) -> ExitCode:
+    from secagg.protocol.errors import RejectReason, RemoteProtocolError
+
+    reporter, session = Reporter.of(arguments), arguments.session
+    policy = _policy(config)
+    keeper = _ReceiptKeeper(config.state_directory, identity, session, reporter)
+    async with await connect_to(config, arguments.timeout) as coordinator:
+        details = await coordinator.details(session, policy.registrars)
+        policy.check_parameters(details.session.parameters)
+        reporter.details(await asyncio.to_thread(_summary, arguments.adapter, details, config))
+        with reporter.waiting("taking part"):
+            participation = await coordinator.contribute(
+                session, arguments.adapter, identity, config.state_directory, policy, keeper.reached
+            )
+            keeper.participation = participation
+            if participation.details.session.entry != details.session.entry:
+                await participation.close()
+                raise RemoteProtocolError(RejectReason.LOG_FORKED, "it showed other parameters than it then used")
+            result = await participation.result()
+        keeper.save()
+        if arguments.out is not None:
+            await asyncio.to_thread(result.write_adapter, arguments.out)
+    _report(reporter, arguments, result, participation, keeper)
+    return ExitCode.OK
+
+
+def _policy(config: ClientConfig) -> ClientPolicy:
+    from secagg.protocol.session import ClientPolicy
+
+    policy = config.policy
+    return ClientPolicy(policy.min_contributors, policy.tolerated_corrupt, policy.base_models, policy.registrars)
+
+
+def _summary(adapter: Path, details: SessionDetails, config: ClientConfig) -> Rows:
+    """What is about to be sent, to whom, and what protects it. Raises AdapterError."""
+    import numpy as np
+
+    from secagg.cli.describe import number, registrar_words, size
+    from secagg.lora.reader import read_adapter
+    from secagg.lora.vector import adapter_to_vector
+
+    parameters = details.session.parameters
+    found = read_adapter(adapter, parameters.base_model)
+    details.template.matches(found)
+    vector = adapter_to_vector(found, details.layout)
+    norm = float(np.sqrt(np.square(vector, dtype=np.float64).sum()))
+    clip_norm = float(parameters.encoding.clip_norm)
+    fate = "it counts as it is" if norm <= clip_norm else f"it is scaled by {clip_norm / norm:.3g}"
+    return [
+        ("session", parameters.session.hex()),
+        ("coordinator", f"{config.coordinator}, key {parameters.coordinator.hex()}"),
+        ("adapter", f"{adapter}: {details.layout.dimension:,} parameters for {parameters.base_model}"),
+        ("norm", f"{norm:.4g}, the session's clip norm is {number(clip_norm)}: {fate}"),
+        ("you send", f"{size(details.session.upload_bytes)}, masked; besides keys and sealed shares"),
+        (
+            "cohort",
+            f"the sum is opened over at least {parameters.min_contributors} contributions, "
+            f"and shows none of them even if {parameters.max_corrupt} collude with the coordinator",
+        ),
+        ("registrar", registrar_words(parameters, config.policy.registrars)),
+    ]
+
+
+class _ReceiptKeeper:
+    """Hears of milestones and saves the receipt, the very bytes that were signed, as soon as it is there."""
+
+    def __init__(self, state: Path, identity: SigningKey, session: bytes, reporter: Reporter) -> None:
+        public = identity.public_bytes.hex()
+        self.file = state / public / RECEIPTS / f"{session.hex()}.json"
+        self.participation: Participation | None = None
+        self._fields = {"identity": public, "session": session.hex()}
+        self._reporter = reporter
+        self._saved = False
+
+    def reached(self, milestone: Milestone) -> None:
+        """Tell the contributor; save the receipt if it has come."""
+        self._reporter.progress(str(milestone))
+        self.save()
+
+    def save(self) -> None:
+        """Write the receipt once."""
+        receipt = None if self.participation is None else self.participation.receipt
+        if receipt is None or self._saved:
+            return
+        content = {**self._fields, "receipt": receipt.receipt.hex(), "signature": receipt.signature.hex()}
+        self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        partial = self.file.with_suffix(".partial")
+        with partial.open("w", encoding="utf-8") as file:
+            json.dump(content, file, sort_keys=True, indent=2)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self.file)
+        self._saved = True
+
+
+def _report(
+    reporter: Reporter,
+    arguments: argparse.Namespace,
+    result: Result,
+    participation: Participation,
+    keeper: _ReceiptKeeper,
+) -> None:
+    encoding = participation.encoding
+    rows = [("session", arguments.session.hex()), ("contributors", f"{result.contributors}, you among them")]
+    if encoding is not None and encoding.clamped:
+        rows.append(("clamped", f"{encoding.clamped} coordinates were too large for the session's bound"))
+    if keeper.file.exists():
+        rows.append(("receipt", str(keeper.file)))
+    if arguments.out is not None:
+        rows.append(("merged adapter", str(arguments.out)))
+    else:
+        rows.append(("merged adapter", "not written (--out DIR, or later `secagg session result`)"))
+    reporter.result(
+        {
+            "session": arguments.session.hex(),
+            "contributors": result.contributors,
+            "norm": None if encoding is None else encoding.norm,
+            "clamped": None if encoding is None else encoding.clamped,
+            "receipt": str(keeper.file) if keeper.file.exists() else None,
+            "merged": None if arguments.out is None else str(arguments.out),
+        },
+        table(rows),
+    )

@@ -1,0 +1,352 @@
+"""``secagg coordinator``: set up and run the service that adds up masked adapters."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from secagg.cli.exit_codes import ExitCode
+from secagg.cli.failures import CommandError
+from secagg.cli.options import (
+    add_command,
+    add_group,
+    add_new_passphrase,
+    add_passphrase_file,
+    address,
+    load_key,
+    read_config_error,
+)
+from secagg.cli.output import Reporter, table
+
+if TYPE_CHECKING:
+    from secagg.crypto.signing import SigningKey
+    from secagg.identity.address import Address
+    from secagg.identity.config import CoordinatorConfig
+
+KEY_FILE = "coordinator.key"
+STATE_DIRECTORY = "state"
+SESSIONS_FILE = "sessions.db"
+_CERTIFICATE_DAYS = 3650
+_LONGEST_SOCKET_PATH = 103
+"""Bytes in the path of a Unix socket on every system we know (Linux takes 107)."""
+
+
+def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse's own type is private
+    """Register ``coordinator init``, ``serve`` and ``mark-restored``."""
+    commands = add_group(
+        subparsers,
+        "coordinator",
+        "set up and run the service that adds up masked adapters",
+        """
+        The operator's side: one directory with a configuration, two keys and a certificate, and one process
+        that serves it. Sessions are opened with `secagg session open`.""",
+    )
+    _add_init(commands)
+    _add_serve(commands)
+    _add_mark_restored(commands)
+
+
+def _add_init(commands: Any) -> None:  # noqa: ANN401
+    parser = add_command(
+        commands,
+        "init",
+        "make keys, a certificate and a configuration",
+        """
+        Make what a coordinator needs, in DIR (mode 0700): coordinator.toml (its configuration, with comments),
+        coordinator.key and .pub (the key that signs every session's log), tls.key and tls.crt (self-signed;
+        contributors pin its fingerprint). Nothing that exists is overwritten. Prints the public key and the
+        fingerprint, which contributors need, and the command that starts the service.""",
+        "secagg coordinator init aggregator --listen 0.0.0.0:7443 --host aggregator.example",
+    )
+    parser.add_argument("directory", type=Path, metavar="DIR", help="where to; made if it is missing")
+    parser.add_argument(
+        "--listen",
+        type=address,
+        metavar="HOST:PORT",
+        help="where to serve; port 0 takes a free one (default: 127.0.0.1:7443)",
+    )
+    parser.add_argument(
+        "--host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name or IP address by which contributors reach the service, for the certificate; may be repeated "
+        "(default: the host of --listen; for loopback addresses also localhost)",
+    )
+    add_new_passphrase(parser)
+    parser.set_defaults(run=_init)
+
+
+def _add_serve(commands: Any) -> None:  # noqa: ANN401
+    parser = add_command(
+        commands,
+        "serve",
+        "run the service",
+        """
+        Serve the coordinator of a configuration until SIGTERM or SIGINT, then end in order. Everything that was
+        acknowledged is durable; after a crash the same command goes on with all open sessions. Sessions, uploads
+        and the operator's socket are in the state directory. Once it serves, one line on stdout says where; a log
+        of events goes to stderr, one JSON object a line, without secrets.""",
+        "secagg coordinator serve --config aggregator/coordinator.toml",
+    )
+    _add_config(parser)
+    add_passphrase_file(parser)
+    parser.set_defaults(run=_serve)
+
+
+def _add_mark_restored(commands: Any) -> None:  # noqa: ANN401
+    parser = add_command(
+        commands,
+        "mark-restored",
+        "accept a state directory that was restored from a backup",
+        """
+        A coordinator refuses to start on a database that went back in time: its sessions may have gone on after
+        the backup was taken, and resuming them could contradict what contributors have seen already. This command
+        accepts the database as it is now and ABANDONS every session in it, for good; contributors of open ones
+        have to be asked again in a new session. Results that were published stay valid for whoever has them. Run
+        it only after a restore or a move that you made on purpose, while the coordinator is stopped; delete a
+        file sessions.db-wal that belongs to the replaced database before you restore.""",
+        "secagg coordinator mark-restored --config aggregator/coordinator.toml",
+    )
+    _add_config(parser)
+    parser.set_defaults(run=_mark_restored)
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", type=Path, required=True, metavar="FILE", help="coordinator.toml, as `coordinator init` writes it"
+    )
+
+
+def load_config(path: Path) -> CoordinatorConfig:
+    """The configuration in a file; errors name it."""
+    from secagg.identity.config import CoordinatorConfig
+    from secagg.identity.errors import ConfigError
+
+    try:
+        return CoordinatorConfig.load(path)
+    except ConfigError as error:
+        raise read_config_error(path, error, "secagg coordinator init DIR") from None
+
+
+def _init(arguments: argparse.Namespace) -> ExitCode:
+    from secagg.cli.passphrases import new_passphrase
+    from secagg.crypto.rng import SystemRng
+    from secagg.identity.config import DEFAULT_ADDRESS, CoordinatorConfig
+    from secagg.identity.files import PUBLIC_MODE, create_exclusively
+    from secagg.identity.keys import KeyKind, create_key_file, public_path
+    from secagg.identity.tls import CERTIFICATE_FILE, create_certificate
+    from secagg.identity.tls import KEY_FILE as TLS_KEY_FILE
+    from secagg.identity.transport import TlsFiles
+    from secagg.runtime.clock import SystemClock
+
+    reporter = Reporter.of(arguments)
+    home: Path = arguments.directory
+    listen = arguments.listen or DEFAULT_ADDRESS
+    hosts = _certificate_hosts(listen, arguments.host)
+    key_file, config_file = home / KEY_FILE, home / CoordinatorConfig.FILE_NAME
+    config = CoordinatorConfig(
+        Path(STATE_DIRECTORY), Path(KEY_FILE), TlsFiles(Path(CERTIFICATE_FILE), Path(TLS_KEY_FILE)), listen
+    )
+    _check_socket_path(home.absolute() / STATE_DIRECTORY)
+    _make_home(home, (key_file, public_path(key_file), home / CERTIFICATE_FILE, home / TLS_KEY_FILE, config_file))
+    key = create_key_file(key_file, KeyKind.COORDINATOR, new_passphrase(arguments, key_file, reporter), SystemRng())
+    files = create_certificate(home, hosts, SystemClock().now_s(), _CERTIFICATE_DAYS)
+    create_exclusively(config_file, config.to_toml().encode("utf-8"), PUBLIC_MODE)
+    following = f"secagg coordinator serve --config {config_file}"
+    public_address = f"{hosts[0]}:{listen.port or 'PORT'}"
+    joining = (
+        f"secagg client init client.toml --coordinator {public_address} --coordinator-key {key.hex()} "
+        f"--tls-fingerprint {files.fingerprint}"
+    )
+    reporter.result(
+        {
+            "config": str(config_file),
+            "coordinator_key": key.hex(),
+            "tls_fingerprint": files.fingerprint,
+            "hosts": list(hosts),
+            "listen": str(listen),
+            "next": following,
+            "contributors_run": joining,
+        },
+        table(
+            [
+                ("made", f"{home}: configuration, keys, certificate for {', '.join(hosts)}"),
+                ("coordinator key", key.hex()),
+                ("TLS fingerprint", files.fingerprint),
+                ("next", following),
+                ("contributors run", joining),
+            ]
+        ),
+    )
+    return ExitCode.OK
+
+
+def _certificate_hosts(listen: Address, named: Sequence[str]) -> tuple[str, ...]:
+    from secagg.identity.address import is_host_name, parse_ip
+
+    for name in named:
+        if parse_ip(name) is None and not is_host_name(name):
+            raise CommandError("HOST", f"--host {name}: neither a host name in lowercase nor an IP address")
+    if named:
+        return tuple(dict.fromkeys(named))
+    if listen.is_loopback:
+        return tuple(dict.fromkeys(("localhost", listen.host)))
+    if listen.host in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
+        raise CommandError(
+            "HOST",
+            f"{listen.host} is every address of this machine and no name that contributors could connect to",
+            "give the name they will use: --host aggregator.example",
+        )
+    return (listen.host,)
+
+
+def _make_home(home: Path, files: Sequence[Path]) -> None:
+    """The directory, private; nothing in it that would be overwritten."""
+    from secagg.identity.errors import FileRefusal, IdentityFileError
+
+    for file in files:
+        if os.path.lexists(file):
+            raise IdentityFileError(file, FileRefusal.EXISTS, "", "choose another directory, or serve this one")
+    if home.is_dir():
+        if not any(home.iterdir()):
+            home.chmod(0o700)
+        elif home.stat().st_mode & 0o077:
+            raise IdentityFileError(home, FileRefusal.OPEN_PERMISSIONS, "", f"fix it with: chmod 700 {home}")
+        return
+    home.mkdir(mode=0o700, parents=True)
+
+
+def _check_socket_path(state: Path) -> None:
+    length = len(os.fsencode(state / "operator.sock"))
+    if length > _LONGEST_SOCKET_PATH:
+        raise CommandError(
+            "state_directory",
+            f"{state}: the path of the operator's socket would have {length} bytes, a system takes "
+            f"{_LONGEST_SOCKET_PATH}",
+            "choose a directory with a shorter path",
+            kind="config",
+        )
+
+
+def _serve(arguments: argparse.Namespace) -> ExitCode:
+    from secagg.identity.keys import KeyKind
+    from secagg.identity.tls import ServerTls, fingerprint
+    from secagg.services.logs import log_to
+
+    config = load_config(arguments.config)
+    _check_socket_path(config.state_directory)
+    transport = config.server_transport()
+    key = load_key(config.key_file, KeyKind.COORDINATOR, arguments)
+    reporter = Reporter.of(arguments)
+    serving: dict[str, object] = {"event": "serving", "coordinator_key": key.public_bytes.hex()}
+    if isinstance(transport, ServerTls):
+        serving["tls_fingerprint"] = fingerprint(transport.certificate_chain)
+
+    def ready(port: int) -> None:
+        where = str(type(config.listen)(config.listen.host, port))
+        secured = "TLS" if "tls_fingerprint" in serving else "plaintext on loopback"
+        reporter.result(
+            {**serving, "address": where, "port": port},
+            f"serving on {where} ({secured}), coordinator key {key.public_bytes.hex()}",
+        )
+
+    log_to()
+    asyncio.run(_serve_until_signal(config, key, ready))
+    return ExitCode.OK
+
+
+async def _serve_until_signal(config: CoordinatorConfig, key: SigningKey, ready: Callable[[int], None]) -> None:
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    signals = (signal.SIGTERM, signal.SIGINT)
+
+    def end() -> None:
+        stop.set()
+        for number in signals:
+            loop.remove_signal_handler(number)  # a second signal does not wait for anything
+
+    for number in signals:
+        loop.add_signal_handler(number, end)
+    await serve(config, key, ready, stop)
+
+
+async def serve(config: CoordinatorConfig, key: SigningKey, ready: Callable[[int], None], stop: asyncio.Event) -> None:
+    """Serve a coordinator, composed of the ports on disk, until ``stop``; ``ready`` is told the port.
+
+    Raises:
+        IdentityFileError: the TLS files cannot be used.
+        StoreError: the state directory is in use, or must not be used.
+        CommandError: the address cannot be bound.
+    """
+    from secagg.runtime.clock import SystemClock
+    from secagg.runtime.host import CoordinatorPorts
+    from secagg.runtime.log import SigningLog
+    from secagg.runtime.registry import Registry
+    from secagg.services.logs import EventLog
+    from secagg.services.server import CoordinatorServer, ServerLimits
+    from secagg.store.blobs import DirectoryBlobStore
+    from secagg.store.sqlite import SqliteSessionStore
+
+    socket = await asyncio.to_thread(_socket, config)
+    state, log = config.state_directory, EventLog()
+    store = await asyncio.to_thread(SqliteSessionStore, state / SESSIONS_FILE)
+    try:
+        blobs = await asyncio.to_thread(DirectoryBlobStore, state)
+
+        def report(event: str, session: bytes, reason: str) -> None:
+            log.event(event, session=session.hex(), reason=reason)
+
+        ports = CoordinatorPorts(store, blobs, SigningLog(key), SystemClock(), key, report)
+        limits = config.limits
+        server = CoordinatorServer(
+            Registry(ports),
+            state,
+            log,
+            ServerLimits(limits.max_concurrent_rpcs, limits.max_watchers, limits.max_upload_bytes),
+            config.expose_reflection,
+        )
+        try:
+            ready(await server.start(socket))
+            await stop.wait()
+        except RuntimeError as error:
+            if not str(error).startswith("Failed to bind"):
+                raise
+            raise CommandError(
+                "ADDRESS_IN_USE",
+                f"{config.listen}: the address cannot be bound",
+                "another process may serve there: end it, or change `listen` in the configuration",
+                kind="unavailable",
+                code=ExitCode.UNAVAILABLE,
+            ) from None
+        finally:
+            await server.stop()
+    finally:
+        await store.close()
+
+
+def _socket(config: CoordinatorConfig) -> Any:  # noqa: ANN401 - ServerSocket, which is imported with gRPC
+    from secagg.identity.tls import LoopbackPlaintext, ServerTls
+    from secagg.services.server import ServerSocket, server_credentials
+
+    match config.server_transport():
+        case ServerTls(chain, private_key, client_ca):
+            return ServerSocket(str(config.listen), server_credentials(chain, private_key.expose(), client_ca))
+        case LoopbackPlaintext():
+            return ServerSocket(str(config.listen), None)
+
+
+def _mark_restored(arguments: argparse.Namespace) -> ExitCode:
+    from secagg.store.sqlite import mark_restored
+
+    config = load_config(arguments.config)
+    abandoned = mark_restored(config.state_directory / SESSIONS_FILE)
+    Reporter.of(arguments).result(
+        {"database": str(config.state_directory / SESSIONS_FILE), "abandoned": abandoned},
+        f"accepted {config.state_directory / SESSIONS_FILE}; sessions abandoned: {abandoned}",
+    )
+    return ExitCode.OK

@@ -1,0 +1,383 @@
+"""``secagg session``: open a session, see where it stands, fetch its result."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from secagg.cli import coordinator
+from secagg.cli.connection import add_connection, client_config, connect_to
+from secagg.cli.exit_codes import ExitCode
+from secagg.cli.failures import CommandError
+from secagg.cli.options import add_command, add_group, check_out, fraction, hex_bytes, session_id
+from secagg.cli.output import Reporter, table
+
+if TYPE_CHECKING:
+    from secagg.client import Coordinator
+    from secagg.runtime.host import Status
+
+_CALL_S = 60.0
+_FIRST_DELAY_S = 0.2
+_LONGEST_DELAY_S = 5.0
+_PATIENCE_S = 60.0
+"""How long a watch goes on trying to reach a coordinator that does not answer."""
+
+
+def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse's own type is private
+    """Register ``session open``, ``end-phase``, ``list``, ``show``, ``watch`` and ``result``."""
+    commands = add_group(
+        subparsers,
+        "session",
+        "open a session, see where it stands, fetch its result",
+        """
+        A session adds up the adapters of one roster, once. `open` and `end-phase` are for the operator and work on
+        the coordinator's own machine; the rest is for anybody who knows the coordinator's key, and checks what it
+        shows against that key.""",
+    )
+    _add_open(commands)
+    _add_end_phase(commands)
+    _add_list(commands)
+    _add_show(commands)
+    _add_watch(commands)
+    _add_result(commands)
+
+
+def _add_open(commands: Any) -> None:  # noqa: ANN401
+    parser = add_command(
+        commands,
+        "open",
+        "open a session (operator)",
+        """
+        Open a session on a coordinator that serves on this machine, through the socket in its state directory.
+        Reads coordinator.toml, a signed roster, and an example adapter, of which only names, shapes, rank and base
+        model go into the session. Degree and threshold of the masking graph follow from the numbers below and cannot
+        be chosen; parameters that cannot work are refused before anything is sent. Prints the session, which
+        contributors need, and what the parameters come to.""",
+        """
+        secagg session open --config aggregator/coordinator.toml --roster roster --adapter example \\
+            --min-contributors 50""",
+    )
+    parser.add_argument(
+        "--config", type=Path, required=True, metavar="FILE", help="the coordinator.toml that is served"
+    )
+    parser.add_argument("--roster", type=Path, required=True, metavar="PATH", help="a signed roster")
+    parser.add_argument(
+        "--adapter", type=Path, required=True, metavar="DIR", help="an adapter of the shape that all are to have"
+    )
+    parser.add_argument(
+        "--min-contributors",
+        type=int,
+        required=True,
+        metavar="N",
+        help="no sum over fewer is ever opened; contributors insist on it, not only the coordinator",
+    )
+    parser.add_argument(
+        "--max-corrupt",
+        type=int,
+        metavar="N",
+        help="how many contributors may collude with the coordinator without harm to others; at most N - 2 of "
+        "--min-contributors N (default: a tenth of the largest cohort, as far as that allows)",
+    )
+    parser.add_argument(
+        "--max-contributors",
+        type=int,
+        default=1024,
+        metavar="N",
+        help="the most that fit into one sum; each doubling costs a bit a parameter (default: 1024)",
+    )
+    parser.add_argument(
+        "--value-bits", type=int, default=15, metavar="N", help="bits of a quantised parameter, 2 to 32 (default: 15)"
+    )
+    parser.add_argument(
+        "--clip-norm",
+        type=fraction,
+        metavar="NUMBER",
+        help="adapters of a larger L2 norm are scaled down to it, like 12.5 or 25/2 (default: twice the example's)",
+    )
+    parser.add_argument(
+        "--flatten",
+        choices=["auto", "off"],
+        default="off",
+        help="auto: rotate adapters by a public random rotation where that makes uploads smaller (default: off)",
+    )
+    parser.add_argument(
+        "--expected-dropout",
+        type=fraction,
+        default=Fraction(1, 10),
+        metavar="FRACTION",
+        help="the part of contributors that disappears by itself; decides availability only (default: 1/10)",
+    )
+    parser.add_argument(
+        "--deadlines",
+        default="",
+        metavar="PHASE=SECONDS,...",
+        help="how long each phase stays open (default: advertise=600,share=600,upload=3600,confirm=600,unmask=600); "
+        "a phase ends early when nobody is missing",
+    )
+    parser.add_argument(
+        "--base-digest", type=hex_bytes(32), metavar="HEX", help="SHA-256 of the base model, which contributors can pin"
+    )
+    parser.add_argument(
+        "--retention",
+        type=int,
+        metavar="SECONDS",
+        help="how long masked inputs are kept after the end (default: retention_s of the configuration)",
+    )
+    parser.set_defaults(run=_open)
+
+
+def _add_end_phase(commands: Any) -> None:  # noqa: ANN401
+    parser = add_command(
+        commands,
+        "end-phase",
+        "end a phase before its deadline (operator)",
+        """
+        Go on with those who are there, as if the deadline of the phase had passed; through the socket in the state
+        directory. Nothing happens if the session is in another phase by now.""",
+        "secagg session end-phase 6f1c...09 advertise-keys --config aggregator/coordinator.toml",
+    )
+    _add_session(parser)
+    parser.add_argument(
+        "phase",
+        choices=["advertise-keys", "share-keys", "masked-input", "consistency-check", "unmask"],
+        help="the phase to end",
+    )
+    parser.add_argument(
+        "--config", type=Path, required=True, metavar="FILE", help="the coordinator.toml that is served"
+    )
+    parser.set_defaults(run=_end_phase)
+
+
+def _add_list(commands: Any) -> None:  # noqa: ANN401
+    parser = add_command(
+        commands,
+        "list",
+        "list the coordinator's sessions",
+        "List the sessions of a coordinator and their phases, newest first.",
+        "secagg session list --config client.toml",
+    )
+    add_connection(parser)
+    parser.set_defaults(run=lambda arguments: asyncio.run(_list(arguments)))
+
+
+def _add_show(commands: Any) -> None:  # noqa: ANN401
+    parser = add_command(
+        commands,
+        "show",
+        "show a session's parameters and where it stands",
+        """
+        Fetch a session's parameters, roster and log, check them against the coordinator's key and against each
+        other, and show them with the phase the session is in.""",
+        "secagg session show 6f1c...09 --config client.toml",
+    )
+    _add_session(parser)
+    add_connection(parser)
+    parser.set_defaults(run=lambda arguments: asyncio.run(_show(arguments)))
+
+
+def _add_watch(commands: Any) -> None:  # noqa: ANN401
+    parser = add_command(
+        commands,
+        "watch",
+        "follow a session to its end",
+        """
+        Write a line to stdout whenever the session moves (with --format json one object a line), until it has
+        ended. The exit code is 0 if there is a sum and 1 if there is none. A coordinator that goes away is waited
+        for, for a minute.""",
+        "secagg session watch 6f1c...09 --config client.toml",
+    )
+    _add_session(parser)
+    add_connection(parser)
+    parser.set_defaults(run=lambda arguments: asyncio.run(_watch(arguments)))
+
+
+def _add_result(commands: Any) -> None:  # noqa: ANN401
+    parser = add_command(
+        commands,
+        "result",
+        "fetch the merged adapter",
+        """
+        Fetch the exact sum of a session that has ended, check it against the signed log, recompute the mean and
+        write it to DIR as an adapter that PEFT loads: adapter_config.json and adapter_model.safetensors.""",
+        "secagg session result 6f1c...09 --out merged --config client.toml",
+    )
+    _add_session(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write the adapter")
+    add_connection(parser)
+    parser.set_defaults(run=lambda arguments: asyncio.run(_result(arguments)))
+
+
+def _add_session(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("session", type=session_id, metavar="SESSION", help="the session: 32 hex characters")
+
+
+def _open(arguments: argparse.Namespace) -> ExitCode:
+    from secagg.cli.describe import describe_session
+    from secagg.cli.opening import plan_opening
+    from secagg.remote import open_session
+
+    config = coordinator.load_config(arguments.config)
+    opening = plan_opening(arguments, config)
+    asyncio.run(_at_socket(arguments, open_session(config.state_directory, opening.request(), _CALL_S)))
+    reporter = Reporter.of(arguments)
+    for note in opening.notes:
+        reporter.progress(f"note: {note}")
+    described = describe_session(opening.session, opening.layout, opening.template)
+    following = f"secagg contribute ADAPTER_DIR --session {described.value['session']} --config client.toml"
+    reporter.result(
+        {**described.value, "notes": list(opening.notes), "next": following},
+        table([*described.rows, ("contributors run", following)]),
+    )
+    return ExitCode.OK
+
+
+def _end_phase(arguments: argparse.Namespace) -> ExitCode:
+    from secagg.protocol.pairwise.coordinator_states import Phase
+    from secagg.remote import end_phase
+
+    state = coordinator.load_config(arguments.config).state_directory
+    asyncio.run(_at_socket(arguments, end_phase(state, arguments.session, Phase(arguments.phase), _CALL_S)))
+    Reporter.of(arguments).result(
+        {"session": arguments.session.hex(), "phase": arguments.phase}, f"{arguments.phase} is over"
+    )
+    return ExitCode.OK
+
+
+async def _at_socket(arguments: argparse.Namespace, call: Any) -> None:  # noqa: ANN401 - any coroutine
+    """Await a call of the operator's service; say where it was looked for if nobody answers."""
+    from secagg.runtime.participant import TransportError
+
+    try:
+        await call
+    except TransportError as error:
+        raise CommandError(
+            "UNREACHABLE",
+            f"no coordinator of {arguments.config} answers on this machine ({error})",
+            f"start it with `secagg coordinator serve --config {arguments.config}`, as the same user",
+            kind="transport",
+            code=ExitCode.UNAVAILABLE,
+        ) from None
+
+
+async def _list(arguments: argparse.Namespace) -> ExitCode:
+    async with await connect_to(client_config(arguments), arguments.timeout) as remote:
+        found = [(session.hex(), phase.value) for session, phase in await remote.port.sessions()]
+    Reporter.of(arguments).result(
+        {"sessions": [{"session": session, "phase": phase} for session, phase in found]},
+        table(found) if found else "no sessions",
+    )
+    return ExitCode.OK
+
+
+async def _show(arguments: argparse.Namespace) -> ExitCode:
+    from secagg.cli.describe import describe_session, registrar_words
+
+    config = client_config(arguments)
+    async with await connect_to(config, arguments.timeout) as remote:
+        details = await remote.details(arguments.session, config.policy.registrars)
+        status = await _status_now(remote, arguments.session)
+    described = describe_session(details.session, details.layout, details.template)
+    abort = details.view.abort
+    rows = [
+        *((label, value) for label, value in described.rows if label != "registrar"),
+        ("registrar", registrar_words(details.session.parameters, config.policy.registrars)),
+        ("phase", _words(status)),
+        *([("reason", abort.reason)] if abort is not None else []),
+    ]
+    Reporter.of(arguments).result(
+        {
+            **described.value,
+            **_status_value(status),
+            "registrar_pinned": details.session.parameters.registrar in config.policy.registrars,
+            "abort_reason": None if abort is None else abort.reason,
+        },
+        table(rows),
+    )
+    return ExitCode.OK
+
+
+async def _status_now(remote: Coordinator, session: bytes) -> Status:
+    from secagg.runtime.participant import TransportError
+
+    async for status in remote.port.watch(session):
+        return status
+    raise TransportError("the watch ended before it began")
+
+
+async def _watch(arguments: argparse.Namespace) -> ExitCode:
+    from secagg.client import SessionAbortedError
+    from secagg.protocol.pairwise.coordinator_states import Phase
+
+    reporter, session = Reporter.of(arguments), arguments.session
+    async with await connect_to(client_config(arguments), arguments.timeout) as remote:
+        last = await _follow(remote, session, reporter)
+        if last.phase is not Phase.ABORTED:
+            return ExitCode.OK
+        abort = (await remote.details(session)).view.abort
+    raise SessionAbortedError("unknown" if abort is None else abort.reason)
+
+
+async def _follow(remote: Coordinator, session: bytes, reporter: Reporter) -> Status:
+    """Report every change until the session has ended; the last status."""
+    from secagg.protocol.pairwise.coordinator_states import Phase
+    from secagg.runtime.participant import TransportError
+
+    loop = asyncio.get_running_loop()
+    last: Status | None = None
+    heard_s, delay_s = loop.time(), _FIRST_DELAY_S
+    while True:
+        try:
+            async for status in remote.port.watch(session):
+                heard_s, delay_s = loop.time(), _FIRST_DELAY_S
+                if status != last:
+                    reporter.result({"session": session.hex(), **_status_value(status)}, _words(status))
+                last = status
+                if status.phase in {Phase.FINISHED, Phase.ABORTED}:
+                    return status
+        except TransportError:
+            if loop.time() - heard_s > _PATIENCE_S:
+                raise
+        await asyncio.sleep(delay_s)
+        delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
+
+
+def _status_value(status: Status) -> dict[str, Any]:
+    return {
+        "phase": status.phase.value,
+        "deadline_s": status.deadline_s,
+        "received": status.received,
+        "expected": status.expected,
+        "log_size": status.log_size,
+    }
+
+
+def _words(status: Status) -> str:
+    from secagg.protocol.pairwise.coordinator_states import Phase
+
+    if status.phase is Phase.ABORTED:
+        return "aborted: there is no sum"
+    if status.phase is Phase.FINISHED:
+        return f"finished: the sum of {status.received} contributions is published"
+    until = f", until {_local_time(status.deadline_s)}" if status.deadline_s else ""
+    return f"{status.phase.value}: {status.received} of {status.expected}{until}"
+
+
+def _local_time(at_s: int) -> str:
+    import datetime
+
+    return datetime.datetime.fromtimestamp(at_s, datetime.UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+
+
+async def _result(arguments: argparse.Namespace) -> ExitCode:
+    check_out(arguments.out)
+    async with await connect_to(client_config(arguments), arguments.timeout) as remote:
+        result = await remote.result(arguments.session)
+    await asyncio.to_thread(result.write_adapter, arguments.out)
+    Reporter.of(arguments).result(
+        {"session": arguments.session.hex(), "contributors": result.contributors, "merged": str(arguments.out)},
+        f"mean of {result.contributors} adapters, checked against the log: {arguments.out}",
+    )
+    return ExitCode.OK

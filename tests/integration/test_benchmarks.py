@@ -1,0 +1,63 @@
+"""The benchmarks run and say what they promise; how fast they are is nobody's business here."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_pairwise_benchmark_reports_an_exact_sum_and_what_it_cost(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    done = run("pairwise", "--clients", "6", "--dimension", "1000", "--dropout", "0.2", "--json", str(out))
+    assert done.returncode == 0, done.stderr
+    report = json.loads(out.read_text())
+    assert report["exact"] is True
+    assert (report["clients"], report["dimension"], report["dropout"], report["dropped"]) == (6, 1000, 0.2, 1)
+    assert {"wall_s", "load_average", "versions", "workers"} <= report.keys()
+    assert "warning" not in report
+    coordinator = report["coordinator"]
+    assert (coordinator["degree"], coordinator["threshold"], coordinator["contributors"]) == (5, 3, 5)
+    phases = {"advertise", "share", "upload_lists", "upload_ingest", "fold", "close", "confirm", "unmask_answers"}
+    phases |= {"unmask_recover", "unmask_remove_masks", "unmask_decode", "total"}
+    assert phases <= coordinator["cpu_s"].keys()
+    assert coordinator["rss_peak_mib"] >= coordinator["rss_start_mib"] > 0
+    client = report["client"]
+    assert {"mean", "max"} == client["cpu_s"]["total"].keys()
+    assert {"share", "open_boxes", "encode_and_mask", "upload", "confirm", "unmask"} <= client["cpu_s"].keys()
+    assert client["masked_input_bytes"] == 8 * 501
+    assert client["bytes_up"]["WriteChunk"] > client["masked_input_bytes"]
+    assert client["bytes_up_total"] > client["masked_input_bytes"]
+    assert client["bytes_down_total"] > 0
+
+
+def test_several_dropout_rates_give_a_list_and_a_fixed_degree_a_warning() -> None:
+    done = run(
+        "pairwise", "--clients", "8", "--dimension", "10", "--dropout", "0,0.125", "--degree", "4", "--json", "-"
+    )
+    assert done.returncode == 0, done.stderr
+    reports = json.loads(done.stdout)
+    assert [report["dropped"] for report in reports] == [0, 1]
+    for report in reports:
+        assert report["exact"] is True
+        assert (report["coordinator"]["degree"], report["coordinator"]["threshold"]) == (4, 3)
+        assert "not safe" in report["warning"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("flwr") is not None, reason="flwr is installed")
+def test_the_comparison_with_flower_says_that_flower_is_missing() -> None:
+    done = run("peer_flower", "--clients", "6", "--dimension", "1000", "--json", "-")
+    assert done.returncode == 2
+    assert "Flower is not installed" in done.stderr
+    assert done.stdout == ""
