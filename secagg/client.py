@@ -44,13 +44,16 @@ from secagg.protocol.session import ClientPolicy, Session
 from secagg.remote import GrpcCoordinator, open_channel
 from secagg.runtime import vectors
 from secagg.runtime.adapters import check_layout
-from secagg.runtime.participant import Milestone, Participant, ParticipantPorts
+from secagg.runtime.participant import Milestone, Participant, ParticipantPorts, TransportError
 from secagg.store.blobs import DirectoryBlobStore
 from secagg.store.sealed import SealedSessionStore
 from secagg.store.sqlite import SqliteSessionStore
 from secagg.transcript.entries import SessionOpen, SessionResult
 from secagg.transcript.head import LogEvidence
 from secagg.transcript.record import RecordError
+
+_FIRST_DELAY_S = 0.1
+_LONGEST_DELAY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +139,10 @@ class Coordinator:
         parameters = _parameters(files.evidence, session, self._key)
         view = log.extend(LogView(()), parameters, files.evidence)
         try:
-            pinned = registrars or frozenset({parameters.registrar})
-            roster = verify_signed_roster(files.roster, files.roster_head, files.roster_signature, pinned)
+            if registrars and parameters.registrar not in registrars:
+                raise LocalProtocolError(RejectReason.BELOW_POLICY, "registrar is not a pinned one")
+            registrar = frozenset({parameters.registrar})
+            roster = verify_signed_roster(files.roster, files.roster_head, files.roster_signature, registrar)
             layout, template = check_layout(parameters, files.layout, files.adapter)
         except RecordError as error:
             raise RemoteProtocolError(RejectReason.LOG_MISMATCH, f"roster: {error}") from None
@@ -242,7 +247,13 @@ class Participation:
             await self.close()
         if isinstance(state, Aborted) and state.view.abort is None:
             raise LocalProtocolError(state.reason, "this identity gave the session up before")
-        return await self._coordinator._result(self.details)  # noqa: SLF001 - the same module
+        delay_s = _FIRST_DELAY_S
+        while True:
+            try:
+                return await self._coordinator._result(self.details)  # noqa: SLF001 - the same module
+            except TransportError:
+                await asyncio.sleep(delay_s)
+                delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
 
     async def close(self) -> None:
         """Stop; what is not done is done by the next process that contributes with this identity."""

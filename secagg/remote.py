@@ -310,6 +310,9 @@ async def _operator_channel(state_directory: Path) -> grpc.aio.Channel:
 
 def _meaning(error: grpc.aio.AioRpcError) -> Exception:
     found = from_rpc_error(error)
+    if isinstance(found, RemoteProtocolError) and found.reason is RejectReason.UNKNOWN_UPLOAD:
+        # A coordinator that was restarted knows no tokens: the upload is announced again and goes on.
+        return TransportError("the coordinator forgot the upload")
     return TransportError(error.code().name) if found is None else found
 
 

@@ -48,7 +48,7 @@ class Reporter:
     def progress(self, text: str) -> None:
         """Say that a step was done."""
         if self._console is not None:
-            self._console.print(printable(text), markup=False, highlight=False)
+            self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
         elif self.format is OutputFormat.JSON:
             print(_one_line({"progress": text}), file=sys.stderr, flush=True)
         else:

@@ -253,9 +253,17 @@ async def _at_socket(arguments: argparse.Namespace, call: Any) -> None:  # noqa:
     try:
         await call
     except TransportError as error:
+        if str(error) != "UNAVAILABLE":
+            raise CommandError(
+                "COORDINATOR_FAILED",
+                f"the coordinator did not answer ({error})",
+                "its log on stderr says why",
+                kind="transport",
+                code=ExitCode.UNAVAILABLE,
+            ) from None
         raise CommandError(
             "UNREACHABLE",
-            f"no coordinator of {arguments.config} answers on this machine ({error})",
+            f"no coordinator of {arguments.config} answers on this machine",
             f"start it with `secagg coordinator serve --config {arguments.config}`, as the same user",
             kind="transport",
             code=ExitCode.UNAVAILABLE,

@@ -84,7 +84,7 @@ def extend(view: LogView, parameters: SessionOpen, evidence: LogEvidence) -> Log
     place. A second entry of any kind therefore fails, whatever it says.
 
     Raises:
-        RemoteProtocolError: LOG_SIGNATURE, LOG_FORKED or LOG_ORDER.
+        RemoteProtocolError: LOG_SIGNATURE, LOG_FORKED, LOG_ORDER or LOG_MISMATCH.
     """
     entries = evidence.entries
     if not 1 <= len(entries) <= MAX_ENTRIES or any(len(entry) > MAX_ENTRY_BYTES for entry in entries):
@@ -100,7 +100,10 @@ def extend(view: LogView, parameters: SessionOpen, evidence: LogEvidence) -> Log
         raise RemoteProtocolError(RejectReason.LOG_FORKED)
     for position, data in enumerate(entries):
         _check_entry(position, data, len(entries), parameters)
-    return LogView(entries)
+    extended = LogView(entries)
+    if extended.result is not None and extended.close is not None and extended.result.count != extended.close.count:
+        raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "the result counts other contributions than the close")
+    return extended
 
 
 def _check_entry(position: int, data: bytes, size: int, parameters: SessionOpen) -> None:
@@ -111,7 +114,7 @@ def _check_entry(position: int, data: bytes, size: int, parameters: SessionOpen)
     if entry.session != parameters.session:
         raise RemoteProtocolError(RejectReason.LOG_ORDER, f"entry {position} is of another session")
     if isinstance(entry, SessionAbort):
-        if position == 0 or position != size - 1:
+        if not 0 < position < len(_ORDER) or position != size - 1:
             raise RemoteProtocolError(RejectReason.LOG_ORDER, f"entry {position}: an abort is the last entry")
     elif position >= len(_ORDER) or not isinstance(entry, _ORDER[position]):
         raise RemoteProtocolError(RejectReason.LOG_ORDER, f"entry {position} is {entry.TYPE}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from secagg.protocol.errors import RejectReason, RemoteProtocolError
+from secagg.transcript.entries import MAX_COHORT
 from secagg.transcript.head import LogEvidence
 from secagg.transcript.statements import Signed
 
@@ -20,11 +22,20 @@ class AdvertiseKeys:
 
 @dataclass(frozen=True, slots=True)
 class OutgoingBoxes:
-    """Boxes for one neighbour; ``pair_box`` is empty where the recipient's index is lower."""
+    """Boxes for one neighbour; ``pair_box`` is empty where the recipient's index is lower.
+
+    ``commitments`` are SHA-256 commitments to what is inside: to both shares, and to the pair seed if there is one.
+    """
 
     recipient: int
     share_box: bytes
     pair_box: bytes
+    commitments: bytes
+
+    def __post_init__(self) -> None:
+        """Raise RemoteProtocolError(MALFORMED_MESSAGE) for an index that no cohort has."""
+        if not 0 <= self.recipient < MAX_COHORT:
+            raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, "recipient: no index")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +95,7 @@ class IncomingBoxes:
     sender: int
     share_box: bytes
     pair_box: bytes
+    commitments: bytes
     path: tuple[bytes, ...]
 
 
@@ -114,7 +126,7 @@ class ClosedList:
 
 @dataclass(frozen=True, slots=True)
 class Confirmations:
-    """Coordinator to client: what the recipient's neighbours signed in phase 4."""
+    """Coordinator to client: what the others in U3 signed in phase 4."""
 
     signed: tuple[Signed, ...]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -65,12 +66,26 @@ class Session:
             LocalProtocolError: there are no safe ones.
         """
         parameters = self.parameters
+        staying = cohort - math.floor(parameters.expected_dropout * cohort)
+        if staying < self.quorum(cohort):
+            raise LocalProtocolError(
+                RejectReason.UNSAFE_PARAMETERS,
+                f"expected_dropout: {staying} of {cohort} clients stay, {self.quorum(cohort)} have to confirm",
+            )
         try:
             return graph_parameters(
                 cohort, parameters.max_corrupt, parameters.min_contributors, parameters.expected_dropout
             )
         except GraphParameterError as error:
             raise LocalProtocolError(RejectReason.UNSAFE_PARAMETERS, str(error)) from None
+
+    def quorum(self, cohort: int) -> int:
+        """How many of a cohort must have confirmed one close entry before anybody answers it.
+
+        Honest clients confirm one close entry, corrupt ones perhaps every one: two entries with a quorum each would
+        need ``2 quorum <= cohort + max_corrupt``. So of all forks of a log at most one is ever answered.
+        """
+        return (cohort + self.parameters.max_corrupt) // 2 + 1
 
     def graph(self, cohort: int, advertised_root: bytes) -> MaskingGraph:
         """Who masks with whom, once U1 is in the log under ``advertised_root``."""

@@ -46,6 +46,7 @@ class Driver(Generic[StateT, EventT, EffectT]):
         self._version = 0
         self._durable_version = 0
         self._rows: dict[int, object] = {}
+        self._durable_rows: dict[int, object] = {}
         self._in_flight: set[asyncio.Task[None]] = set()
         self._broken = False
         self._closed = False
@@ -66,8 +67,8 @@ class Driver(Generic[StateT, EventT, EffectT]):
 
     @property
     def rows(self) -> Mapping[int, object]:
-        """All rows; those that a set in ``state`` names are durable."""
-        return self._rows
+        """The rows that belong to ``state``: the last durable ones."""
+        return self._durable_rows
 
     async def create(self, transition: Transition[StateT, EffectT]) -> None:
         """Store a new session and carry out its first effects.
@@ -85,6 +86,7 @@ class Driver(Generic[StateT, EventT, EffectT]):
         state = self._persistence.decode(stored.state)
         # A new mapping: threads may be reading the old one, and must not find it empty meanwhile.
         self._rows = {key: self._persistence.decode(row) for key, row in stored.rows.items()}
+        self._durable_rows = dict(self._rows)
         self._live = self._durable = state
         self._version = self._durable_version = stored.version
         self._broken = False
@@ -119,6 +121,18 @@ class Driver(Generic[StateT, EventT, EffectT]):
             return transition.state
         await self._apply(transition)
         return transition.state
+
+    async def check(self, judge: Callable[[StateT, Mapping[int, object]], object]) -> None:
+        """Let ``judge`` refuse an event before anything is done for it: it raises as ``feed`` would.
+
+        Raises:
+            ProtocolError: ``judge`` refuses.
+            StoreError: the store does not answer.
+        """
+        await self.restore()
+        if self._live is None:
+            raise StoreError("the session was neither created nor resumed")
+        judge(self._live, self._rows)
 
     async def done(self, effect: int) -> None:
         """Forget a delivered effect."""
@@ -161,8 +175,12 @@ class Driver(Generic[StateT, EventT, EffectT]):
         except BaseException:
             self._broken = True
             raise
+        if self._broken:
+            # What it builds on may be in the store or not: both are read back together.
+            raise VersionConflictError("an earlier commit of this session failed")
         self._durable = transition.state
         self._durable_version = expected + 1
+        self._durable_rows.update(transition.rows)
         for identifier, effect in zip(identifiers, transition.effects, strict=True):
             self._carry_out(identifier, effect)
         await self._notify()

@@ -102,6 +102,7 @@ class _Outbox:
     recipients: tuple[int, ...]
     offsets: tuple[int, ...]
     blob: bytes
+    commitments: tuple[bytes, ...]
     levels: tuple[bytes, ...]
 
     @classmethod
@@ -112,7 +113,7 @@ class _Outbox:
             nodes = [merkle.node_hash(level[i : i + 32], level[i + 32 : i + 64]) for i in range(0, len(level) - 32, 64)]
             odd = level[-32:] if len(level) % 64 else b""
             levels.append(b"".join(nodes) + odd)
-        return cls(recipients, tuple(boxes.box_slots(sender, recipients)), row.blob, tuple(levels))
+        return cls(recipients, tuple(boxes.box_slots(sender, recipients)), row.blob, row.commitments, tuple(levels))
 
     def path(self, place: int) -> tuple[bytes, ...]:
         """As ``merkle.inclusion_proof`` gives it."""
@@ -130,6 +131,7 @@ class SessionHost:
         self._ports = ports
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._timer: asyncio.Task[None] | None = None
+        self._moved_on: asyncio.Future[None] | None = None
         self._folded: vectors.Lanes | None = None
         self._lists: dict[str, tuple[bytes, ...]] = {}
         self._outboxes: dict[int, _Outbox] = {}
@@ -144,13 +146,21 @@ class SessionHost:
 
     async def open(self, setup: SetupRow) -> None:
         """Create the session and wait until its open entry is in the log."""
-        await self.driver.create(coordinator.start(self.session, setup))
-        self._start_timer()
+        await self.create(setup)
         await self.opened()
 
+    async def create(self, setup: SetupRow) -> None:
+        """Create the session; nobody is shown it before ``opened``.
+
+        Raises:
+            VersionConflictError: it exists.
+        """
+        await self.driver.create(coordinator.start(self.session, setup))
+        self._start_timer()
+
     async def opened(self) -> None:
-        """Wait until the open entry is in the log: before that nobody is shown the session."""
-        while tables.log_size(self.rows) == 0:
+        """Wait until the open entry is in the log."""
+        while isinstance(state := self.driver.state, Publishing) and state.position == 0:
             await self.driver.wait_for_change(self.driver.version)
 
     async def resume(self) -> None:
@@ -176,7 +186,7 @@ class SessionHost:
         data = b"".join(box.share_box + box.pair_box for box in message.boxes)
         # Refused before anything is stored: else whoever reaches the port could fill the disk.
         event = SharesStored(message, hashlib.sha256(data).digest())
-        admission.admit(self.session, self.rows, self.driver.state, event)
+        await self.driver.check(lambda state, rows: admission.admit(self.session, cast("Rows", rows), state, event))
         blob = await asyncio.to_thread(self._ports.blobs.put, data)
         await self.driver.feed(SharesStored(message, blob))
 
@@ -186,7 +196,7 @@ class SessionHost:
         return SignedReceipt(receipt, self._ports.key.sign_statement(receipt))
 
     def is_staged(self, identity: bytes) -> bool:
-        """Whether this identity's upload is counted; what says so may still be on its way to the disk."""
+        """Whether this identity's upload is durable and counted."""
         position = roster_position(self.session, identity)
         return row_key(position, RowKind.STAGED) in self.rows
 
@@ -212,6 +222,13 @@ class SessionHost:
         state = self.driver.state
         received, expected = _progress(self.session, state)
         return Status(phase_of(state), deadline_of(state) or 0, received, expected, tables.log_size(self.rows))
+
+    @property
+    def moved_on(self) -> asyncio.Future[None]:
+        """Done at the next change of the phase or the log. One for all watchers: a commit alone wakes none of them."""
+        if self._moved_on is None:
+            self._moved_on = asyncio.get_running_loop().create_future()
+        return self._moved_on
 
     def evidence(self) -> LogEvidence:
         """The log so far."""
@@ -250,13 +267,13 @@ class SessionHost:
         )
 
     def confirmations(self, identity: bytes) -> Confirmations:
-        """What the neighbours of ``identity`` in U3 signed over the close entry, so far."""
+        """What everybody in U3 but ``identity`` signed over the close entry, so far."""
         state = _latest(self.driver.state)
-        if not isinstance(state, Unmasking):
+        if not isinstance(state, Unmasking | Finished):
             raise RemoteProtocolError(RejectReason.WRONG_PHASE, "confirmations are not complete yet")
-        accepted = frozenset(state.accepted)
-        neighbours = [index for index in self._neighbours(state.cohort, identity) if index in accepted]
-        return Confirmations(tables.confirmations(self.rows, state.cohort, neighbours))
+        own = self._index(state.cohort, identity)
+        others = [index for index in state.accepted if index != own]
+        return Confirmations(tables.confirmations(self.rows, state.cohort, others))
 
     def outcome(self) -> SessionEnded:
         """The log with its last entry."""
@@ -359,7 +376,7 @@ class SessionHost:
             start, end = outbox.offsets[place : place + 2]
             data = self._ports.blobs.read(outbox.blob, start, end - start)
             share_box, pair_box = data[: boxes.SHARE_BOX_BYTES], data[boxes.SHARE_BOX_BYTES :]
-            items.append(IncomingBoxes(sender, share_box, pair_box, outbox.path(place)))
+            items.append(IncomingBoxes(sender, share_box, pair_box, outbox.commitments[place], outbox.path(place)))
         return tuple(items)
 
     def _outbox(self, cohort: Cohort, sender: int) -> _Outbox | None:
@@ -407,8 +424,13 @@ class SessionHost:
         self._timer = asyncio.ensure_future(self._watch_deadlines())
 
     async def _watch_deadlines(self) -> None:
+        last: tuple[Phase, int] | None = None
         while not isinstance(self.driver.state, Finished | Aborted):
             version, deadline_s = self.driver.version, deadline_of(self.driver.state)
+            stands = phase_of(self.driver.state), tables.log_size(self.rows)
+            if stands != last:
+                last = stands
+                self._move_on()
             remaining = None if deadline_s is None else max(0, deadline_s - self._ports.clock.now_s())
             if remaining == 0:
                 await self._feed_deadline()
@@ -417,6 +439,12 @@ class SessionHost:
                 await asyncio.wait_for(self.driver.wait_for_change(version), remaining)
             except TimeoutError:
                 continue
+        self._move_on()
+
+    def _move_on(self) -> None:
+        if self._moved_on is not None:
+            self._moved_on.set_result(None)
+            self._moved_on = None
 
     async def _feed_deadline(self) -> None:
         try:

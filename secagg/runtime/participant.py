@@ -20,6 +20,7 @@ from secagg.protocol.messages import (
     ClientMessage,
     ClosedList,
     Confirmations,
+    ConfirmClose,
     Contribution,
     SessionEnded,
     SharedList,
@@ -50,10 +51,12 @@ from secagg.protocol.transition import Transition
 from secagg.runtime import vectors
 from secagg.runtime.driver import Driver
 from secagg.runtime.host import Status
-from secagg.runtime.ports import BlobStore, SessionStore, StoreError
+from secagg.runtime.ports import BlobStore, SessionStore, StoreError, UploadError
+from secagg.transcript.statements import ContributionHeader
 
 _FIRST_DELAY_S = 0.1
 _LONGEST_DELAY_S = 5.0
+_TOO_LATE = frozenset({RejectReason.WRONG_PHASE, RejectReason.SESSION_OVER})
 
 
 @enum.unique
@@ -132,6 +135,7 @@ class Participant:
         self._identity = context.identity.public_bytes
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._masked: InputMasked | None = None
         self.report: vectors.EncodingReport | None = None
         self.receipt: SignedReceipt | None = None
         self._driver: Driver[ClientState, ClientEvent, ClientEffect] = Driver(
@@ -177,12 +181,10 @@ class Participant:
 
     async def close(self, *more: asyncio.Task[None]) -> None:
         """Stop background work; what is not delivered is delivered by the next process."""
-        tasks = [*self._tasks.values(), *more]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if not self._failed.done():
-            self._failed.cancel()
+        await self._driver.close([*self._tasks.values(), *more])
+        self._failed.cancel()
+        if not self._failed.cancelled():
+            self._failed.exception()  # nobody else may be left to take it
 
     async def _follow(self) -> None:
         delay_s = _FIRST_DELAY_S
@@ -194,6 +196,9 @@ class Participant:
                         break
             except TransportError:
                 pass
+            except RemoteProtocolError as error:
+                if error.reason is not RejectReason.TOO_MANY_WATCHERS:
+                    raise
             if not self._is_over():
                 await asyncio.sleep(delay_s)
                 delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
@@ -203,7 +208,13 @@ class Participant:
         if status.phase in {Phase.FINISHED, Phase.ABORTED}:
             await self._feed(await self._ports.coordinator.outcome(self._session))
             return True
-        event = await self._next_event(status)
+        try:
+            event = await self._next_event(status)
+        except RemoteProtocolError as error:
+            if error.reason not in _TOO_LATE:
+                raise
+            # The session went on between the status and this call: what it is about now, the next watch says.
+            return True
         if event is not None:
             try:
                 await self._feed(event)
@@ -265,7 +276,7 @@ class Participant:
                 await perform()
                 await self._driver.done(identifier)
                 return
-            except (TransportError, StoreError, OSError):
+            except (TransportError, UploadError, StoreError, OSError):
                 await asyncio.sleep(delay_s)
                 delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
             except (ProtocolError, ValueError) as error:
@@ -275,14 +286,17 @@ class Participant:
                 return
 
     async def _mask(self, plan: MaskInput) -> None:
+        # After a failed commit: was the input masked, and only the answer lost?
+        await self._driver.restore()
         if not isinstance(self.state, Masking):
             return
-        digest, lanes = await asyncio.to_thread(self._masked, plan)
-        await self._feed(InputMasked(digest, lanes))
+        if self._masked is None:
+            self._masked = await asyncio.to_thread(self._encode_and_mask, plan)
+        await self._feed(self._masked)
 
-    def _masked(self, plan: MaskInput) -> tuple[bytes, int]:
-        lanes, self.report = vectors.masked_input(self._context.session, self._vector, plan, self._ports.rng)
-        return self._ports.blobs.put(vectors.as_bytes(lanes)), lanes.size
+    def _encode_and_mask(self, plan: MaskInput) -> InputMasked:
+        lanes, self.report = vectors.masked_input(self._context.session, self._vector, plan)
+        return InputMasked(self._ports.blobs.put(vectors.as_bytes(lanes)), lanes.size)
 
     async def _send(self, message: ClientMessage) -> None:
         if isinstance(message, Contribution):
@@ -290,14 +304,20 @@ class Participant:
             if isinstance(self.state, Contributed):
                 await self._driver.feed(receipt)
             self.receipt = receipt
+            await self._forget_upload(message)
             return
         try:
             await self._ports.coordinator.send(self._session, message)
         except RemoteProtocolError as error:
-            # The sum can be complete without this answer: then it comes too late, and no harm is done.
-            late = error.reason in {RejectReason.WRONG_PHASE, RejectReason.SESSION_OVER}
-            if not (late and isinstance(message, UnmaskAnswer)):
+            # The sum can be complete without this signature or answer: then it comes too late, and no harm is done.
+            if not (error.reason in _TOO_LATE and isinstance(message, ConfirmClose | UnmaskAnswer)):
                 raise
+
+    async def _forget_upload(self, message: Contribution) -> None:
+        """The coordinator holds it durably and has said so: here it is not needed again."""
+        header = message.signed.statement
+        if isinstance(header, ContributionHeader):
+            await asyncio.to_thread(self._ports.blobs.delete, header.upload)
 
     async def _abandon(self, reason: RejectReason) -> None:
         try:

@@ -37,9 +37,14 @@ class Registry:
         self._hosts: dict[SessionKey, SessionHost] = {}
         self._loading = asyncio.Lock()
         self._sweeper: asyncio.Task[None] | None = None
+        self._swept: set[SessionKey] = set()
 
     async def start(self) -> None:
-        """Resume every session that has not ended, and begin to delete what is past its retention."""
+        """Resume every session that has not ended, and begin to delete what is past its retention.
+
+        Raises:
+            StoreError: a session or one of its blobs cannot be read.
+        """
         for key in await self.ports.store.sessions():
             stored = await self.ports.store.load(key)
             if stored is not None and not _has_ended(stored):
@@ -66,16 +71,12 @@ class Registry:
             session.graph_parameters(largest)
         except LocalProtocolError as error:
             raise RemoteProtocolError(error.reason, error.detail) from None
-        host = SessionHost(session, self.ports)
-        try:
-            await host.open(setup)
-        except VersionConflictError:
-            await host.close()
-            known = await self.find(parameters.session)
-            if known.session.entry != session.entry:
-                raise RemoteProtocolError(RejectReason.EQUIVOCATION, "session identifier in use") from None
-            return known
-        self._hosts[parameters.session] = host
+        # Under the lock: whoever asks for the session meanwhile must not resume it a second time.
+        async with self._loading:
+            host = self._hosts.get(parameters.session) or await self._open(session, setup)
+        if host.session.entry != session.entry:
+            raise RemoteProtocolError(RejectReason.EQUIVOCATION, "session identifier in use")
+        await host.opened()
         return host
 
     async def find(self, key: SessionKey) -> SessionHost:
@@ -88,12 +89,11 @@ class Registry:
         if host is not None:
             return host
         async with self._loading:
-            if key not in self._hosts:
-                stored = await self.ports.store.load(key)
-                if stored is None:
-                    raise RemoteProtocolError(RejectReason.UNKNOWN_SESSION)
-                await self._resume(key, stored)
-            return self._hosts[key]
+            return self._hosts.get(key) or await self._load(key)
+
+    def hosts(self) -> list[SessionHost]:
+        """The sessions in memory: all that have not ended, and those that somebody asked for."""
+        return list(self._hosts.values())
 
     async def keys(self) -> list[SessionKey]:
         """All sessions, newest first."""
@@ -106,10 +106,30 @@ class Registry:
             raise StoreError("the session has no setup row")
         return row
 
-    async def _resume(self, key: SessionKey, stored: StoredSession) -> None:
+    async def _open(self, session: Session, setup: SetupRow) -> SessionHost:
+        host = SessionHost(session, self.ports)
+        try:
+            await host.create(setup)
+        except VersionConflictError:
+            return await self._load(session.parameters.session)
+        except BaseException:
+            await host.close()  # it may be in the store all the same: then it is not for this host to go on with it
+            raise
+        self._hosts[session.parameters.session] = host
+        return host
+
+    async def _load(self, key: SessionKey) -> SessionHost:
+        stored = await self.ports.store.load(key)
+        if stored is None:
+            raise RemoteProtocolError(RejectReason.UNKNOWN_SESSION)
+        return await self._resume(key, stored)
+
+    async def _resume(self, key: SessionKey, stored: StoredSession) -> SessionHost:
         host = SessionHost(self._session_of(stored), self.ports)
-        self._hosts[key] = host
         await host.resume()
+        # Only now: a host that could not read its session is tried again, not handed out.
+        self._hosts[key] = host
+        return host
 
     def _session_of(self, stored: StoredSession) -> Session:
         setup = COORDINATOR_PERSISTENCE.decode(stored.rows[row_key(0, RowKind.SETUP)])
@@ -118,12 +138,21 @@ class Registry:
 
     async def _sweep_forever(self) -> None:
         while True:
-            for key in await self.ports.store.sessions():
-                try:
-                    await self._sweep(key)
-                except (StoreError, OSError) as error:
-                    self.ports.report("sweep_failed", key, type(error).__name__)
+            await self._sweep_all()
             await asyncio.sleep(_SWEEP_INTERVAL_S)
+
+    async def _sweep_all(self) -> None:
+        try:
+            keys = await self.ports.store.sessions()
+        except StoreError as error:
+            self.ports.report("sweep_failed", b"", type(error).__name__)
+            return
+        for key in keys:
+            try:
+                if key not in self._swept:
+                    await self._sweep(key)
+            except (StoreError, OSError) as error:
+                self.ports.report("sweep_failed", key, type(error).__name__)
 
     async def _sweep(self, key: SessionKey) -> None:
         """Delete the masked inputs and boxes of a session that is past its retention."""
@@ -138,6 +167,7 @@ class Registry:
             blob = _private_blob(COORDINATOR_PERSISTENCE.decode(data))
             if blob is not None:
                 await asyncio.to_thread(self.ports.blobs.delete, blob)
+        self._swept.add(key)
 
 
 def _private_blob(row: Row) -> bytes | None:

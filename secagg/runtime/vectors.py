@@ -20,7 +20,6 @@ from secagg.arith.keystream import Keystream, add_masks
 from secagg.arith.quantiser import Quantiser, clip
 from secagg.crypto.kdf import derive
 from secagg.crypto.labels import Label
-from secagg.crypto.rng import Rng
 from secagg.crypto.secret import Secret
 from secagg.protocol.pairwise.client_states import MaskInput
 from secagg.protocol.pairwise.recovery import Removal
@@ -56,13 +55,13 @@ def worker_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def encode(encoding: Encoding, vector: FloatVector, rng: Rng) -> tuple[Lanes, EncodingReport]:
+def encode(encoding: Encoding, vector: FloatVector, rounding: Secret) -> tuple[Lanes, EncodingReport]:
     """Clip, flatten where the session does, round at random, pack.
 
     Args:
         encoding: the session's.
         vector: float32, shape ``(dimension,)``.
-        rng: 32 fresh bytes seed the rounding.
+        rounding: 32 fresh bytes, for this vector only.
 
     Raises:
         ArithmeticInputError: wrong shape or dtype, NaN or infinity.
@@ -70,7 +69,7 @@ def encode(encoding: Encoding, vector: FloatVector, rng: Rng) -> tuple[Lanes, En
     clipped, norm = clip(vector, encoding.clip_norm)
     if isinstance(encoding.flatten, Flattening):
         clipped = _flatten(encoding.flatten, encoding.dimension).forward(clipped)
-    stream = Keystream(derive(Secret(rng.bytes(32)), Label.QUANTISER_STREAM).expose())
+    stream = Keystream(derive(rounding, Label.QUANTISER_STREAM).expose())
     values, clamped = Quantiser(encoding.value_bits, encoding.bound()).quantise(clipped, stream)
     return encoding.field_layout().pack(values), EncodingReport(norm, clamped)
 
@@ -139,9 +138,9 @@ def as_bytes(array: npt.NDArray[np.generic]) -> memoryview:
     return little_endian.data.cast("B")
 
 
-def masked_input(session: Session, vector: FloatVector, plan: MaskInput, rng: Rng) -> tuple[Lanes, EncodingReport]:
-    """A client's upload: ``vector`` encoded and masked."""
-    lanes, report = encode(session.parameters.encoding, vector, rng)
+def masked_input(session: Session, vector: FloatVector, plan: MaskInput) -> tuple[Lanes, EncodingReport]:
+    """A client's upload: ``vector`` encoded and masked; the same bytes for the same plan and vector."""
+    lanes, report = encode(session.parameters.encoding, vector, plan.rounding)
     mask(lanes, plan, worker_threads())
     return lanes, report
 

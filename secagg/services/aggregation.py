@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 from secagg.protocol.errors import ProtocolError, RejectReason, RemoteProtocolError
 from secagg.protocol.messages import SignedReceipt
@@ -13,6 +14,7 @@ from secagg.runtime.ports import BlobStore, StoreError
 from secagg.runtime.registry import Registry
 from secagg.services.logs import EventLog
 from secagg.services.refusals import REFUSALS, Context, refuse, refusing
+from secagg.services.turnstile import Turnstile
 from secagg.services.uploads import MAX_CHUNK_BYTES, PREFERRED_CHUNK_BYTES, Chunk, UploadDesk, chunks_of
 from secagg.v1 import aggregation_pb2 as pb
 from secagg.v1 import aggregation_pb2_grpc as pb_grpc
@@ -20,8 +22,13 @@ from secagg.wire import convert
 
 _SUM_PIECE_BYTES = 1 << 20
 _PAGE_SESSIONS = 100
+_LARGE_ANSWERS = 32
+_LARGE_ANSWER_S = 2.0
 _PROGRESS_INTERVAL_S = 0.5
 """Watchers hear of phases at once and of counts at most this often: n watchers of n messages are n^2 otherwise."""
+
+_PROGRESS_PER_S = 400
+"""Counts that go to all watchers together: 1000 of them twice a second took a quarter of the coordinator's CPU."""
 
 
 class AggregationServicer(pb_grpc.AggregationServiceServicer):
@@ -34,6 +41,7 @@ class AggregationServicer(pb_grpc.AggregationServiceServicer):
         self._max_watchers = max_watchers
         self._watchers = 0
         self._closing = asyncio.Event()
+        self._large_answers = Turnstile(_LARGE_ANSWERS, _LARGE_ANSWER_S)
         self.log = log
 
     def end_watches(self) -> None:
@@ -47,6 +55,7 @@ class AggregationServicer(pb_grpc.AggregationServiceServicer):
     async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
         """See the proto."""
         host = await self._host(request)
+        await self._large_answers.enter(context)
         setup = self._registry.setup(host)
         roster, layout, adapter = await asyncio.to_thread(
             lambda: tuple(self._blobs.get(digest) for digest in (setup.roster, setup.layout, setup.adapter))
@@ -89,21 +98,18 @@ class AggregationServicer(pb_grpc.AggregationServiceServicer):
             self._watchers -= 1
 
     async def _statuses(self, host: SessionHost) -> AsyncIterator[Status]:
-        closing = asyncio.ensure_future(self._closing.wait())
+        closing: asyncio.Future[Any] = asyncio.ensure_future(self._closing.wait())
         try:
             last: Status | None = None
             while not self._closing.is_set():
-                version, status = host.driver.version, host.status()
+                moved_on, status = host.moved_on, host.status()
                 if status != last:
                     yield status
                 if status.phase in {Phase.FINISHED, Phase.ABORTED}:
                     return
-                if last is not None and (last.phase, last.log_size) == (status.phase, status.log_size):
-                    await asyncio.wait({closing}, timeout=_PROGRESS_INTERVAL_S)
                 last = status
-                changed = asyncio.ensure_future(host.driver.wait_for_change(version))
-                await asyncio.wait({closing, changed}, return_when=asyncio.FIRST_COMPLETED)
-                changed.cancel()
+                interval_s = max(_PROGRESS_INTERVAL_S, self._watchers / _PROGRESS_PER_S)
+                await asyncio.wait({closing, moved_on}, timeout=interval_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             closing.cancel()
 
@@ -119,6 +125,7 @@ class AggregationServicer(pb_grpc.AggregationServiceServicer):
     ) -> pb.GetAdvertisedKeysResponse:
         """See the proto."""
         host = await self._host(request)
+        await self._large_answers.enter(context)
         return convert.advertised_list_to_pb(host.advertised_list(convert.identity_from_pb(request)))
 
     @refusing
@@ -131,6 +138,7 @@ class AggregationServicer(pb_grpc.AggregationServiceServicer):
     async def GetSharedKeys(self, request: pb.GetSharedKeysRequest, context: Context) -> pb.GetSharedKeysResponse:
         """See the proto."""
         host = await self._host(request)
+        await self._large_answers.enter(context)
         return convert.shared_list_to_pb(await host.shared_list(convert.identity_from_pb(request)))
 
     @refusing
@@ -173,7 +181,9 @@ class AggregationServicer(pb_grpc.AggregationServiceServicer):
     @refusing
     async def GetClose(self, request: pb.GetCloseRequest, context: Context) -> pb.GetCloseResponse:
         """See the proto."""
-        return convert.closed_list_to_pb((await self._host(request)).closed_list())
+        host = await self._host(request)
+        await self._large_answers.enter(context)
+        return convert.closed_list_to_pb(host.closed_list())
 
     @refusing
     async def ConfirmClose(self, request: pb.ConfirmCloseRequest, context: Context) -> pb.ConfirmCloseResponse:
@@ -187,6 +197,7 @@ class AggregationServicer(pb_grpc.AggregationServiceServicer):
     ) -> pb.GetConfirmationsResponse:
         """See the proto."""
         host = await self._host(request)
+        await self._large_answers.enter(context)
         return convert.confirmations_to_pb(host.confirmations(convert.identity_from_pb(request)))
 
     @refusing
@@ -204,6 +215,7 @@ class AggregationServicer(pb_grpc.AggregationServiceServicer):
         """See the proto."""
         try:
             host = await self._host(request)
+            await self._large_answers.enter(context)
             digest, end = host.integer_sum(), host.sum_bytes
             if request.offset_bytes > end:
                 raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, "offset_bytes: beyond the end")

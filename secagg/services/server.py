@@ -75,9 +75,8 @@ class CoordinatorServer:
         ]
         self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=limits.max_concurrent_rpcs)
         upload_key = registry.ports.key.derive_seed(Label.UPLOAD_KEY)
-        self._aggregation = AggregationServicer(
-            registry, UploadDesk(registry.ports.blobs, upload_key), log, limits.max_watchers
-        )
+        self._uploads = UploadDesk(registry.ports.blobs, upload_key)
+        self._aggregation = AggregationServicer(registry, self._uploads, log, limits.max_watchers)
         self._health = health.aio.HealthServicer()
         pb_grpc.add_AggregationServiceServicer_to_server(self._aggregation, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -93,6 +92,7 @@ class CoordinatorServer:
             RuntimeError: the address cannot be bound.
         """
         await self._registry.start()
+        await self._uploads.sweep(self._registry.hosts())
         if socket.credentials is None:
             port = self._server.add_insecure_port(socket.address)
         else:
@@ -114,6 +114,7 @@ class CoordinatorServer:
         self._aggregation.end_watches()
         await self._server.stop(_STOP_GRACE_S)
         await self._operator.stop(_STOP_GRACE_S)
+        await self._uploads.close()
         await self._registry.close()
         (self._state_directory / OPERATOR_SOCKET).unlink(missing_ok=True)
         self._log.event("stopped")

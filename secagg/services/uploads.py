@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator
+import contextlib
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from secagg.crypto.kdf import derive
@@ -13,7 +14,7 @@ from secagg.protocol.errors import RejectReason, RemoteProtocolError
 from secagg.protocol.messages import Contribution, SignedReceipt
 from secagg.protocol.pairwise.coordinator_states import UploadStaged
 from secagg.runtime.host import SessionHost
-from secagg.runtime.ports import BlobStore
+from secagg.runtime.ports import BlobStore, StoreError, UploadError
 from secagg.transcript.statements import ContributionHeader, Signed
 
 PREFERRED_CHUNK_BYTES = 1 << 20
@@ -43,27 +44,46 @@ class UploadDesk:
 
     A token is derived from the signed header and a key that only the coordinator has: it cannot be guessed, and
     announcing the same header after a restart gives the same token again.
+
+    Staged bytes are kept, also over restarts, while their session still takes uploads; they go once the upload counts
+    or the session has ended.
     """
 
     def __init__(self, blobs: BlobStore, key: Secret) -> None:
         self._blobs = blobs
         self._key = key
         self._uploads: dict[str, Upload] = {}
+        self._closers: dict[SessionHost, asyncio.Task[None]] = {}
+
+    async def sweep(self, hosts: Sequence[SessionHost]) -> None:
+        """At start: throw away what was staged for anything but the open uploads of these sessions."""
+        keep = {self._token(signed) for host in hosts for signed in host.open_uploads()}
+        await asyncio.to_thread(self._blobs.sweep_uploads, keep)
+
+    async def close(self) -> None:
+        """Stop waiting for sessions to end."""
+        closers = list(self._closers.values())
+        for closer in closers:
+            closer.cancel()
+        await asyncio.gather(*closers, return_exceptions=True)
 
     async def begin(self, host: SessionHost, message: Contribution) -> tuple[str, int, SignedReceipt | None]:
         """Accept a header; its token, the bytes that are there, and the receipt if all are.
 
         Raises:
-            ProtocolError: the header is refused.
+            ProtocolError: the header is refused, or what it announces can no longer come to count.
         """
         await host.submit(message)
         header = message.signed.statement
         if not isinstance(header, ContributionHeader):
             raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, "signed: not a contribution header")
-        token = derive(self._key, Label.UPLOAD_TOKEN, message.signed.to_bytes(), length_bytes=16).expose().hex()
+        token = self._token(message.signed)
         if host.is_staged(header.identity):
             return token, host.session.upload_bytes, host.receipt(message.signed)
+        host.check_collecting()
         self._uploads[token] = Upload(host, message.signed, header)
+        if host not in self._closers:
+            self._closers[host] = asyncio.ensure_future(self._forget(host))
         length_bytes = host.session.upload_bytes
         committed = await asyncio.to_thread(self._blobs.begin_upload, token, length_bytes, header.upload)
         return token, committed, None
@@ -75,9 +95,11 @@ class UploadDesk:
             RemoteProtocolError: unknown token, or a chunk that is too large.
             UploadError: wrong checksum or offset.
         """
-        self._find(token)
+        upload = self._find(token)
         if len(chunk.data) > MAX_CHUNK_BYTES:
             raise RemoteProtocolError(RejectReason.CHUNK_TOO_LARGE, f"data: more than {MAX_CHUNK_BYTES} bytes")
+        if upload.host.is_staged(upload.header.identity):
+            return upload.host.session.upload_bytes
         return await asyncio.to_thread(self._blobs.write_chunk, token, chunk.offset_bytes, chunk.data, chunk.crc32)
 
     async def write_all(self, token: str, chunks: AsyncIterable[Chunk]) -> None:
@@ -92,10 +114,32 @@ class UploadDesk:
             UploadError: bytes are missing, or their digest is not the signed one.
         """
         upload = self._find(token)
-        if not upload.host.is_staged(upload.header.identity):
-            digest = await asyncio.to_thread(self._blobs.finish_upload, token)
-            await upload.host.submit(UploadStaged(upload.header.identity, digest))
-        return upload.host.receipt(upload.signed)
+        host, header = upload.host, upload.header
+        if not host.is_staged(header.identity):
+            try:
+                await asyncio.to_thread(self._blobs.finish_upload, token)
+            except UploadError:
+                if not host.is_staged(header.identity):  # else another call finished it meanwhile
+                    raise
+        await host.submit(UploadStaged(header.identity, header.upload))
+        await self._discard(token)
+        return host.receipt(upload.signed)
+
+    def _token(self, signed: Signed) -> str:
+        return derive(self._key, Label.UPLOAD_TOKEN, signed.to_bytes(), length_bytes=16).expose().hex()
+
+    async def _forget(self, host: SessionHost) -> None:
+        """Once the session has ended, nothing that is staged for it can come to count."""
+        await host.ended()
+        for token in [token for token, upload in self._uploads.items() if upload.host is host]:
+            del self._uploads[token]
+            await self._discard(token)
+        del self._closers[host]
+
+    async def _discard(self, token: str) -> None:
+        # If the disk refuses, the bytes wait for the next start; nobody's call fails for that.
+        with contextlib.suppress(StoreError):
+            await asyncio.to_thread(self._blobs.discard_upload, token)
 
     def _find(self, token: str) -> Upload:
         upload = self._uploads.get(token)

@@ -108,7 +108,7 @@ class SessionOpen(Record):
     protocol: str = text_field(16, "pairwise")
     coordinator: bytes = hex_field(32)
     opened_at_s: int = integer_field(0)
-    base_model: str = text_field(256)
+    base_model: str = text_field(1024)
     base_model_digest: bytes = hex_field(32)
     adapter: bytes = hex_field(32)
     layout: bytes = hex_field(32)

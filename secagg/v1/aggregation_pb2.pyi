@@ -147,14 +147,16 @@ class GetAdvertisedKeysResponse(_message.Message):
 class ShareKeysRequest(_message.Message):
     __slots__ = ("session", "signed", "boxes")
     class Boxes(_message.Message):
-        __slots__ = ("recipient", "share_box", "pair_box")
+        __slots__ = ("recipient", "share_box", "pair_box", "commitments")
         RECIPIENT_FIELD_NUMBER: _ClassVar[int]
         SHARE_BOX_FIELD_NUMBER: _ClassVar[int]
         PAIR_BOX_FIELD_NUMBER: _ClassVar[int]
+        COMMITMENTS_FIELD_NUMBER: _ClassVar[int]
         recipient: int
         share_box: bytes
         pair_box: bytes
-        def __init__(self, recipient: _Optional[int] = ..., share_box: _Optional[bytes] = ..., pair_box: _Optional[bytes] = ...) -> None: ...
+        commitments: bytes
+        def __init__(self, recipient: _Optional[int] = ..., share_box: _Optional[bytes] = ..., pair_box: _Optional[bytes] = ..., commitments: _Optional[bytes] = ...) -> None: ...
     SESSION_FIELD_NUMBER: _ClassVar[int]
     SIGNED_FIELD_NUMBER: _ClassVar[int]
     BOXES_FIELD_NUMBER: _ClassVar[int]
@@ -178,16 +180,18 @@ class GetSharedKeysRequest(_message.Message):
 class GetSharedKeysResponse(_message.Message):
     __slots__ = ("evidence", "leaves", "inbox")
     class Boxes(_message.Message):
-        __slots__ = ("sender", "share_box", "pair_box", "path")
+        __slots__ = ("sender", "share_box", "pair_box", "path", "commitments")
         SENDER_FIELD_NUMBER: _ClassVar[int]
         SHARE_BOX_FIELD_NUMBER: _ClassVar[int]
         PAIR_BOX_FIELD_NUMBER: _ClassVar[int]
         PATH_FIELD_NUMBER: _ClassVar[int]
+        COMMITMENTS_FIELD_NUMBER: _ClassVar[int]
         sender: int
         share_box: bytes
         pair_box: bytes
         path: _containers.RepeatedScalarFieldContainer[bytes]
-        def __init__(self, sender: _Optional[int] = ..., share_box: _Optional[bytes] = ..., pair_box: _Optional[bytes] = ..., path: _Optional[_Iterable[bytes]] = ...) -> None: ...
+        commitments: bytes
+        def __init__(self, sender: _Optional[int] = ..., share_box: _Optional[bytes] = ..., pair_box: _Optional[bytes] = ..., path: _Optional[_Iterable[bytes]] = ..., commitments: _Optional[bytes] = ...) -> None: ...
     EVIDENCE_FIELD_NUMBER: _ClassVar[int]
     LEAVES_FIELD_NUMBER: _ClassVar[int]
     INBOX_FIELD_NUMBER: _ClassVar[int]

@@ -218,7 +218,7 @@ class AggregationServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetConfirmations(self, request, context):
-        """After phase 4: the signatures of the caller's neighbours.
+        """After phase 4: the signatures of everybody else in the sum, as far as they came.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -66,7 +66,7 @@ class AggregationServiceStub:
     ConfirmClose: _grpc.UnaryUnaryMultiCallable[_aggregation_pb2.ConfirmCloseRequest, _aggregation_pb2.ConfirmCloseResponse]
     """Phase 4: a client's signature over the close entry."""
     GetConfirmations: _grpc.UnaryUnaryMultiCallable[_aggregation_pb2.GetConfirmationsRequest, _aggregation_pb2.GetConfirmationsResponse]
-    """After phase 4: the signatures of the caller's neighbours."""
+    """After phase 4: the signatures of everybody else in the sum, as far as they came."""
     Unmask: _grpc.UnaryUnaryMultiCallable[_aggregation_pb2.UnmaskRequest, _aggregation_pb2.UnmaskResponse]
     """Phase 5: one share for each neighbour."""
     GetOutcome: _grpc.UnaryUnaryMultiCallable[_aggregation_pb2.GetOutcomeRequest, _aggregation_pb2.GetOutcomeResponse]
@@ -106,7 +106,7 @@ class AggregationServiceAsyncStub(AggregationServiceStub):
     ConfirmClose: _aio.UnaryUnaryMultiCallable[_aggregation_pb2.ConfirmCloseRequest, _aggregation_pb2.ConfirmCloseResponse]  # type: ignore[assignment]
     """Phase 4: a client's signature over the close entry."""
     GetConfirmations: _aio.UnaryUnaryMultiCallable[_aggregation_pb2.GetConfirmationsRequest, _aggregation_pb2.GetConfirmationsResponse]  # type: ignore[assignment]
-    """After phase 4: the signatures of the caller's neighbours."""
+    """After phase 4: the signatures of everybody else in the sum, as far as they came."""
     Unmask: _aio.UnaryUnaryMultiCallable[_aggregation_pb2.UnmaskRequest, _aggregation_pb2.UnmaskResponse]  # type: ignore[assignment]
     """Phase 5: one share for each neighbour."""
     GetOutcome: _aio.UnaryUnaryMultiCallable[_aggregation_pb2.GetOutcomeRequest, _aggregation_pb2.GetOutcomeResponse]  # type: ignore[assignment]
@@ -227,7 +227,7 @@ class AggregationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _aggregation_pb2.GetConfirmationsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_aggregation_pb2.GetConfirmationsResponse, _abc.Awaitable[_aggregation_pb2.GetConfirmationsResponse]]:
-        """After phase 4: the signatures of the caller's neighbours."""
+        """After phase 4: the signatures of everybody else in the sum, as far as they came."""
 
     @_abc_1.abstractmethod
     def Unmask(

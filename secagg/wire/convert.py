@@ -96,7 +96,12 @@ def share_keys_to_pb(session: bytes, message: ShareKeys) -> pb.ShareKeysRequest:
         session=session,
         signed=message.signed.to_bytes(),
         boxes=[
-            pb.ShareKeysRequest.Boxes(recipient=boxes.recipient, share_box=boxes.share_box, pair_box=boxes.pair_box)
+            pb.ShareKeysRequest.Boxes(
+                recipient=boxes.recipient,
+                share_box=boxes.share_box,
+                pair_box=boxes.pair_box,
+                commitments=boxes.commitments,
+            )
             for boxes in message.boxes
         ],
     )
@@ -107,7 +112,9 @@ def share_keys_from_pb(request: pb.ShareKeysRequest) -> ShareKeys:
     session_from_pb(request)
     _at_most("boxes", request.boxes, MAX_NEIGHBOURS)
     boxes = tuple(
-        OutgoingBoxes(_index(f"boxes[{i}].recipient", each.recipient), each.share_box, each.pair_box)
+        OutgoingBoxes(
+            _index(f"boxes[{i}].recipient", each.recipient), each.share_box, each.pair_box, each.commitments
+        )
         for i, each in enumerate(request.boxes)
     )
     return ShareKeys(_signed("signed", request.signed), boxes)
@@ -190,7 +197,11 @@ def shared_list_to_pb(message: SharedList) -> pb.GetSharedKeysResponse:
         leaves=message.leaves,
         inbox=[
             pb.GetSharedKeysResponse.Boxes(
-                sender=boxes.sender, share_box=boxes.share_box, pair_box=boxes.pair_box, path=boxes.path
+                sender=boxes.sender,
+                share_box=boxes.share_box,
+                pair_box=boxes.pair_box,
+                commitments=boxes.commitments,
+                path=boxes.path,
             )
             for boxes in message.inbox
         ],
@@ -207,7 +218,8 @@ def shared_list_from_pb(response: pb.GetSharedKeysResponse) -> SharedList:
 def _incoming_boxes(field: str, message: pb.GetSharedKeysResponse.Boxes) -> IncomingBoxes:
     _at_most(f"{field}.path", message.path, MAX_PATH)
     path = tuple(_exactly(f"{field}.path[{i}]", node, DIGEST_BYTES) for i, node in enumerate(message.path))
-    return IncomingBoxes(_index(f"{field}.sender", message.sender), message.share_box, message.pair_box, path)
+    sender = _index(f"{field}.sender", message.sender)
+    return IncomingBoxes(sender, message.share_box, message.pair_box, message.commitments, path)
 
 
 def closed_list_to_pb(message: ClosedList) -> pb.GetCloseResponse:

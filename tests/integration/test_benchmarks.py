@@ -28,7 +28,8 @@ def test_the_pairwise_benchmark_reports_an_exact_sum_and_what_it_cost(tmp_path: 
     assert {"wall_s", "load_average", "versions", "workers"} <= report.keys()
     assert "warning" not in report
     coordinator = report["coordinator"]
-    assert (coordinator["degree"], coordinator["threshold"], coordinator["contributors"]) == (5, 3, 5)
+    assert (coordinator["degree"], coordinator["contributors"]) == (5, 5)
+    assert 5 / 2 < coordinator["threshold"] <= 4
     phases = {"advertise", "share", "upload_lists", "upload_ingest", "fold", "close", "confirm", "unmask_answers"}
     phases |= {"unmask_recover", "unmask_remove_masks", "unmask_decode", "total"}
     assert phases <= coordinator["cpu_s"].keys()

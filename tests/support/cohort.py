@@ -125,7 +125,7 @@ class Client:
                 self.outbox.append(effect.message)
             else:
                 self.masks = effect
-                lanes, _ = vectors.masked_input(self.context.session, self.vector, effect, self.rng)
+                lanes, _ = vectors.masked_input(self.context.session, self.vector, effect)
                 self.upload = bytes(vectors.as_bytes(lanes))
                 self.feed(InputMasked(vectors.digest_of(lanes), lanes.size))
 
@@ -218,7 +218,10 @@ def one_hot(dimension: int, position: int) -> np.ndarray:
 
 
 async def open_cohort(
-    session: Session, identities: Sequence[SigningKey], vector_of: Callable[[int], np.ndarray]
+    session: Session,
+    identities: Sequence[SigningKey],
+    vector_of: Callable[[int], np.ndarray],
+    policy: ClientPolicy | None = None,
 ) -> Cohort:
     """Open a session in memory for these clients; client i contributes ``vector_of(i)``."""
     clock, blobs, reports = VirtualClock(), MemoryBlobStore(), []
@@ -230,7 +233,7 @@ async def open_cohort(
     await host.open(SetupRow(b"", b"", b"", b"", b""))
     clients = [
         Client(
-            client.ClientContext(identity, session, ClientPolicy()),
+            client.ClientContext(identity, session, policy or ClientPolicy()),
             CountingRng(b"client%d" % number),
             vector_of(number),
         )

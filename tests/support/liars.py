@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Callable, Iterable
 
@@ -10,9 +11,19 @@ from secagg.crypto.secret import Secret
 from secagg.protocol.messages import Contribution, OutgoingBoxes, ShareKeys, UnmaskAnswer
 from secagg.protocol.pairwise import boxes
 from secagg.protocol.pairwise.client_states import MaskInput
-from secagg.protocol.pairwise.coordinator_states import Phase, UploadStaged
+from secagg.protocol.pairwise.coordinator_states import (
+    Advertising,
+    Collecting,
+    Confirming,
+    DeadlinePassed,
+    Phase,
+    Sharing,
+    Unmasking,
+    UploadStaged,
+)
 from secagg.protocol.session import Session
 from secagg.runtime import vectors
+from secagg.runtime.host import SessionHost
 from secagg.transcript import merkle
 from secagg.transcript.statements import (
     ContributionHeader,
@@ -21,7 +32,7 @@ from secagg.transcript.statements import (
     UnmaskStatement,
 )
 from tests.support.cohort import Client, Cohort, one_hot, open_cohort, session_of
-from tests.support.stage import signed_by, sorted_keys
+from tests.support.stage import LENIENT, signed_by, sorted_keys
 
 WRONG_SHARE = b"\x01\x00\x00\x00" * 9
 """Nine field elements, and no share of anything."""
@@ -31,9 +42,16 @@ async def cohort_of(size: int, *, min_contributors: int = 3, max_corrupt: int = 
     """A live cohort in which client number i gets index i and contributes the unit vector i."""
     keys = sorted_keys(size)
     session = session_of(keys, dimension=size, min_contributors=min_contributors, max_corrupt=max_corrupt)
-    cohort = await open_cohort(session, keys, lambda number: one_hot(size, number))
+    cohort = await open_cohort(session, keys, lambda number: one_hot(size, number), LENIENT)
     cohort.start_all()
     return cohort
+
+
+async def stop(host: SessionHost) -> None:
+    """Close a host once its timers have seen the last change of its state."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+    await host.close()
 
 
 async def advance(cohort: Cohort, phase: Phase) -> None:
@@ -45,6 +63,25 @@ async def advance(cohort: Cohort, phase: Phase) -> None:
             return
         await act(cohort.clients)
         await cohort.reach(order[order.index(now) + 1])
+
+
+async def settled(cohort: Cohort, phase: Phase) -> None:
+    """Wait until ``phase`` is over: by itself if everybody did their part, else by its deadline."""
+    for _ in range(200):
+        if cohort.host.status().phase is not phase:
+            break
+        await asyncio.sleep(0)
+    for _ in range(10):
+        if cohort.host.status().phase is not phase:
+            return
+        if isinstance(cohort.host.driver.state, Advertising | Sharing | Collecting | Confirming | Unmasking):
+            cohort.clock.time_s += 61
+            await cohort.host.driver.feed(DeadlinePassed())
+        for _ in range(200):
+            if cohort.host.status().phase is not phase:
+                return
+            await asyncio.sleep(0.001)
+    raise AssertionError(f"still in {phase}: {cohort.host.driver.state}")
 
 
 def dealt(liar: Client, alter: Callable[[OutgoingBoxes], OutgoingBoxes]) -> ShareKeys:
@@ -67,7 +104,7 @@ def claiming_missing(liar: Client, shared_root: bytes, missing: Iterable[int]) -
     liar.outbox.clear()
     session, names = liar.context.session, tuple(sorted(missing))
     plan = without(liar, names)
-    lanes, _ = vectors.masked_input(session, liar.vector, plan, liar.rng)
+    lanes, _ = vectors.masked_input(session, liar.vector, plan)
     liar.upload = bytes(vectors.as_bytes(lanes))
     header = ContributionHeader(
         session.digest, shared_root, liar.identity, vectors.digest_of(lanes), lanes.size, names
@@ -88,7 +125,7 @@ def without(liar: Client, names: tuple[int, ...]) -> MaskInput:
     assert (len(higher), len(lower)) == (len(liar.masks.add), len(liar.masks.subtract))
     add = tuple(key for index, key in zip(higher, liar.masks.add, strict=True) if index not in names)
     subtract = tuple(key for index, key in zip(lower, liar.masks.subtract, strict=True) if index not in names)
-    return MaskInput(liar.masks.self_mask, add, subtract)
+    return MaskInput(liar.masks.rounding, liar.masks.self_mask, add, subtract)
 
 
 async def contribute(cohort: Cohort, liar: Client, message: Contribution) -> None:

@@ -1,13 +1,13 @@
 """Generates the vectors of the protocol: ``python -m tests.vectors.generate_session``.
 
 Every operation has ``op``, its inputs, ``success``, and ``expected`` or ``error``; ``attack`` names what a refused one
-tries. Bytes are lowercase hex; canonical records stand as text, whose bytes are its UTF-8. ``session.json`` is a script:
-its operations run in order on one coordinator and four clients, a refused one leaves everything as it was. There
-``bytes`` holds keys and boxes by name, and operations give the names.
+tries. Bytes are lowercase hex; canonical records stand as text, whose bytes are its UTF-8. ``session.json`` is a
+script: its operations run in order on one coordinator and four clients, a refused one leaves everything as it was.
+There ``bytes`` holds keys and boxes by name, and operations give the names.
 
-Sealing draws randomness that cannot be given, so boxes are recorded: whoever regenerates takes the boxes of the existing
-files as long as they open to what they should, and everything else comes out byte for byte the same. A box that is
-missing or stale is sealed anew, and the files change from there on.
+Sealing draws randomness that cannot be given, so boxes are recorded: whoever regenerates takes the boxes of the
+existing files as long as they open to what they should, and everything else comes out byte for byte the same. A box
+that is missing or stale is sealed anew, and the files change from there on.
 """
 
 from __future__ import annotations
@@ -277,9 +277,7 @@ def masked(*, session, index, lanes, self_mask, pair_seeds):
     out, digest = lanes_of(lanes), raw(session)
     keys = {other: boxes.pair_mask_keystream(secret(seed), digest).expose() for other, seed in pair_seeds}
     add = [boxes.self_mask_keystream(secret(self_mask), digest).expose()]
-    add_masks(
-        out, add + [key for other, key in keys.items() if other > index], [keys[o] for o in keys if o < index]
-    )
+    add_masks(out, add + [key for other, key in keys.items() if other > index], [keys[o] for o in keys if o < index])
     return hex_of(out)
 
 
@@ -330,9 +328,9 @@ def canonical_operations() -> Iterator[dict[str, Any]]:
     for name, data in (
         ("keys out of order", b'{"b":1,"a":2}'), ("a key twice", b'{"a":1,"a":1}'), ("a space", b'{"a": 1}'),
         ("a final newline", b'{"a":1}\n'), ("a needless escape", b'"\\u0041"'), ("an escaped slash", b'"\\/"'),
-        ("an upper-case escape", b'"\\u001F"'), ("minus zero", b"-0"), ("a leading zero", b"01"), ("an exponent", b"1e3"),
-        ("a point", b"1.0"), ("2^53", b"9007199254740992"), ("infinity", b"Infinity"), ("true", b"true"),
-        ("null", b"null"), ("a lone surrogate", b'"\\ud800"'), ("bytes that are not UTF-8", b'"\xff"'),
+        ("an upper-case escape", b'"\\u001F"'), ("minus zero", b"-0"), ("a leading zero", b"01"),
+        ("an exponent", b"1e3"), ("a point", b"1.0"), ("2^53", b"9007199254740992"), ("infinity", b"Infinity"),
+        ("true", b"true"), ("null", b"null"), ("a lone surrogate", b'"\\ud800"'), ("not UTF-8", b'"\xff"'),
         ("a byte order mark", b"\xef\xbb\xbf1"), ("nothing", b""), ("two values", b"1 2"),
         ("nested 17 deep", b"[" * 17 + b"0" + b"]" * 17),
     ):  # fmt: skip
@@ -422,12 +420,10 @@ def sealing_operations() -> Iterator[dict[str, Any]]:
         yield {"op": "share_box_info"} | place
         yield {"op": "pair_box_info"} | place
     info = share_box_info(SESSION, OTHER, 0, 1)
-    for length in (72, 32, 0, 1000):
+    for length in (32, 0, 1000, 72):
         box = recorded_box(raw(ROOT), raw(info), CountingRng(b"plaintext").bytes(length))
         good = {"op": "box_opened", "seed": ROOT, "info": info, "box": box.hex()}
         yield good
-    box = recorded_box(raw(ROOT), raw(info), CountingRng(b"plaintext").bytes(72))
-    good = {"op": "box_opened", "seed": ROOT, "info": info, "box": box.hex()}
     yield attack("sent on to somebody else", good, seed=OTHER)
     for sender, recipient in ((1, 0), (0, 2)):
         yield attack("moved to other clients", good, info=share_box_info(SESSION, OTHER, sender, recipient))
@@ -449,7 +445,8 @@ def sealing_operations() -> Iterator[dict[str, Any]]:
 
 
 def masking_operations() -> Iterator[dict[str, Any]]:
-    yield {"op": "share_box_split", "plaintext": CountingRng(b"limbs").bytes(72).hex().replace("f", "0")[:144]}
+    limbs = np.frombuffer(CountingRng(b"limbs").bytes(72), dtype="<u4") % np.uint32(shamir.PRIME)
+    yield {"op": "share_box_split", "plaintext": hex_of(limbs)}
     yield attack("a value beyond the field", {"op": "share_box_split", "plaintext": "00" * 36 + "ffffff7f" * 9})
     yield attack("one share only", {"op": "share_box_split", "plaintext": "00" * 36})
     for recipient, share_box, pair_box in ((0, "0102", ""), (2**20 - 1, "ab" * 40, "cd")):
@@ -516,7 +513,39 @@ AWAY = 1
 DROPPED = 1
 """Index of the client that falls silent after it shared keys."""
 START_S = 1_000_000
-LANES = FieldLayout(15, 4, 9)
+LANES = FieldLayout(15, 8, 9)
+
+
+EVENTS = {
+    "start": {"policy", "log"},
+    "advertised-list": {"log", "leaves", "keys"},
+    "shared-list": {"log", "leaves", "inbox"},
+    "input-masked": {"sha256", "lanes"},
+    "receipt": {"receipt", "signature"},
+    "closed-list": {"log", "leaves"},
+    "confirmations": {"signed"},
+    "session-ended": {"log"},
+    "advertise-keys": {"signed", "mask_public", "share_public"},
+    "share-keys": {"signed", "boxes"},
+    "contribution": {"signed"},
+    "upload-staged": {"signed", "sha256"},
+    "confirm-close": {"signed"},
+    "unmask": {"signed"},
+    "deadline": {"now_s"},
+}
+"""Members of each event beside ``type``."""
+MEMBERS = {"log": {"entries", "head", "signature"}, "policy": {"min_contributors", "tolerated_corrupt"}}
+
+
+def check_members(event: dict[str, Any] | None) -> None:
+    """Raise KeyError for an event of an unknown type, or with a member missing or unknown."""
+    if event is None:
+        return
+    if event.keys() != EVENTS[event["type"]] | {"type"}:
+        raise KeyError(f"{event['type']}: members {sorted(event)}")
+    for name in event.keys() & MEMBERS.keys():
+        if event[name].keys() != MEMBERS[name]:
+            raise KeyError(f"{event['type']}.{name}: members {sorted(event[name])}")
 
 
 class ScriptedRng:
@@ -557,6 +586,7 @@ class Script:
         self.used: set[str] = set()
         self.sealing_keys: dict[bytes, SealingKey] = {}
         self.states: dict[int, Any] = {}
+        self.policies: dict[int, ClientPolicy] = {}
         self.masks: dict[int, MaskInput] = {}
         self.rows: dict[int, Any] = {}
         self.blobs = MemoryBlobStore()
@@ -576,6 +606,7 @@ class Script:
         unknown = inputs.keys() ^ inspect.signature(function).parameters.keys()
         if unknown:
             raise KeyError(f"{entry['op']}: missing or unknown inputs {sorted(unknown)}")
+        check_members(inputs.get("event"))
         try:
             return {"success": True, "expected": function(**inputs)}
         except ProtocolError as refused:
@@ -605,10 +636,13 @@ class Script:
 
     def client(self, client, event, randomness):
         rng = ScriptedRng(raw(randomness)) if isinstance(randomness, str) else randomness
-        context = self._context(client, event.get("min_contributors", 3))
+        policy = self.policies.get(client, ClientPolicy())
+        if event["type"] == "start":
+            policy = ClientPolicy(event["policy"]["min_contributors"], Fraction(event["policy"]["tolerated_corrupt"]))
+        context = ClientContext(self.clients[client], self.session, policy)
         with mock.patch.object(dealing, "seal", self._seal):
             transition = self._client_step(context, client, event, rng)
-        self.states[client] = transition.state
+        self.states[client], self.policies[client] = transition.state, policy
         expected: dict[str, Any] = {"state": type(transition.state).__name__}
         for effect in transition.effects:
             if isinstance(effect, MaskInput):
@@ -621,9 +655,6 @@ class Script:
             else:
                 expected["sent"] = self._message_to_json(client, effect.message)
         return expected
-
-    def _context(self, client: int, least: int) -> ClientContext:
-        return ClientContext(self.clients[client], self.session, ClientPolicy(min_contributors=least))
 
     def _client_step(self, context: ClientContext, client: int, event: dict[str, Any], rng: Any) -> Any:
         if event["type"] != "start":
@@ -840,7 +871,7 @@ def parameters_of(seeds):
         adapter=raw(OTHER),
         layout=raw(SESSION),
         merge="factors",
-        encoding=Encoding(9, 15, 4, 64, Fraction(1), NoFlattening()),
+        encoding=Encoding(9, 15, 8, 64, Fraction(1), NoFlattening()),
         min_contributors=3,
         max_corrupt=0,
         expected_dropout=Fraction(1, 4),
@@ -911,8 +942,10 @@ class Play:
         yield from self.end()
 
     def advertise(self):
-        start = {"type": "start", "min_contributors": 3, "log": self.log()}
-        yield self.refused("a session below the client's own floor", 0, start | {"min_contributors": 4})
+        policy = {"min_contributors": 3, "tolerated_corrupt": "0/1"}
+        start = {"type": "start", "policy": policy, "log": self.log()}
+        floor = {"policy": policy | {"min_contributors": 4}}
+        yield self.refused("a session below the client's own floor", 0, start | floor)
         yield self.refused("a log signed by somebody else", 0, start | {"log": self.log(key=self.script.identities[0])})
         for client in range(4):
             yield self.client(client, start)
@@ -920,6 +953,9 @@ class Play:
         stranger = SigningKey(Secret(bytes(32)))
         statement = self.script.states[0].sent.statement
         yield self.lie("a key that is not the signed one", first | {"mask_public": "share_public/0"})
+        junk = self.script._named("junk_public", bytes(1216))
+        unusable = self.resigned(first, 0, mask_key=hashlib.sha256(bytes(1216)).digest()) | {"mask_public": junk}
+        yield self.lie("a key that cannot be sealed to", unusable)
         yield self.lie("another's signature", self.resigned(first, 0, key=self.script.clients[1]))
         yield self.lie("another session", self.resigned(first, 0, session=bytes(32)))
         unknown = dataclasses.replace(statement, identity=stranger.public_bytes)
@@ -932,7 +968,8 @@ class Play:
                 yield self.lie("other keys of the same client", other | {"mask_public": "share_public/0"})
         yield self.coordinator({"type": "deadline", "now_s": START_S + 59})
         yield self.coordinator({"type": "deadline", "now_s": START_S + 60})
-        yield self.lie("keys after the phase", self.resigned(first, 0, mask_key=bytes(32)))
+        late = self.script.identities[AWAY]
+        yield self.lie("keys after the phase", self.resigned(first, 0, key=late, identity=late.public_bytes))
 
     def share(self):
         good = [self.advertised_list(client) for client in range(4)]
@@ -959,12 +996,19 @@ class Play:
         mine = signed_text(self.script.clients[0], AdvertiseStatement.from_value(altered | {"mask_key": "00" * 32}))
         stranger = SigningKey(Secret(bytes(32)))
         foreign = AdvertiseStatement.from_value(altered | {"identity": stranger.public_bytes.hex()})
-        outside = sorted([*leaves[:3], signed_text(stranger, foreign)], key=lambda t: json.loads(t)["statement"]["identity"])
-        yield self.refused("a list with another root", 0, good | {"leaves": [*leaves[:3], mine]})
+        outside = sorted([*leaves[:3], signed_text(stranger, foreign)], key=identity_of)
+        junk = self.script._named("junk_public", bytes(1216))
+        other = self.resigned(self.sent[3, "advertise-keys"], 3, mask_key=hashlib.sha256(bytes(1216)).digest())[
+            "signed"
+        ]
+        yield self.refused("a list with another root", 0, good | {"leaves": [*leaves[:3], other]})
+        unusable = [*good["keys"][:2], [3, junk, good["keys"][2][2]]]
+        told = self.told_u1([*leaves[:3], other], good) | {"keys": unusable}
+        yield self.refused("a neighbour's key that cannot be sealed to", 0, told)
         yield self.refused("another count", 0, self.told_u1(leaves, good, count=3))
         yield self.refused("two clients only", 0, self.told_u1(leaves[:2], good))
         yield self.refused("identities out of order", 0, self.told_u1(leaves[::-1], good))
-        yield self.refused("a client twice", 0, self.told_u1([*leaves, leaves[3]][:4] + [leaves[3]], good, count=5))
+        yield self.refused("a client twice", 0, self.told_u1([*leaves, leaves[3]], good))
         yield self.refused("without this client", 0, self.told_u1(leaves[1:], good))
         yield self.refused("this client's keys exchanged", 0, self.told_u1([mine, *leaves[1:]], good))
         yield self.refused("somebody outside the roster", 0, self.told_u1(outside, good))
@@ -976,7 +1020,9 @@ class Play:
         yield self.refused("a neighbour's key substituted", 0, good | {"keys": keys})
         yield self.refused("a neighbour's key withheld", 0, good | {"keys": good["keys"][1:]})
         again = tables.evidence(rows).entries[0].decode().replace('"retention_s":0', '"retention_s":1')
-        yield self.refused("other parameters than before", 0, good | {"log": self.log(again, good["log"]["entries"][1])})
+        yield self.refused(
+            "other parameters than before", 0, good | {"log": self.log(again, good["log"]["entries"][1])}
+        )
         yield self.refused("no second entry", 0, good | {"log": self.log(good["log"]["entries"][0])})
 
     def contribute(self):
@@ -1006,7 +1052,8 @@ class Play:
             yield made
             receipt = {"type": "receipt"} | {name: made["expected"][name] for name in ("receipt", "signature")}
             if client == 0:
-                yield self.refused("a receipt for something else", 0, receipt | {"receipt": made_up(receipt["receipt"])})
+                other = canonical.encode(json.loads(receipt["receipt"]) | {"contribution": "00" * 32}).decode()
+                yield self.refused("a receipt for something else", 0, receipt | {"receipt": other})
                 yield self.refused("a receipt signed by nobody", 0, receipt | {"signature": "00" * 64})
             yield self.client(client, receipt)
         yield self.coordinator({"type": "deadline", "now_s": START_S + 120})
@@ -1014,7 +1061,8 @@ class Play:
     def lies_about_u2(self, good):
         leaves, inbox = good["leaves"], good["inbox"]
         absent = [Absent(index).to_bytes().decode() for index in range(4)]
-        yield self.refused("a list with another root", 0, good | {"leaves": [*leaves[:3], absent[3]]})
+        other = self.resigned(self.sent[3, "share-keys"], 3, boxes=bytes(32))["signed"]
+        yield self.refused("a list with another root", 0, good | {"leaves": [*leaves[:3], other]})
         yield self.refused("this client said to be absent", 0, self.told_u2([absent[0], *leaves[1:]], good))
         yield self.refused("two clients only", 0, self.told_u2([*leaves[:2], *absent[2:]], good))
         yield self.refused("an absence out of place", 0, self.told_u2([*leaves[:3], absent[2]], good))
@@ -1028,7 +1076,9 @@ class Play:
         yield self.refused("a path cut short", 0, good | {"inbox": [[*inbox[0][:3], inbox[0][3][:-1]], *inbox[1:]]})
         yield self.refused("signed boxes of two neighbours that do not open", 0, self.corrupt_boxes(good))
         position = good["log"]["entries"]
-        yield self.refused("two entries in exchange", 0, good | {"log": self.log(position[0], position[2], position[1])})
+        yield self.refused(
+            "two entries in exchange", 0, good | {"log": self.log(position[0], position[2], position[1])}
+        )
 
     def corrupt_boxes(self, good):
         """Clients 1 and 2 collude: boxes that are no boxes, under a root that they signed."""
@@ -1051,7 +1101,9 @@ class Play:
         staged = {"type": "upload-staged", "signed": header["signed"], "sha256": "00" * 32}
         yield self.lie("bytes without a header", staged)
         alien = self.script.identities[AWAY]
-        yield self.lie("a member who did not advertise", self.resigned(header, 0, key=alien, identity=alien.public_bytes))
+        yield self.lie(
+            "a member who did not advertise", self.resigned(header, 0, key=alien, identity=alien.public_bytes)
+        )
 
     def close(self):
         good = self.closed_list()
@@ -1060,7 +1112,7 @@ class Play:
             yield self.refused(name, client, event)
         for client in self.contributors():
             yield self.client(client, good)
-        yield self.refused("a second close entry", 0, self.told_u3([leaves[0], *leaves[1:]], good, masked_sum=bytes(32)))
+        yield self.refused("a second close entry", 0, self.told_u3(leaves, good))
         first = self.sent[0, "confirm-close"]
         yield self.lie("a confirmation of another close entry", self.resigned(first, 0, close=bytes(32)))
         dropped = self.resigned(first, 0, key=self.script.clients[DROPPED], identity=self.identity(DROPPED))
@@ -1072,16 +1124,25 @@ class Play:
     def lies_about_u3(self, good):
         leaves, entries = good["leaves"], good["log"]["entries"]
         gone = [Dropped(index, "masked-input").to_bytes().decode() for index in range(4)]
-        yield "a list with another root", 0, good | {"leaves": [*leaves[:3], gone[3]]}
-        yield "left out of the sum", 0, self.told_u3([gone[0], *leaves[1:]], good)
-        yield "left out of the sum, the dropped client said to be in it", 0, self.told_u3(
-            [gone[0], self.accepted(DROPPED, self.sent[DROPPED, "contribution"]["signed"]), *leaves[2:]], good
+        earlier = Dropped(DROPPED, "share-keys").to_bytes().decode()
+        yield "a list with another root", 0, good | {"leaves": [leaves[0], earlier, *leaves[2:]]}
+        yield "left out of a sum over two", 0, self.told_u3([gone[0], *leaves[1:]], good)
+        yield (
+            "left out of the sum, the dropped client said to be in it",
+            0,
+            self.told_u3(
+                [gone[0], self.accepted(DROPPED, self.sent[DROPPED, "contribution"]["signed"]), *leaves[2:]], good
+            ),
         )
         yield "a sum over two", 0, self.told_u3([leaves[0], gone[1], gone[2], leaves[3]], good)
         yield "another count", 0, self.told_u3(leaves, good, count=4)
         yield "another root of the contributions", 0, self.told_u3(leaves, good, contributions=bytes(32))
-        yield "a header in another's place", 0, self.told_u3(
-            [leaves[0], leaves[1], self.accepted(2, json.loads(leaves[3])["contribution"]), leaves[3]], good
+        yield (
+            "a header in another's place",
+            0,
+            self.told_u3(
+                [leaves[0], leaves[1], self.accepted(2, json.loads(leaves[3])["contribution"]), leaves[3]], good
+            ),
         )
         other = json.loads(self.resigned(self.sent[0, "contribution"], 0, upload=bytes(32))["signed"])
         yield "another upload in this client's name", 0, self.told_u3([self.accepted(0, other), *leaves[1:]], good)
@@ -1098,7 +1159,10 @@ class Play:
     def answer(self):
         for client in self.contributors():
             others = [other for other in self.contributors() if other != client]
-            good = {"type": "confirmations", "signed": [self.sent[other, "confirm-close"]["signed"] for other in others]}
+            good = {
+                "type": "confirmations",
+                "signed": [self.sent[other, "confirm-close"]["signed"] for other in others],
+            }
             if client == 0:
                 yield from self.lies_about_confirmations(good)
             yield self.client(client, good)
@@ -1129,7 +1193,9 @@ class Play:
             yield self.refused(name, 0, good | {"signed": [first["signed"], event["signed"]]})
 
     def end(self):
-        answers = {client: Signed.from_bytes(self.sent[client, "unmask"]["signed"].encode()) for client in self.contributors()}
+        answers = {
+            client: Signed.from_bytes(self.sent[client, "unmask"]["signed"].encode()) for client in self.contributors()
+        }
         for owner in range(4):
             shares = [
                 [client, share.share.hex()]
@@ -1153,7 +1219,8 @@ class Play:
         yield self.refused("anything after the end", 0, ended)
         aborted = SessionAbort(self.script.session.parameters.session, "why not", 0).to_bytes().decode()
         yield self.client(DROPPED, ended | {"log": self.log(*entries[:3], aborted)})
-        yield self.lie("an answer after the end", self.resigned(self.sent[0, "unmask"], 0, close=bytes(32)))
+        yield self.lie("an answer after the end", self.made_up_answer(DROPPED))
+        yield self.lie("another answer of the same client", self.resigned(self.sent[0, "unmask"], 0, close=bytes(32)))
         yield self.coordinator(self.sent[0, "unmask"])
 
     # What the lists and lies are made of.
@@ -1218,7 +1285,9 @@ class Play:
     def resigned(self, event, client, key=None, **changes):
         """A message with its statement changed and signed again, by its client or by ``key``."""
         statement = Signed.from_bytes(event["signed"].encode()).statement
-        return event | {"signed": signed_text(key or self.script.clients[client], dataclasses.replace(statement, **changes))}
+        return event | {
+            "signed": signed_text(key or self.script.clients[client], dataclasses.replace(statement, **changes))
+        }
 
     def made_up_answer(self, client):
         close = hashlib.sha256(tables.evidence(self.script.rows).entries[3]).digest()
@@ -1262,12 +1331,12 @@ def signed_text(key, statement):
     return Signed(statement, key.sign_statement(statement.to_bytes())).to_bytes().decode()
 
 
+def identity_of(signed):
+    return json.loads(signed)["statement"]["identity"]
+
+
 def root_of(texts):
     return merkle.root(texts_of(texts))
-
-
-def made_up(receipt):
-    return canonical.encode(json.loads(receipt) | {"contribution": "00" * 32}).decode()
 
 
 def render_session(path: Path) -> str:
@@ -1282,7 +1351,6 @@ def render_session(path: Path) -> str:
         "and error is the RejectReason."
     )
     return f'{{"description": "{description}",\n"bytes": {{\n{table}\n}},\n"operations": [\n{lines}\n]}}\n'
-
 
 
 FILES: dict[str, tuple[str, Callable[[], Iterator[dict[str, Any]]]]] = {

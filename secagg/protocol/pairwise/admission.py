@@ -26,6 +26,7 @@ from secagg.protocol.pairwise.coordinator_states import (
     CoordinatorState,
     Finished,
     HeaderRow,
+    Recovering,
     Row,
     RowKind,
     Rows,
@@ -102,7 +103,8 @@ def _row(event: Admissible, statement: Statement) -> tuple[RowKind, Row]:
             return RowKind.ADVERTISE, AdvertiseRow(signed, mask_public, share_public)
         case SharesStored(message, blob), ShareStatement():
             hashes = b"".join(boxes.box_hashes(message.boxes))
-            return RowKind.SHARE, ShareRow(message.signed, hashes, blob)
+            commitments = tuple(box.commitments for box in message.boxes)
+            return RowKind.SHARE, ShareRow(message.signed, hashes, commitments, blob)
         case Contribution(signed), ContributionHeader():
             return RowKind.HEADER, HeaderRow(signed)
         case ConfirmClose(signed), ConfirmStatement():
@@ -150,8 +152,13 @@ def _check_shares(session: Session, state: CoordinatorState, message: ShareKeys,
     if tuple(box.recipient for box in message.boxes) != neighbours:
         raise RemoteProtocolError(RejectReason.WRONG_RECIPIENTS)
     for box in message.boxes:
-        lengths = len(box.share_box), len(box.pair_box)
-        if lengths != (boxes.SHARE_BOX_BYTES, boxes.pair_box_bytes(index, box.recipient)):
+        lengths = len(box.share_box), len(box.pair_box), len(box.commitments)
+        expected = (
+            boxes.SHARE_BOX_BYTES,
+            boxes.pair_box_bytes(index, box.recipient),
+            boxes.commitments_bytes(index, box.recipient),
+        )
+        if lengths != expected:
             raise RemoteProtocolError(RejectReason.WRONG_BOX_LENGTH, f"recipient {box.recipient}")
     if merkle.root_of_hashes(boxes.box_hashes(message.boxes)) != statement.boxes:
         raise RemoteProtocolError(RejectReason.WRONG_BOX_ROOT)
@@ -184,6 +191,8 @@ def staged_row(rows: Rows, position: int, digest: bytes) -> StagedRow:
 
 
 def _check_confirmation(state: CoordinatorState, statement: Statement, position: int) -> None:
+    if isinstance(state, Recovering):
+        state = state.unmasking
     if not isinstance(state, Confirming | Unmasking):
         raise wrong_phase(state)
     if _index(state.cohort, position) not in frozenset(state.accepted):
@@ -193,6 +202,8 @@ def _check_confirmation(state: CoordinatorState, statement: Statement, position:
 
 
 def _check_answer(session: Session, rows: Rows, state: CoordinatorState, statement: Statement, position: int) -> None:
+    if isinstance(state, Recovering):
+        state = state.unmasking
     if not isinstance(state, Unmasking):
         raise wrong_phase(state)
     index = _index(state.cohort, position)
@@ -212,19 +223,38 @@ def _check_answer(session: Session, rows: Rows, state: CoordinatorState, stateme
     for share in statement.shares:
         if isinstance(share, SelfMaskShare) != (share.index in accepted):
             raise RemoteProtocolError(RejectReason.WRONG_SHARES, f"wrong kind for index {share.index}")
+        # Whoever dealt the share promised it by a signed commitment, so a wrong one is the answerer's.
+        row = tables.require(rows, state.cohort.positions[share.index], RowKind.SHARE, ShareRow)
+        promised = row.commitments[graph.neighbours(share.index).index(index)]
+        if isinstance(share, SelfMaskShare):
+            fits = promised[:32] == boxes.commit_self_mask_share(session.digest, share.index, index, share.share)
+        else:
+            fits = promised[32:64] == boxes.commit_root_share(session.digest, share.index, index, share.share)
+        if not fits:
+            raise RemoteProtocolError(RejectReason.WRONG_SHARES, f"not the share that index {share.index} dealt")
 
 
 def ends_to_reject(graph: MaskingGraph, headers: dict[int, ContributionHeader]) -> tuple[int, ...]:
     """Indices to leave out so that no edge among the rest is applied by one end only.
 
-    Takes the end with most such edges first (the lower index on a tie): a client that spoils many edges goes,
-    not each of its neighbours.
+    Takes the end with most such edges first (the lower index on a tie): a client that spoils many edges goes, not each
+    of its neighbours. Where one edge is all that its ends have, both go: at least one of them lied, nobody can tell
+    which, and neither is to outlive the other by it.
     """
-    edges = set(lists.asymmetric_edges(graph, headers))
-    rejected = []
-    while edges:
-        ends = [end for edge in edges for end in edge]
-        worst = max(sorted(set(ends)), key=ends.count)
+    edges = lists.asymmetric_edges(graph, headers)
+    others: dict[int, set[int]] = {}
+    for one, other in edges:
+        others.setdefault(one, set()).add(other)
+        others.setdefault(other, set()).add(one)
+    rejected: list[int] = []
+    while others:
+        worst = max(others, key=lambda index: (len(others[index]), -index))
+        if len(others[worst]) == 1:
+            rejected.extend(others)
+            break
         rejected.append(worst)
-        edges = {edge for edge in edges if worst not in edge}
-    return tuple(rejected)
+        for other in others.pop(worst):
+            others[other].discard(worst)
+            if not others[other]:
+                del others[other]
+    return tuple(sorted(rejected))

@@ -9,10 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
-
-from secagg.arith.shamir import share_from_bytes, share_to_bytes
+from secagg.arith.shamir import share_from_bytes
 from secagg.crypto.kdf import derive
 from secagg.crypto.labels import Label, encode_fields, index_field
 from secagg.crypto.sealing import OVERHEAD_BYTES
@@ -22,6 +19,7 @@ from secagg.transcript import merkle
 from secagg.transcript.statements import SHARE_BYTES
 
 SEED_BYTES = 32
+COMMITMENT_BYTES = 32
 SHARE_BOX_BYTES = OVERHEAD_BYTES + 2 * SHARE_BYTES
 PAIR_BOX_BYTES = OVERHEAD_BYTES + SEED_BYTES
 
@@ -75,19 +73,44 @@ def _commit(label: Label, seed: Secret, session: bytes, identity: bytes) -> byte
     return hashlib.sha256(encode_fields(label, session, identity, seed.expose())).digest()
 
 
-def box_leaf(recipient: int, share_box: bytes, pair_box: bytes) -> bytes:
-    """Leaf for one recipient: its index and the SHA-256 of both boxes (of nothing where there is none)."""
+def commit_self_mask_share(session: bytes, owner: int, holder: int, share: bytes) -> bytes:
+    """SHA-256 commitment to the 36-byte share of ``b`` that ``owner`` deals to ``holder``."""
+    return _commit_dealt(Label.SELF_MASK_SHARE_COMMITMENT, session, owner, holder, share)
+
+
+def commit_root_share(session: bytes, owner: int, holder: int, share: bytes) -> bytes:
+    """SHA-256 commitment to the 36-byte share of ``rho`` that ``owner`` deals to ``holder``."""
+    return _commit_dealt(Label.ROOT_SHARE_COMMITMENT, session, owner, holder, share)
+
+
+def commit_pair_seed(session: bytes, owner: int, holder: int, seed: Secret) -> bytes:
+    """SHA-256 commitment to the pair seed that ``owner`` deals to ``holder``."""
+    return _commit_dealt(Label.PAIR_SEED_COMMITMENT, session, owner, holder, seed.expose())
+
+
+def _commit_dealt(label: Label, session: bytes, owner: int, holder: int, value: bytes) -> bytes:
+    return hashlib.sha256(encode_fields(label, session, index_field(owner), index_field(holder), value)).digest()
+
+
+def commitments_bytes(sender: int, recipient: int) -> int:
+    """Length of the commitments between two neighbours: self-mask share, root share, pair seed if there is one."""
+    return COMMITMENT_BYTES * (3 if sender < recipient else 2)
+
+
+def box_leaf(recipient: int, share_box: bytes, pair_box: bytes, commitments: bytes) -> bytes:
+    """Leaf for one recipient: its index, the SHA-256 of both boxes (of nothing where there is none), commitments."""
     return encode_fields(
         Label.BOX_LEAF,
         index_field(recipient),
         hashlib.sha256(share_box).digest(),
         hashlib.sha256(pair_box).digest(),
+        commitments,
     )
 
 
 def box_hashes(boxes: Sequence[OutgoingBoxes]) -> list[bytes]:
     """RFC 6962 leaf hashes of all boxes of a sender, in order of recipient."""
-    return [merkle.leaf_hash(box_leaf(box.recipient, box.share_box, box.pair_box)) for box in boxes]
+    return [merkle.leaf_hash(box_leaf(box.recipient, box.share_box, box.pair_box, box.commitments)) for box in boxes]
 
 
 def box_slots(sender: int, recipients: Sequence[int]) -> list[int]:
@@ -96,11 +119,6 @@ def box_slots(sender: int, recipients: Sequence[int]) -> list[int]:
     for recipient in recipients:
         offsets.append(offsets[-1] + SHARE_BOX_BYTES + pair_box_bytes(sender, recipient))
     return offsets
-
-
-def share_plaintext(self_mask_share: npt.NDArray[np.uint64], root_share: npt.NDArray[np.uint64]) -> Secret:
-    """Plaintext of a share box: the share of ``b``, then the share of ``rho``, 36 bytes each."""
-    return Secret(share_to_bytes(self_mask_share) + share_to_bytes(root_share))
 
 
 def split_share_plaintext(plaintext: Secret) -> tuple[Secret, Secret]:

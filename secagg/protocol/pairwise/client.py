@@ -119,7 +119,7 @@ def step(context: ClientContext, state: ClientState, event: ClientEvent, rng: Rn
         case AdvertisedList():
             return _advertised(context, state, event, rng)
         case SharedList():
-            return _shared(context, state, event)
+            return _shared(context, state, event, rng)
         case InputMasked():
             return _masked(context, state, event)
         case SignedReceipt():
@@ -159,7 +159,7 @@ def _advertised(context: ClientContext, state: ClientState, event: AdvertisedLis
     return Transition(shared, (Send(message),))
 
 
-def _shared(context: ClientContext, state: ClientState, event: SharedList) -> ClientTransition:
+def _shared(context: ClientContext, state: ClientState, event: SharedList, rng: Rng) -> ClientTransition:
     if not isinstance(state, SharedKeys):
         raise LocalProtocolError(RejectReason.WRONG_PHASE, "U2 was seen before, or not yet due")
     session, place = context.session, state.place
@@ -185,7 +185,12 @@ def _shared(context: ClientContext, state: ClientState, event: SharedList) -> Cl
             subtract.append(pair_mask_keystream(item.pair_seed, session.digest))
     present = tuple(index for index, statement in enumerate(statements) if statement is not None)
     held = tuple(item.shares for item in received.values())
-    effect = MaskInput(self_mask_keystream(state.self_mask, session.digest), tuple(add), tuple(subtract))
+    effect = MaskInput(
+        rounding=Secret(rng.bytes(32)),
+        self_mask=self_mask_keystream(state.self_mask, session.digest),
+        add=tuple(add),
+        subtract=tuple(subtract),
+    )
     return Transition(Masking(view, place, present, missing, held), (effect,))
 
 
@@ -238,7 +243,8 @@ def _closed(context: ClientContext, state: ClientState, event: ClosedList) -> Cl
         raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "no session-close entry")
     accepted = lists.check_closed(session, entry, event.leaves, place.members)
     if accepted.get(place.index) != state.sent:
-        raise RemoteProtocolError(RejectReason.LEFT_OUT)
+        # A state, not an error: whoever was left out of one close entry never looks at another, also after a crash.
+        return Transition(Aborted(view, RejectReason.LEFT_OUT))
     graph = session.graph(len(place.members), advertised.root)
     present = frozenset(state.present)
     headers: dict[int, ContributionHeader] = {}
@@ -262,21 +268,30 @@ def _confirmations(context: ClientContext, state: ClientState, event: Confirmati
     session, place, advertised = context.session, state.place, state.view.advertised
     if advertised is None:
         raise LocalProtocolError(RejectReason.WRONG_PHASE)
-    graph = session.graph(len(place.members), advertised.root)
-    expected = {place.members[i] for i in graph.neighbours(place.index) if i in frozenset(state.accepted)}
-    confirmed: set[bytes] = set()
+    others = {place.members[index]: index for index in state.accepted if index != place.index}
+    confirmed: set[int] = set()
     for signed in event.signed:
         statement = signed.statement
-        if not isinstance(statement, ConfirmStatement) or statement.identity not in expected:
-            raise RemoteProtocolError(RejectReason.NOT_IN_COHORT, "a confirmation of no neighbour in the sum")
+        if not isinstance(statement, ConfirmStatement) or statement.identity not in others:
+            raise RemoteProtocolError(RejectReason.NOT_IN_COHORT, "a confirmation of nobody else in the sum")
         lists.check_statement_session(statement, session)
         if statement.close != state.view.close_digest:
-            raise RemoteProtocolError(RejectReason.LOG_FORKED, "a neighbour confirmed another close entry")
+            raise RemoteProtocolError(RejectReason.LOG_FORKED, "another close entry was confirmed")
         lists.check_signature(signed, statement.identity)
-        confirmed.add(statement.identity)
+        confirmed.add(others[statement.identity])
+    graph = session.graph(len(place.members), advertised.root)
+    neighbours = confirmed.intersection(graph.neighbours(place.index))
     threshold = session.graph_parameters(len(place.members)).threshold
-    if len(confirmed) < threshold:
-        raise RemoteProtocolError(RejectReason.TOO_FEW_CONFIRMATIONS, f"{len(confirmed)} of at least {threshold}")
+    if len(neighbours) < threshold:
+        raise RemoteProtocolError(
+            RejectReason.TOO_FEW_CONFIRMATIONS, f"{len(neighbours)} neighbours of at least {threshold}"
+        )
+    # Neighbours alone leave room for forks: parts of a sparse graph could each be told of another close entry.
+    quorum = session.quorum(len(place.members))
+    if len(confirmed) + 1 < quorum:
+        raise RemoteProtocolError(
+            RejectReason.TOO_FEW_CONFIRMATIONS, f"{len(confirmed) + 1} of the cohort of at least {quorum}"
+        )
     return Transition(Answered(state.view), (Send(UnmaskAnswer(_sign(context, _answer(context, state)))),))
 
 

@@ -167,9 +167,12 @@ class Send:
 class MaskInput:
     """Effect: encode the input once, add these keystreams, store the bytes, then report InputMasked.
 
-    ``y = lanes + G(self_mask) + sum G(add) - sum G(subtract)`` in 64-bit words; all values are keystream keys.
+    ``y = lanes + G(self_mask) + sum G(add) - sum G(subtract)`` in 64-bit words; these values are keystream keys.
+    ``rounding`` seeds the random rounding, so that encoding again after a crash gives the same bytes: two encodings
+    under the same masks would differ by what rounding left out.
     """
 
+    rounding: Secret
     self_mask: Secret
     add: tuple[Secret, ...]
     subtract: tuple[Secret, ...]

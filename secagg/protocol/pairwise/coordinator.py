@@ -138,15 +138,21 @@ def _message(
             state = dataclasses.replace(state, confirmed=state.confirmed + 1)
             if _enough_confirmed(state):
                 return Transition(_unmasking(after, state), (), rows)
-        case Unmasking() if kind is RowKind.CONFIRM:
-            state = dataclasses.replace(state, confirmed=state.confirmed + 1)
-        case Unmasking() if kind is RowKind.ANSWER:
-            state = dataclasses.replace(state, answered=state.answered + 1)
-            if _enough_answered(state):
-                return Transition(Recovering(state), (RecoverSum(),), rows)
+        case Unmasking():
+            state = _counted(state, kind)
+            if kind is RowKind.ANSWER and _enough_answered(state):
+                return Transition(Recovering(state, state.answered), (RecoverSum(),), rows)
+        case Recovering():
+            state = dataclasses.replace(state, unmasking=_counted(state.unmasking, kind))
         case _:
             pass
     return Transition(state, (), rows)
+
+
+def _counted(state: Unmasking, kind: RowKind) -> Unmasking:
+    if kind is RowKind.CONFIRM:
+        return dataclasses.replace(state, confirmed=state.confirmed + 1)
+    return dataclasses.replace(state, answered=state.answered + 1) if kind is RowKind.ANSWER else state
 
 
 def _overlaid(moment: Moment, rows: dict[int, Row]) -> Moment:
@@ -181,7 +187,7 @@ def _end_phase(moment: Moment, state: CoordinatorState) -> CoordinatorTransition
         case Confirming():
             return Transition(_unmasking(moment, state))
         case Unmasking() if state.answered > state.tried:
-            return Transition(Recovering(state), (RecoverSum(),))
+            return Transition(Recovering(state, state.answered), (RecoverSum(),))
         case Unmasking():
             return _abort(moment, "too few unmasking answers", state.answered, {})
         case _:
@@ -249,7 +255,10 @@ def _unmasking(moment: Moment, state: Confirming) -> Unmasking:
 
 
 def _enough_confirmed(state: Confirming) -> bool:
-    """All of U3; on the complete graph also as many as give everybody ``threshold`` confirmed neighbours."""
+    """All of U3; on the complete graph also as many as let everybody answer.
+
+    Everybody then has ``threshold`` confirmed neighbours, which with its own are the quorum as well.
+    """
     complete = state.cohort.degree == len(state.cohort.positions) - 1
     enough = state.cohort.threshold + 1 if complete else len(state.accepted)
     return state.confirmed >= min(enough, len(state.accepted))
@@ -283,6 +292,8 @@ def _failed(moment: Moment, state: CoordinatorState, event: RecoveryFailed) -> C
     if not isinstance(state, Recovering):
         return Transition(state)
     last = state.unmasking
+    if last.answered > state.used:
+        return Transition(Recovering(last, last.answered), (RecoverSum(),))
     if moment.now_s >= last.deadline_s or last.answered == len(last.accepted):
         return _abort(moment, event.reason, last.answered, {})
     return Transition(dataclasses.replace(last, tried=last.answered))

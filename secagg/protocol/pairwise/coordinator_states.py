@@ -74,10 +74,14 @@ class AdvertiseRow:
 
 @dataclass(frozen=True, slots=True)
 class ShareRow:
-    """Accepted boxes of one client: leaf hashes (32 bytes each, by recipient); the boxes lie in a blob."""
+    """Accepted boxes of one client; they lie in a blob.
+
+    ``hashes`` are the leaf hashes (32 bytes each, by recipient), ``commitments`` what was promised to each recipient.
+    """
 
     signed: Signed
     hashes: bytes
+    commitments: tuple[bytes, ...]
     blob: bytes
 
 
@@ -220,9 +224,13 @@ class Unmasking:
 
 @dataclass(frozen=True, slots=True)
 class Recovering:
-    """The runtime reconstructs seeds, removes masks and decodes."""
+    """The runtime reconstructs seeds, removes masks and decodes, from the first ``used`` answers or more.
+
+    Answers that arrive meanwhile are taken: if recovery fails they decide whether to try again.
+    """
 
     unmasking: Unmasking
+    used: int
 
 
 @dataclass(frozen=True, slots=True)

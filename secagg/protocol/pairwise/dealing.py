@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from secagg.arith.shamir import SECRET_LIMBS, secret_to_limbs, share, uniform_elements
+from secagg.arith.shamir import SECRET_LIMBS, secret_to_limbs, share, share_to_bytes, uniform_elements
 from secagg.crypto.rng import Rng
 from secagg.crypto.sealing import SealingError, SealingKey, check_public_key, seal
 from secagg.crypto.secret import Secret
@@ -89,14 +89,19 @@ def deal(dealer: Dealer, identity: SigningKey, self_mask: Secret, keys: Sequence
     dealt = share(secrets, coefficients, points)
     outgoing = []
     for position, item in enumerate(keys):
-        plaintext = boxes.share_plaintext(dealt[position, :SECRET_LIMBS], dealt[position, SECRET_LIMBS:])
-        info = boxes.share_box_info(session, dealer.advertised, own, item.index)
+        self_mask_share = share_to_bytes(dealt[position, :SECRET_LIMBS])
+        root_share = share_to_bytes(dealt[position, SECRET_LIMBS:])
+        commitments = boxes.commit_self_mask_share(session, own, item.index, self_mask_share)
+        commitments += boxes.commit_root_share(session, own, item.index, root_share)
         pair_box = b""
         if item.index > own:
             seed = boxes.pair_seed(dealer.root, session, item.index)
+            commitments += boxes.commit_pair_seed(session, own, item.index, seed)
             pair_info = boxes.pair_box_info(session, dealer.advertised, own, item.index)
             pair_box = seal(item.mask_public, pair_info, seed)
-        outgoing.append(OutgoingBoxes(item.index, seal(item.share_public, info, plaintext), pair_box))
+        info = boxes.share_box_info(session, dealer.advertised, own, item.index)
+        share_box = seal(item.share_public, info, Secret(self_mask_share + root_share))
+        outgoing.append(OutgoingBoxes(item.index, share_box, pair_box, commitments))
     statement = ShareStatement(
         session,
         dealer.advertised,
@@ -115,7 +120,7 @@ def open_inbox(
     inbox: Sequence[IncomingBoxes],
     share_key: SealingKey,
 ) -> dict[int, Received]:
-    """What each neighbour in U2 dealt, by index; a neighbour whose signed box does not open is left out.
+    """What each neighbour in U2 dealt, by index; left out is whose signed box does not open to what it promised.
 
     Rules: one item for every neighbour that shared keys, no other, or the coordinator is thinning the graph;
     each under its sender's signed root at our place, or it is forged or was meant for somebody else.
@@ -141,7 +146,7 @@ def open_inbox(
 
 def _check_boxes(dealer: Dealer, statement: ShareStatement, item: IncomingBoxes) -> None:
     recipients = dealer.graph.neighbours(item.sender)
-    leaf = merkle.leaf_hash(boxes.box_leaf(dealer.place.index, item.share_box, item.pair_box))
+    leaf = merkle.leaf_hash(boxes.box_leaf(dealer.place.index, item.share_box, item.pair_box, item.commitments))
     position = recipients.index(dealer.place.index)
     try:
         merkle.verify_inclusion(leaf, position, len(recipients), item.path, statement.boxes)
@@ -161,5 +166,11 @@ def _open(dealer: Dealer, item: IncomingBoxes, share_key: SealingKey, mask_key: 
             if len(pair_seed) != boxes.SEED_BYTES:
                 return None
     except ValueError:
+        return None
+    promised = boxes.commit_self_mask_share(session, item.sender, own, self_mask.expose())
+    promised += boxes.commit_root_share(session, item.sender, own, root.expose())
+    if pair_seed is not None:
+        promised += boxes.commit_pair_seed(session, item.sender, own, pair_seed)
+    if promised != item.commitments:
         return None
     return Received(HeldShares(item.sender, self_mask, root), pair_seed)

@@ -201,17 +201,24 @@ def _pair_masks(
     for index in users:
         if dropped < index:
             # The contributor, with the higher index, subtracted the stream of the seed that `dropped` chose.
-            seed, target = boxes.pair_seed(root, session.digest, index), add
+            seed, target, owner = boxes.pair_seed(root, session.digest, index), add, dropped
         else:
             info = boxes.pair_box_info(session.digest, cohort.root, index, dropped)
             try:
-                seed, target = key.open(read_pair_box(index, dropped), info), subtract
+                seed, target, owner = key.open(read_pair_box(index, dropped), info), subtract, index
             except SealingError:
                 raise RecoveryError(f"pair box from index {index} does not open", index) from None
-            if len(seed) != boxes.SEED_BYTES:
-                raise RecoveryError(f"pair box from index {index} holds no seed", index)
+        _check_pair_seed(opening, owner, dropped + index - owner, seed)
         target.append(boxes.pair_mask_keystream(seed, session.digest))
     return add, subtract
+
+
+def _check_pair_seed(opening: _Opening, owner: int, holder: int, seed: Secret) -> None:
+    """The seed that a dealer's root or box gives is the one that it promised, and so the one that was used."""
+    row = tables.require(opening.rows, opening.state.cohort.positions[owner], RowKind.SHARE, ShareRow)
+    promised = row.commitments[opening.graph.neighbours(owner).index(holder)]
+    if promised[2 * boxes.COMMITMENT_BYTES :] != boxes.commit_pair_seed(opening.session.digest, owner, holder, seed):
+        raise RecoveryError(f"index {owner} promised index {holder} another pair seed", owner)
 
 
 def slot_reader(

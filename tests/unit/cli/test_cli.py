@@ -21,7 +21,8 @@ from secagg.identity.errors import RosterError, RosterRefusal, TlsError, TlsRefu
 from secagg.protocol.errors import LocalProtocolError, RejectReason, RemoteProtocolError
 from secagg.runtime.participant import TransportError
 from secagg.runtime.ports import StaleStoreError, StoreError
-from tests.support.service import tiny_adapter
+from secagg.transcript.entries import Flattening, NoFlattening
+from tests.support.service import EXAMPLES, tiny_adapter
 
 KEY = "11" * 32
 FINGERPRINT = "22" * 32
@@ -533,7 +534,6 @@ def plan(*more: str) -> opening.Opening:
     parser = options.CommandParser()
     importlib.import_module("secagg.cli.session").add_parser(parser.add_subparsers())
     arguments = parser.parse_args([*OPEN, "--min-contributors", "3", *more])
-    arguments.deadlines = opening.read_deadlines(arguments.deadlines)
     return opening.plan_opening(arguments, CoordinatorConfig.load(arguments.config))
 
 
@@ -561,6 +561,17 @@ def test_what_is_said_of_a_session_is_in_its_entry(operator):
     assert (parameters.deadlines.upload_s, parameters.deadlines.unmask_s, parameters.deadlines.share_s) == (7, 9, 600)
     assert (parameters.retention_s, parameters.base_model_digest.hex()) == (5, KEY)
     assert any("default policy" in note for note in opened.notes)
+
+
+def test_flattening_is_chosen_where_it_makes_uploads_smaller_and_only_if_asked(operator):
+    assert isinstance(plan("--value-bits", "26").session.parameters.encoding.flatten, NoFlattening)
+    small = plan("--value-bits", "26", "--flatten", "auto")
+    assert isinstance(small.session.parameters.encoding.flatten, NoFlattening)
+    assert any("not flattened" in note for note in small.notes)
+    arguments = ("--value-bits", "23", "--adapter", str(EXAMPLES / "1"))
+    flat, plain = plan(*arguments, "--flatten", "auto"), plan(*arguments)
+    assert isinstance(flat.session.parameters.encoding.flatten, Flattening)
+    assert flat.session.upload_bytes < plain.session.upload_bytes
 
 
 # Output.

@@ -1,0 +1,882 @@
+"""Whole sessions in memory over stores that fail at the n-th call, before or after it took effect, for every n.
+
+Real registry, host, upload desk and participants; time jumps ahead whenever nobody has anything left to do. Whatever
+was published, shown, sent or acknowledged in a run is written down and judged at its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import selectors
+import zlib
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+
+from secagg.crypto.secret import Secret
+from secagg.protocol.errors import RejectReason, RemoteProtocolError
+from secagg.protocol.log import LogView
+from secagg.protocol.messages import (
+    AdvertisedList,
+    AdvertiseKeys,
+    ClientMessage,
+    ClosedList,
+    Confirmations,
+    ConfirmClose,
+    Contribution,
+    SessionEnded,
+    SharedList,
+    ShareKeys,
+    SignedReceipt,
+    UnmaskAnswer,
+)
+from secagg.protocol.pairwise.client import ClientContext
+from secagg.protocol.pairwise.client_states import ClientState, Completed
+from secagg.protocol.pairwise.coordinator_states import (
+    COORDINATOR_PERSISTENCE,
+    Aborted,
+    AdvertiseRow,
+    AnswerRow,
+    ConfirmRow,
+    Finished,
+    HeaderRow,
+    Phase,
+    Row,
+    RowKind,
+    SetupRow,
+    ShareRow,
+    StagedRow,
+    row_key,
+)
+from secagg.protocol.session import ClientPolicy, Session
+from secagg.runtime.host import CoordinatorPorts, SessionHost, Status
+from secagg.runtime.log import SigningLog
+from secagg.runtime.memory import MemoryBlobStore, MemorySessionStore
+from secagg.runtime.participant import Milestone, Participant, ParticipantPorts, TransportError
+from secagg.runtime.ports import BlobStore, Commit, SessionStore, StoreError, UploadError
+from secagg.runtime.registry import Registry
+from secagg.services.uploads import Chunk, UploadDesk
+from secagg.transcript.head import LogEvidence
+from secagg.transcript.statements import ContributionHeader, SelfMaskShare, UnmaskStatement
+from secagg.v1 import aggregation_pb2 as pb
+from secagg.wire import convert
+from tests.support.cohort import key_of, one_hot, session_of
+from tests.support.faults import FaultTime, FaultyStore, InjectedFaultError
+from tests.support.rng import CountingRng
+from tests.support.stage import UNIT, sorted_keys
+
+SIZE = 5
+T = TypeVar("T")
+WHEN = pytest.mark.parametrize("when", FaultTime)
+
+
+# A loop in which time passes only where somebody would otherwise wait for it.
+
+
+class _Selector(selectors.DefaultSelector):
+    skip: Callable[[float], bool]
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        events = super().select(0)
+        if events or (timeout is not None and timeout <= 0):
+            return events
+        if timeout is not None and self.skip(timeout):
+            return []
+        return super().select(timeout)
+
+
+class JumpingLoop(asyncio.SelectorEventLoop):
+    """Time jumps to the next timer when nothing else is left to do and no thread is at work."""
+
+    def __init__(self) -> None:
+        selector = _Selector()
+        super().__init__(selector)
+        selector.skip = self._skip
+        self._ahead_s = 0.0
+        self._threads = 0
+
+    def time(self) -> float:
+        return super().time() + self._ahead_s
+
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+        self._threads += 1
+        future = super().run_in_executor(executor, func, *args)
+        future.add_done_callback(self._thread_done)
+        return future
+
+    def _thread_done(self, _: object) -> None:
+        self._threads -= 1
+
+    def _skip(self, timeout_s: float) -> bool:
+        if self._threads:
+            return False
+        self._ahead_s += timeout_s
+        return True
+
+
+class LoopClock:
+    """The loop's time as a wall clock."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._start_s = self._loop.time()
+
+    def now_s(self) -> int:
+        return 1_000_000 + int(self._loop.time() - self._start_s)
+
+
+def play(run: Coroutine[Any, Any, T]) -> T:
+    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+        return runner.run(run)
+
+
+# What goes wrong.
+
+
+class DyingStore(FaultyStore):
+    """A FaultyStore of a process that dies with the fault: afterwards nothing reaches ``inner`` any more."""
+
+    def __init__(self, inner: SessionStore, fail_at: int, when: FaultTime) -> None:
+        super().__init__(inner, fail_at, when)
+        self.fault = asyncio.Event()
+
+    async def _pass(self, call: Callable[[], Awaitable[T]]) -> T:
+        if self.fault.is_set():
+            raise InjectedFaultError("the process is dead")
+        try:
+            return await super()._pass(call)
+        except InjectedFaultError:
+            self.fault.set()
+            raise
+
+
+class FlakyBlobs:
+    """A BlobStore whose ``fail_at``-th call raises, before or after it took effect; all others pass."""
+
+    def __init__(self, inner: MemoryBlobStore, fail_at: int, when: FaultTime) -> None:
+        self._inner, self._fail_at, self._when = inner, fail_at, when
+        self.calls = 0
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._inner, name)
+
+        def call(*args: Any) -> Any:
+            self.calls += 1
+            fails = self.calls == self._fail_at
+            if fails and self._when is FaultTime.BEFORE:
+                raise InjectedFaultError(f"{name}, before")
+            answer = method(*args)
+            if fails:
+                raise InjectedFaultError(f"{name}, after")
+            return answer
+
+        return call
+
+
+# Who takes part, and what is written down of it.
+
+
+@dataclass
+class Journal:
+    """Everything that anybody but its sender could have seen in one run."""
+
+    entries: dict[int, set[bytes]] = field(default_factory=lambda: defaultdict(set))
+    heads: dict[int, set[bytes]] = field(default_factory=lambda: defaultdict(set))
+    sent: dict[tuple[bytes, type[ClientMessage]], set[bytes]] = field(default_factory=lambda: defaultdict(set))
+    messages: list[ClientMessage] = field(default_factory=list)
+    uploads: dict[bytes, set[bytes]] = field(default_factory=lambda: defaultdict(set))
+    acknowledged: list[ClientMessage] = field(default_factory=list)
+    receipts: set[bytes] = field(default_factory=set)
+
+    def show(self, evidence: LogEvidence) -> None:
+        for position, entry in enumerate(evidence.entries):
+            self.entries[position].add(entry)
+        self.heads[len(evidence.entries)].add(evidence.head + evidence.signature)
+
+    def send(self, message: ClientMessage, data: bytes) -> None:
+        self.sent[message.signed.statement.identity, type(message)].add(data)
+        self.messages.append(message)
+
+
+class RecordingLog(SigningLog):
+    def __init__(self, journal: Journal) -> None:
+        super().__init__(key_of("coordinator"))
+        self._journal = journal
+
+    async def publish(self, session: bytes, entries: tuple[bytes, ...]) -> tuple[bytes, bytes]:
+        head, signature = await super().publish(session, entries)
+        self._journal.show(LogEvidence(entries, head, signature))
+        return head, signature
+
+
+class Site:
+    """A coordinator that is kept running: started again from its store whenever it has died.
+
+    Participants see it as a CoordinatorPort; every message passes through the wire codec.
+    """
+
+    def __init__(self, session: Session, journal: Journal) -> None:
+        self.session = session
+        self.journal = journal
+        self.inner = MemorySessionStore()
+        self.blobs: BlobStore = MemoryBlobStore()
+        self.clock = LoopClock()
+        self.reports: list[tuple[str, bytes, str]] = []
+        self.starts = 0
+        self._registry: Registry | None = None
+        self._desk: UploadDesk | None = None
+        self._down = asyncio.Event()
+
+    async def serve(self, store: SessionStore) -> None:
+        """Serve until cancelled; after a fault of a DyingStore start again over the inner store."""
+        while True:
+            fault = store.fault if isinstance(store, DyingStore) else asyncio.Event()
+            ports = CoordinatorPorts(
+                store, self.blobs, RecordingLog(self.journal), self.clock, key_of("coordinator"), self._report
+            )
+            registry, desk = Registry(ports), UploadDesk(self.blobs, Secret(bytes(32)))
+            self._down = asyncio.Event()
+            self.starts += 1
+            operator: asyncio.Task[None] | None = None
+            try:
+                await registry.start()
+                await desk.sweep(registry.hosts())
+                self._registry, self._desk = registry, desk
+                operator = asyncio.ensure_future(self._open(registry))
+                await fault.wait()
+            except InjectedFaultError:
+                pass  # it did not start
+            finally:
+                self._registry = None
+                self._down.set()
+                if operator is not None:
+                    operator.cancel()
+                    await asyncio.gather(operator, return_exceptions=True)
+                await desk.close()
+                await registry.close()
+            store = self.inner
+
+    async def _open(self, registry: Registry) -> None:
+        """What an operator does, who tries again until it works."""
+        leaves = b"".join(leaf + b"\n" for leaf in self.session.roster.leaves())
+        while True:
+            try:
+                await registry.open(self.session, SetupRow(self.blobs.put(leaves), b"", b"", b"", b""))
+                return
+            except StoreError:
+                await asyncio.sleep(0.1)
+
+    def _report(self, *report: Any) -> None:
+        self.reports.append(report)
+
+    async def _call(self, work: Callable[[SessionHost, UploadDesk], Awaitable[T]]) -> T:
+        """One call to whoever serves now; it breaks off when that process dies."""
+        registry, desk, down = self._registry, self._desk, self._down
+        if registry is None or desk is None:
+            raise TransportError("nobody listens")
+
+        async def answer() -> T:
+            return await work(await registry.find(self.session.parameters.session), desk)
+
+        task, gone = asyncio.ensure_future(answer()), asyncio.ensure_future(down.wait())
+        try:
+            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if down.is_set():
+                raise TransportError("the connection broke")
+            return task.result()
+        except (StoreError, UploadError) as error:
+            raise TransportError(type(error).__name__) from None
+        except RemoteProtocolError as error:
+            if error.reason in {RejectReason.UNKNOWN_SESSION, RejectReason.UNKNOWN_UPLOAD}:
+                raise TransportError(error.reason.name) from None
+            raise
+        finally:
+            task.cancel()
+            gone.cancel()
+            await asyncio.gather(task, gone, return_exceptions=True)
+
+    async def watch(self, session: bytes) -> AsyncIterator[Status]:
+        last: Status | None = None
+        version = -1
+        while last is None or last.phase not in {Phase.FINISHED, Phase.ABORTED}:
+
+            async def change(host: SessionHost, _: UploadDesk, version: int = version) -> tuple[int, Status]:
+                await host.driver.wait_for_change(version)
+                return host.driver.version, host.status()
+
+            version, status = await self._call(change)
+            if status != last:
+                yield status
+            last = status
+
+    async def send(self, session: bytes, message: ClientMessage) -> None:
+        data, decoded = _over_the_wire(session, message)
+        self.journal.send(message, data)
+        if isinstance(decoded, ShareKeys):
+            await self._call(lambda host, _: host.share_keys(decoded))
+        else:
+            await self._call(lambda host, _: host.submit(decoded))
+        self.journal.acknowledged.append(message)
+
+    async def upload(self, session: bytes, message: Contribution, blobs: BlobStore) -> SignedReceipt:
+        data, decoded = _over_the_wire(session, message)
+        header = message.signed.statement
+        assert isinstance(decoded, Contribution)
+        assert isinstance(header, ContributionHeader)
+        self.journal.send(message, data)
+        body = blobs.get(header.upload)
+        self.journal.uploads[header.identity].add(body)
+        token, committed, receipt = await self._call(lambda host, desk: desk.begin(host, decoded))
+        self.journal.acknowledged.append(message)
+        while committed < len(body):
+            chunk = Chunk(committed, piece := body[committed : committed + 16], zlib.crc32(piece))
+            committed = await self._call(lambda _, desk, chunk=chunk: desk.write(token, chunk))
+        if receipt is None:
+            receipt = await self._call(lambda _, desk: desk.finish(token))
+        self.journal.receipts.add(header.identity)
+        return receipt
+
+    async def advertised_list(self, session: bytes, identity: bytes) -> AdvertisedList:
+        return await self._shown(lambda host, _: _now(host.advertised_list(identity)))
+
+    async def shared_list(self, session: bytes, identity: bytes) -> SharedList:
+        return await self._shown(lambda host, _: host.shared_list(identity))
+
+    async def closed_list(self, session: bytes) -> ClosedList:
+        return await self._shown(lambda host, _: _now(host.closed_list()))
+
+    async def confirmations(self, session: bytes, identity: bytes) -> Confirmations:
+        return await self._call(lambda host, _: _now(host.confirmations(identity)))
+
+    async def outcome(self, session: bytes) -> SessionEnded:
+        return await self._shown(lambda host, _: _now(host.outcome()))
+
+    async def evidence(self) -> LogEvidence:
+        evidence = await self._call(lambda host, _: _now(host.evidence()))
+        self.journal.show(evidence)
+        return evidence
+
+    async def _shown(self, work: Callable[[SessionHost, UploadDesk], Awaitable[T]]) -> T:
+        answer = await self._call(work)
+        assert isinstance(answer, AdvertisedList | SharedList | ClosedList | SessionEnded)
+        self.journal.show(answer.evidence)
+        return answer
+
+
+async def _now(value: T) -> T:
+    return value
+
+
+def _over_the_wire(session: bytes, message: ClientMessage) -> tuple[bytes, ClientMessage]:
+    match message:
+        case AdvertiseKeys():
+            data = convert.advertise_keys_to_pb(session, message).SerializeToString()
+            return data, convert.advertise_keys_from_pb(pb.AdvertiseKeysRequest.FromString(data))
+        case ShareKeys():
+            data = convert.share_keys_to_pb(session, message).SerializeToString()
+            return data, convert.share_keys_from_pb(pb.ShareKeysRequest.FromString(data))
+        case Contribution():
+            data = convert.contribution_to_pb(session, message).SerializeToString()
+            return data, convert.contribution_from_pb(pb.StartUploadRequest.FromString(data))
+        case ConfirmClose():
+            data = convert.confirm_close_to_pb(session, message).SerializeToString()
+            return data, convert.confirm_close_from_pb(pb.ConfirmCloseRequest.FromString(data))
+        case UnmaskAnswer():
+            data = convert.unmask_answer_to_pb(session, message).SerializeToString()
+            return data, convert.unmask_answer_from_pb(pb.UnmaskRequest.FromString(data))
+
+
+class Contributor:
+    """One client, started again from its store whenever it has died, every time with other randomness."""
+
+    def __init__(self, number: int, site: Site) -> None:
+        self.number = number
+        self.site = site
+        self.inner: SessionStore = MemorySessionStore()
+        self.blobs: BlobStore = MemoryBlobStore()
+        self.key = sorted_keys(SIZE)[number]
+        self.starts = 0
+        self.leaves_at: Milestone | None = None
+
+    async def take_part(self, store: SessionStore) -> ClientState | None:
+        """Until the session is over for this client; None if it left."""
+        while True:
+            self.starts += 1
+            fault = store.fault if isinstance(store, DyingStore) else asyncio.Event()
+            life = asyncio.ensure_future(self._live(store))
+            gone = asyncio.ensure_future(fault.wait())
+            try:
+                await asyncio.wait({life, gone}, return_when=asyncio.FIRST_COMPLETED)
+                if not fault.is_set():
+                    return life.result()
+            except InjectedFaultError:
+                pass  # a process that tells its user so and ends
+            except _LeftError:
+                return None
+            finally:
+                gone.cancel()
+                life.cancel()
+                await asyncio.gather(life, gone, return_exceptions=True)
+            store = self.inner
+
+    async def _live(self, store: SessionStore) -> ClientState:
+        session = self.site.session
+        rng = CountingRng(b"client %d, life %d" % (self.number, self.starts))
+        left = asyncio.get_running_loop().create_future()
+
+        def progress(milestone: Milestone) -> None:
+            if milestone is self.leaves_at and not left.done():
+                left.set_exception(_LeftError())
+
+        ports = ParticipantPorts(store, self.blobs, self.site, rng, progress)
+        context = ClientContext(self.key, session, ClientPolicy())
+        participant = Participant(context, one_hot(SIZE, self.number), ports)
+        running = asyncio.ensure_future(self._run(participant))
+        try:
+            await asyncio.wait({running, left}, return_when=asyncio.FIRST_COMPLETED)
+            if left.done():
+                left.result()
+            return running.result()
+        finally:
+            left.cancel()
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await participant.close()
+
+    async def _run(self, participant: Participant) -> ClientState:
+        while True:
+            with suppress(TransportError):
+                view = LogView((await self.site.evidence()).entries)
+                break
+            await asyncio.sleep(0.1)
+        await participant.join(view)
+        return await participant.run()
+
+
+class _LeftError(Exception):
+    """The client left as planned."""
+
+
+@dataclass
+class Scene:
+    """One run: a coordinator, its contributors, and how it ended."""
+
+    site: Site
+    contributors: list[Contributor]
+    journal: Journal
+    states: list[ClientState | BaseException | None] = field(default_factory=list)
+
+    @classmethod
+    def set_up(cls) -> Scene:
+        journal = Journal()
+        session = session_of(sorted_keys(SIZE), dimension=SIZE)
+        site = Site(session, journal)
+        return cls(site, [Contributor(number, site) for number in range(SIZE)], journal)
+
+    async def run(self, store: SessionStore | None = None, stores: dict[int, SessionStore] | None = None) -> None:
+        """Let everybody take part until the coordinator's session and all clients are done."""
+        serving = asyncio.ensure_future(self.site.serve(store or self.site.inner))
+        try:
+            async with asyncio.timeout(3600):  # of the loop's time: deadlines add up to 300 s
+                self.states = await asyncio.gather(
+                    *(one.take_part((stores or {}).get(one.number, one.inner)) for one in self.contributors),
+                    return_exceptions=True,
+                )
+                while not isinstance(await self.state(), Finished | Aborted):
+                    await asyncio.sleep(1.0)
+        finally:
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+
+    async def state(self) -> object:
+        stored = await self.site.inner.load(self.site.session.parameters.session)
+        return None if stored is None else COORDINATOR_PERSISTENCE.decode(stored.state)
+
+    async def rows(self) -> dict[int, Row]:
+        stored = await self.site.inner.load(self.site.session.parameters.session)
+        assert stored is not None
+        return {key: COORDINATOR_PERSISTENCE.decode(row) for key, row in stored.rows.items()}
+
+    async def judge(self) -> None:
+        """What must hold at the end of every run, however it went."""
+        for position, entries in self.journal.entries.items():
+            assert len(entries) == 1, f"log position {position} had {len(entries)} entries"
+        for size, heads in self.journal.heads.items():
+            assert len(heads) == 1, f"a log of {size} entries had {len(heads)} heads"
+        for (identity, kind), sent in self.journal.sent.items():
+            assert len(sent) == 1, f"{identity.hex()[:8]} sent {len(sent)} different {kind.__name__}"
+        for identity, uploads in self.journal.uploads.items():
+            assert len(uploads) == 1, f"{identity.hex()[:8]} sent {len(uploads)} different masked inputs"
+        assert not _both_kinds(self.journal.messages)
+        rows = await self.rows()
+        for message in self.journal.acknowledged:
+            assert _is_kept(self.site.session, rows, message), f"lost {type(message).__name__}"
+        state = await self.state()
+        if isinstance(state, Finished):
+            expected = [UNIT if index in state.accepted else 0 for index in range(SIZE)]
+            found = np.frombuffer(self.site.blobs.get(state.integer_sum), dtype="<i8")
+            assert found.tolist() == expected
+        members = [key.public_bytes for key in sorted_keys(SIZE)]
+        for identity in self.journal.receipts:
+            position = self.site.session.positions[identity]
+            assert isinstance(rows.get(row_key(position, RowKind.STAGED)), StagedRow)
+            if isinstance(state, Finished):
+                assert members.index(identity) in state.accepted, "a receipt was given, and the contribution left out"
+
+    def completed(self) -> list[int]:
+        return [number for number, state in enumerate(self.states) if isinstance(state, Completed)]
+
+
+def _both_kinds(messages: Sequence[ClientMessage]) -> set[int]:
+    """Owners of whom shares of both kinds were ever sent, by whomever."""
+    kinds: dict[int, set[bool]] = defaultdict(set)
+    for message in messages:
+        if isinstance(message.signed.statement, UnmaskStatement):
+            for share in message.signed.statement.shares:
+                kinds[share.index].add(isinstance(share, SelfMaskShare))
+    return {index for index, seen in kinds.items() if len(seen) > 1}
+
+
+def _is_kept(session: Session, rows: dict[int, Row], message: ClientMessage) -> bool:
+    position = session.positions[message.signed.statement.identity]
+    match message:
+        case AdvertiseKeys(signed, mask_public, share_public):
+            row: Row = AdvertiseRow(signed, mask_public, share_public)
+            return rows.get(row_key(position, RowKind.ADVERTISE)) == row
+        case ShareKeys(signed):
+            found = rows.get(row_key(position, RowKind.SHARE))
+            return isinstance(found, ShareRow) and found.signed == signed
+        case Contribution(signed):
+            return rows.get(row_key(position, RowKind.HEADER)) == HeaderRow(signed)
+        case ConfirmClose(signed):
+            return rows.get(row_key(position, RowKind.CONFIRM)) == ConfirmRow(signed)
+        case UnmaskAnswer(signed):
+            return rows.get(row_key(position, RowKind.ANSWER)) == AnswerRow(signed.to_bytes())
+
+
+FAULTS_AT_MOST = 400
+
+
+async def _sweep(one_run: Callable[[int], Awaitable[bool]]) -> int:
+    """Run with the fault at the first call, the second and so on, until no fault fires; how many did."""
+    for call in range(1, FAULTS_AT_MOST):
+        try:
+            if not await one_run(call):
+                return call - 1
+        except BaseException as error:
+            error.add_note(f"the fault was at call {call}")
+            raise
+    raise AssertionError("the faults have no end")
+
+
+def _with_a_dropout() -> Scene:
+    """Everybody contributes but number 1, which shares its keys and leaves: shares of both kinds are needed."""
+    scene = Scene.set_up()
+    scene.contributors[1].leaves_at = Milestone.MASKING
+    return scene
+
+
+async def _all_but_the_dropout_are_in_the_sum(scene: Scene) -> None:
+    await scene.judge()
+    state = await scene.state()
+    assert isinstance(state, Finished)
+    assert state.accepted == (0, 2, 3, 4)
+    assert scene.completed() == [0, 2, 3, 4]
+
+
+def test_a_session_without_faults_ends_with_the_sum() -> None:
+    async def run() -> None:
+        scene = _with_a_dropout()
+        await scene.run()
+        await _all_but_the_dropout_are_in_the_sum(scene)
+        assert scene.site.starts == 1
+
+    play(run())
+
+
+@WHEN
+def test_a_coordinator_that_dies_at_any_call_of_its_store_goes_on_from_it(when: FaultTime) -> None:
+    async def one_run(call: int) -> bool:
+        scene = _with_a_dropout()
+        store = DyingStore(scene.site.inner, call, when)
+        await scene.run(store)
+        await _all_but_the_dropout_are_in_the_sum(scene)
+        assert scene.site.starts == 1 + store.fault.is_set()
+        return store.fault.is_set()
+
+    assert play(_sweep(one_run)) >= 40
+
+
+@WHEN
+def test_a_coordinator_whose_store_fails_at_any_one_call_goes_on_without_a_restart(when: FaultTime) -> None:
+    async def one_run(call: int) -> bool:
+        scene = _with_a_dropout()
+        store = FaultyStore(scene.site.inner, call, when)
+        await scene.run(store)
+        await _all_but_the_dropout_are_in_the_sum(scene)
+        return store.calls >= call
+
+    assert play(_sweep(one_run)) >= 40
+
+
+@WHEN
+def test_a_coordinator_whose_blob_store_fails_at_any_one_call_goes_on(when: FaultTime) -> None:
+    async def one_run(call: int) -> bool:
+        scene = _with_a_dropout()
+        leaves = b"".join(leaf + b"\n" for leaf in scene.site.session.roster.leaves())
+        scene.site.blobs.put(leaves)
+        inner = scene.site.blobs
+        assert isinstance(inner, MemoryBlobStore)
+        flaky: Any = FlakyBlobs(inner, call, when)
+        scene.site.blobs = flaky
+        await scene.run()
+        scene.site.blobs = inner
+        await _all_but_the_dropout_are_in_the_sum(scene)
+        return flaky.calls >= call
+
+    assert play(_sweep(one_run)) >= 20
+
+
+@WHEN
+def test_a_client_that_dies_at_any_call_of_its_store_goes_on_from_it(when: FaultTime) -> None:
+    async def one_run(call: int) -> bool:
+        scene = _with_a_dropout()
+        store = DyingStore(scene.contributors[2].inner, call, when)
+        await scene.run(stores={2: store})
+        await _all_but_the_dropout_are_in_the_sum(scene)
+        assert scene.contributors[2].starts == 1 + store.fault.is_set()
+        return store.fault.is_set()
+
+    assert play(_sweep(one_run)) >= 10
+
+
+@WHEN
+def test_a_client_whose_store_fails_at_any_one_call_goes_on(when: FaultTime) -> None:
+    async def one_run(call: int) -> bool:
+        scene = _with_a_dropout()
+        store = FaultyStore(scene.contributors[2].inner, call, when)
+        await scene.run(stores={2: store})
+        await _all_but_the_dropout_are_in_the_sum(scene)
+        return store.calls >= call
+
+    assert play(_sweep(one_run)) >= 10
+
+
+@WHEN
+def test_a_client_whose_blob_store_fails_at_any_one_call_goes_on(when: FaultTime) -> None:
+    async def one_run(call: int) -> bool:
+        scene = _with_a_dropout()
+        flaky: Any = FlakyBlobs(MemoryBlobStore(), call, when)
+        scene.contributors[2].blobs = flaky
+        await scene.run()
+        await _all_but_the_dropout_are_in_the_sum(scene)
+        return flaky.calls >= call
+
+    assert play(_sweep(one_run)) >= 2
+
+
+@WHEN
+def test_without_a_client_that_dies_for_good_at_any_call_the_session_ends(when: FaultTime) -> None:
+    async def one_run(call: int) -> bool:
+        scene = Scene.set_up()
+        victim = scene.contributors[2]
+        store = DyingStore(victim.inner, call, when)
+        victim.inner = _Nowhere()
+        await scene.run(stores={2: store})
+        await scene.judge()
+        state = await scene.state()
+        assert isinstance(state, Finished)
+        survivors = [0, 1, 3, 4]
+        if len(state.accepted) == SIZE:
+            assert set(scene.completed()) >= set(survivors)
+        else:
+            assert len(state.accepted) == SIZE - 1
+            assert scene.completed() == survivors
+        return store.fault.is_set()
+
+    assert play(_sweep(one_run)) >= 10
+
+
+class _Nowhere(MemorySessionStore):
+    """The disk of a client that never comes back."""
+
+    async def load(self, session: bytes) -> None:
+        raise _LeftError
+
+    async def commit(self, session: bytes, expected_version: int, commit: Commit) -> Sequence[int]:
+        raise _LeftError
+
+
+def test_a_session_that_loses_too_many_aborts_and_publishes_nothing() -> None:
+    async def run() -> None:
+        scene = Scene.set_up()
+        for number in (0, 1, 2):
+            scene.contributors[number].leaves_at = Milestone.MASKING
+        await scene.run()
+        await scene.judge()
+        assert isinstance(await scene.state(), Aborted)
+        assert not scene.completed()
+
+    play(run())
+
+
+# Single mishaps, each of which once had a consequence.
+
+
+class FailsOnRow(MemorySessionStore):
+    """Refuses one commit that writes a row of a kind."""
+
+    def __init__(self, kind: RowKind) -> None:
+        super().__init__()
+        self._kind: RowKind | None = kind
+
+    async def commit(self, session: bytes, expected_version: int, commit: Commit) -> Sequence[int]:
+        if any(key % 16 == self._kind for key in commit.rows):
+            self._kind = None
+            raise InjectedFaultError("refused")
+        return await super().commit(session, expected_version, commit)
+
+
+def test_no_receipt_is_given_for_an_upload_whose_row_did_not_reach_the_disk() -> None:
+    async def run() -> None:
+        scene = Scene.set_up()
+        site = scene.site
+        serving = asyncio.ensure_future(site.serve(store := FailsOnRow(RowKind.STAGED)))
+        site.inner = store
+        refused: list[str] = []
+
+        async def upload(session: bytes, message: Contribution, blobs: BlobStore) -> SignedReceipt:
+            """An upload that is finished again, without announcing it again, as soon as that is refused."""
+            _, decoded = _over_the_wire(session, message)
+            header = message.signed.statement
+            body = blobs.get(header.upload)
+            token, _, receipt = await site._call(lambda host, desk: desk.begin(host, decoded))
+            await site._call(lambda _, desk: desk.write(token, Chunk(0, body, zlib.crc32(body))))
+            while receipt is None:
+                try:
+                    receipt = await site._call(lambda _, desk: desk.finish(token))
+                except TransportError as error:
+                    refused.append(str(error))
+            rows = await scene.rows()
+            staged = row_key(site.session.positions[header.identity], RowKind.STAGED)
+            assert rows[staged] == StagedRow(hashlib.sha256(body).digest())
+            return receipt
+
+        site.upload = upload
+        try:
+            states = await asyncio.gather(*(one.take_part(one.inner) for one in scene.contributors))
+        finally:
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+        assert all(isinstance(state, Completed) for state in states)
+        assert refused
+
+    play(run())
+
+
+def _registry(store: SessionStore, blobs: MemoryBlobStore) -> Registry:
+    key = key_of("coordinator")
+    return Registry(CoordinatorPorts(store, blobs, SigningLog(key), LoopClock(), key, lambda *_: None))
+
+
+def _opening() -> tuple[Session, MemoryBlobStore, SetupRow]:
+    session, blobs = session_of(sorted_keys(SIZE), dimension=SIZE), MemoryBlobStore()
+    roster = blobs.put(b"".join(leaf + b"\n" for leaf in session.roster.leaves()))
+    return session, blobs, SetupRow(roster, b"", b"", b"", b"")
+
+
+def test_a_session_that_could_not_be_read_once_is_read_when_somebody_asks_again() -> None:
+    async def run() -> None:
+        session, blobs, setup = _opening()
+        inner = MemorySessionStore()
+        first = _registry(inner, blobs)
+        await first.open(session, setup)
+        await first.close()
+        # Calls of `find` on an empty registry: load, and load again to resume.
+        for call in (1, 2):
+            registry = _registry(FaultyStore(inner, call, FaultTime.BEFORE), blobs)
+            with pytest.raises(StoreError):
+                await registry.find(session.parameters.session)
+            host = await registry.find(session.parameters.session)
+            assert host.status().phase is Phase.ADVERTISE_KEYS
+            await registry.close()
+
+    play(run())
+
+
+def test_a_session_that_is_asked_for_while_it_is_being_opened_has_one_host() -> None:
+    async def run() -> None:
+        session, blobs, setup = _opening()
+        registry = _registry(MemorySessionStore(), blobs)
+        opening = asyncio.ensure_future(registry.open(session, setup))
+        found: set[SessionHost] = set()
+        while not opening.done():
+            with suppress(RemoteProtocolError):
+                found.add(await registry.find(session.parameters.session))
+            await asyncio.sleep(0)
+        assert found == {opening.result()}
+        await registry.close()
+
+    play(run())
+
+
+def test_opening_the_same_session_twice_gives_one_host_and_another_one_under_its_name_is_refused() -> None:
+    async def run() -> None:
+        session, blobs, setup = _opening()
+        registry = _registry(MemorySessionStore(), blobs)
+        first, second = await asyncio.gather(registry.open(session, setup), registry.open(session, setup))
+        assert first is second
+        other = session_of(sorted_keys(SIZE), dimension=SIZE + 1)
+        with pytest.raises(RemoteProtocolError) as caught:
+            await registry.open(other, setup)
+        assert caught.value.reason is RejectReason.EQUIVOCATION
+        await registry.close()
+
+    play(run())
+
+
+def test_what_was_staged_is_kept_over_a_restart_while_it_can_count_and_goes_with_the_end() -> None:
+    async def run() -> None:
+        scene = Scene.set_up()
+        site, halves = scene.site, []
+        blobs = site.blobs
+        assert isinstance(blobs, MemoryBlobStore)
+        stray = "0" * 32
+        blobs.begin_upload(stray, 1, bytes(32))
+        full_upload = site.upload
+
+        async def half(session: bytes, message: Contribution, blobs: BlobStore) -> SignedReceipt:
+            header = message.signed.statement
+            if header.identity != scene.contributors[1].key.public_bytes:
+                return await full_upload(session, message, blobs)
+            body = blobs.get(header.upload)
+            token, _, _ = await site._call(lambda host, desk: desk.begin(host, message))
+            chunk = Chunk(0, body[:16], zlib.crc32(body[:16]))
+            assert await site._call(lambda _, desk: desk.write(token, chunk)) == 16
+            store.fault.set()  # the coordinator dies
+            while True:
+                await asyncio.sleep(1.0)
+                with suppress(TransportError):
+                    again, committed, _ = await site._call(lambda host, desk: desk.begin(host, message))
+                    halves.append((again == token, committed))
+                    break
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        site.upload = half
+        store = DyingStore(site.inner, FAULTS_AT_MOST, FaultTime.BEFORE)
+        run = asyncio.ensure_future(scene.run(store))
+        await asyncio.wait({run}, timeout=200)
+        assert halves == [(True, 16)]
+        assert isinstance(await scene.state(), Finished)
+        assert not blobs._uploads
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+
+    play(run())
