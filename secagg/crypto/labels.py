@@ -44,6 +44,10 @@ class Label(enum.Enum):
     FLATTEN_SIGNS = "secagg/v1/flatten-signs"
     STORE_KEY = "secagg/v1/store-key"
     """A client's identity key to the key that encrypts its session store."""
+    STORE_CELL_KEY = "secagg/v1/store-cell-key"
+    """A store key to the key of one session's cells."""
+    STORE_CELL = "secagg/v1/store-cell"
+    """Associated data of an encrypted cell."""
     UPLOAD_TOKEN = "secagg/v1/upload-token"  # noqa: S105 - a label, not a password
     """A coordinator's upload key and a signed header to the token of the upload."""
     UPLOAD_KEY = "secagg/v1/upload-key"

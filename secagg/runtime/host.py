@@ -435,10 +435,12 @@ class SessionHost:
             if remaining == 0:
                 await self._feed_deadline()
                 continue
+            # Not wait_for: it can swallow a cancellation that meets a change.
+            changed = asyncio.ensure_future(self.driver.wait_for_change(version))
             try:
-                await asyncio.wait_for(self.driver.wait_for_change(version), remaining)
-            except TimeoutError:
-                continue
+                await asyncio.wait({changed}, timeout=remaining)
+            finally:
+                changed.cancel()
         self._move_on()
 
     def _move_on(self) -> None:

@@ -3,12 +3,11 @@
 Every cell - the state, a row, an effect - is a box of its own::
 
     cell = version (8 bytes) || position (8) || nonce (12) || AES-256-GCM(ciphertext || tag)
-    key  = HKDF-Expand-SHA256(store key, "secagg/v1/store-cell-key" || session)
-    associated data = "secagg/v1/store-cell" || kind (1) || session (16) || version (8) || position (8)
+    key  = HKDF-SHA256(store key, STORE_CELL_KEY, session)
+    associated data = encode_fields(STORE_CELL, kind (1), session (16), version (8) || position (8))
 
 with ``version`` the version of the commit that wrote the cell and ``position`` the row's index, the effect's
-place in its commit, or 0; integers are big-endian. All fields have fixed lengths, so the encoding is
-injective. A key for each session keeps random 96-bit nonces below the 2^32 invocations that NIST SP 800-38D
+place in its commit, or 0; integers are big-endian. A key for each session keeps random 96-bit nonces below the 2^32 invocations that NIST SP 800-38D
 (section 8.3) allows.
 
 What this gives: whoever reads the disk learns lengths, counts, versions, identifiers of sessions and times of
@@ -28,15 +27,13 @@ from collections.abc import Callable, Sequence
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
+from secagg.crypto.kdf import derive
+from secagg.crypto.labels import Label, encode_fields
 from secagg.crypto.secret import Secret
 from secagg.runtime.ports import Commit, SessionKey, SessionStore, StoredSession, StoreError
 
 KEY_BYTES = 32
-_KEY_LABEL = b"secagg/v1/store-cell-key"
-_CELL_LABEL = b"secagg/v1/store-cell"
 _SESSION_BYTES = 16
 _INTEGER_BYTES = 8
 _NONCE_BYTES = 12
@@ -110,7 +107,7 @@ class _SessionBox:
         if len(session) != _SESSION_BYTES:
             raise StoreError(f"session: expected {_SESSION_BYTES} bytes, got {len(session)}")
         self.session = session
-        self._aead = AESGCM(HKDFExpand(SHA256(), KEY_BYTES, _KEY_LABEL + session).derive(key.expose()))
+        self._aead = AESGCM(derive(key, Label.STORE_CELL_KEY, session).expose())
         self._read_random = read_random
 
     def seal(self, kind: _Kind, version: int, position: int, content: bytes) -> bytes:
@@ -134,7 +131,7 @@ class _SessionBox:
         return int.from_bytes(version, "big"), int.from_bytes(position, "big"), content
 
     def _associated(self, kind: _Kind, header: bytes) -> bytes:
-        return _CELL_LABEL + kind.value + self.session + header
+        return encode_fields(Label.STORE_CELL, kind.value, self.session, header)
 
 
 def _open_row(box: _SessionBox, row: int, cell: bytes, version: int) -> bytes:
