@@ -246,7 +246,7 @@ class Participation:
         finally:
             await self.close()
         if isinstance(state, Aborted) and state.view.abort is None:
-            raise LocalProtocolError(state.reason, "this identity gave the session up before")
+            raise LocalProtocolError(state.reason, "this identity takes no further part in the session")
         delay_s = _FIRST_DELAY_S
         while True:
             try:

@@ -24,16 +24,11 @@ class Turnstile:
     async def enter(self, context: Context) -> None:
         """Wait for a place, and keep it for the rest of this call."""
         await self._free.acquire()
-        place = _Place(self._free)
-        timer = asyncio.get_running_loop().call_later(self._patience_s, place.leave)
-        context.add_done_callback(lambda _: (timer.cancel(), place.leave()))
+        timer = asyncio.get_running_loop().call_later(self._patience_s, self._free.release)
 
+        def leave(_: Context) -> None:
+            if not timer.cancelled() and timer.when() > asyncio.get_running_loop().time():
+                timer.cancel()
+                self._free.release()
 
-class _Place:
-    def __init__(self, free: asyncio.Semaphore) -> None:
-        self._free: asyncio.Semaphore | None = free
-
-    def leave(self) -> None:
-        free, self._free = self._free, None
-        if free is not None:
-            free.release()
+        context.add_done_callback(leave)

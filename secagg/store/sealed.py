@@ -7,7 +7,8 @@ Every cell - the state, a row, an effect - is a box of its own::
     associated data = encode_fields(STORE_CELL, kind (1), session (16), version (8) || position (8))
 
 with ``version`` the version of the commit that wrote the cell and ``position`` the row's index, the effect's
-place in its commit, or 0; integers are big-endian. A key for each session keeps random 96-bit nonces below the 2^32 invocations that NIST SP 800-38D
+place in its commit, or 0; integers are big-endian. A key for each session keeps random 96-bit nonces below the 2^32
+invocations that NIST SP 800-38D
 (section 8.3) allows.
 
 What this gives: whoever reads the disk learns lengths, counts, versions, identifiers of sessions and times of
