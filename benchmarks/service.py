@@ -357,19 +357,13 @@ async def own_channel(where: Where) -> grpc.aio.Channel:
     return channel
 
 
-class ClientRng(SystemRng):
-    """The randomness of one client, which also keeps what was encoded with it."""
-
-    lanes: Any = None
-
-
 class Port(GrpcCoordinator):
     """Times the upload and forgets it once it is acknowledged; whoever drops out goes instead of uploading."""
 
-    def __init__(self, channel: Any, worker: Worker, *, drops: bool) -> None:  # noqa: ANN401
+    def __init__(self, channel: Any, worker: Worker, vector: Any, *, drops: bool) -> None:  # noqa: ANN401
         super().__init__(channel, CALL_TIMEOUT_S)
         self._worker = worker
-        self.rng = ClientRng()
+        self._vector = vector
         self._drops = drops
         self.gone = asyncio.Event()
 
@@ -382,7 +376,7 @@ class Port(GrpcCoordinator):
         receipt = await super().upload(session, message, blobs)
         self._worker.uploads.append((start, time.perf_counter()))
         blobs.delete(header.upload)  # type: ignore[union-attr]
-        self._worker.add_up(self.rng)
+        self._worker.add_up(self._vector)
         return receipt
 
 
@@ -405,6 +399,7 @@ class Worker:
         self.unequal = 0
         self.sums: list[bytes] = []
         self._base = np.random.default_rng(1).random(plan.dimension + plan.clients, dtype=np.float32) - np.float32(0.5)
+        self._encoded: dict[int, Any] = {}
         self._details: SessionDetails | None = None
         self._channel: Any = None
 
@@ -415,9 +410,9 @@ class Worker:
             self._channel = self._counted(await open_channel(self.where.address, self.where.tls, CALL_TIMEOUT_S))
         encode = vectors.encode
 
-        def encode_and_keep(encoding: Any, vector: Any, rng: Any) -> Any:  # noqa: ANN401
-            lanes, report = encode(encoding, vector, rng)
-            rng.lanes = lanes.copy()
+        def encode_and_keep(encoding: Any, vector: Any, *more: Any) -> Any:  # noqa: ANN401
+            lanes, report = encode(encoding, vector, *more)
+            self._encoded[id(vector)] = lanes.copy()
             return lanes, report
 
         vectors.encode = encode_and_keep
@@ -429,14 +424,14 @@ class Worker:
 
     async def _client(self, number: int, *, drops: bool) -> None:
         channel = self._channel or self._counted(await own_channel(self.where))
-        port = Port(channel, self, drops=drops)
+        vector = self._base[number : number + self.plan.dimension]
+        port = Port(channel, self, vector, drops=drops)
         coordinator = Coordinator(port, self.where.key)
         details = self._shared(await coordinator.details(self.where.sessions[0]))
         identity = identity_key(number)
         store = SealedSessionStore(MemorySessionStore(), bytes(32), SystemRng().bytes)
-        vector = self._base[number : number + self.plan.dimension]
         context = ClientContext(identity, details.session, ClientPolicy())
-        ports = ParticipantPorts(store, MemoryBlobStore(), port, port.rng, lambda _: None)
+        ports = ParticipantPorts(store, MemoryBlobStore(), port, SystemRng(), lambda _: None)
         participant = Participant(context, vector, ports)
         participation = Participation(coordinator, details, participant, Keeper())  # type: ignore[arg-type]
         await participant.join(details.view)
@@ -453,11 +448,10 @@ class Worker:
         if channel is not self._channel:
             await channel.close()
 
-    def add_up(self, rng: ClientRng) -> None:
-        """Count what a client encoded, which was uploaded, into the plain sum."""
+    def add_up(self, vector: Any) -> None:  # noqa: ANN401
+        """Count what was encoded of ``vector``, which was uploaded, into the plain sum."""
         layout = self._details.session.field_layout  # type: ignore[union-attr]
-        self.integers += layout.unpack_sum(rng.lanes, 1)
-        rng.lanes = None
+        self.integers += layout.unpack_sum(self._encoded.pop(id(vector)), 1)
 
     def _counted(self, channel: grpc.aio.Channel) -> CountingChannel:
         return CountingChannel(channel, self.up, self.down)

@@ -17,7 +17,7 @@ SEED_BYTES = 32
 MIN_COHORT = 3
 """Of two clients each would learn the other's input from the sum, and hold its secrets in a single share."""
 
-MAX_COHORT = 1 << 16
+MAX_COHORT = 1 << 14
 """Bounds the work a published number can cause; pairwise masking is meant for cohorts of some thousands."""
 
 

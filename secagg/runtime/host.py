@@ -309,7 +309,9 @@ class SessionHost:
         delay_s = 0.1
         while True:
             try:
-                await self.driver.feed(await self._perform(effect))
+                event = await self._perform(effect)
+                if event is not None:
+                    await self.driver.feed(event)
                 await self.driver.done(identifier)
                 return
             except (StoreError, OSError) as error:
@@ -318,7 +320,7 @@ class SessionHost:
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, 10.0)
 
-    async def _perform(self, effect: CoordinatorEffect) -> CoordinatorEvent:
+    async def _perform(self, effect: CoordinatorEffect) -> CoordinatorEvent | None:
         match effect:
             case PublishEntry(position, entry):
                 entries = (*self._published_before(position), entry)
@@ -337,10 +339,10 @@ class SessionHost:
         lanes = self.session.field_layout.lanes
         return vectors.fold(self._ports.blobs, digests, lanes, vectors.worker_threads())
 
-    def _recover(self) -> CoordinatorEvent:
+    def _recover(self) -> CoordinatorEvent | None:
         state = self.driver.state
         if not isinstance(state, Recovering):
-            return RecoveryFailed("not recovering")
+            return None  # an effect of before a restart, carried out again: this recovery is over
         last = state.unmasking
         graph = self._graph(last.cohort)
         reader = recovery.slot_reader(graph, self._share_blob(last.cohort), self._ports.blobs.read)
@@ -444,7 +446,7 @@ class SessionHost:
         self._move_on()
 
     def _move_on(self) -> None:
-        if self._moved_on is not None:
+        if self._moved_on is not None and not self._moved_on.done():
             self._moved_on.set_result(None)
             self._moved_on = None
 

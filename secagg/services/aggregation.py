@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from secagg.services.logs import EventLog
 from secagg.services.refusals import REFUSALS, Context, refuse, refusing
 from secagg.services.turnstile import Turnstile
 from secagg.services.uploads import MAX_CHUNK_BYTES, PREFERRED_CHUNK_BYTES, Chunk, UploadDesk, chunks_of
+from secagg.transcript.statements import Signed
 from secagg.v1 import aggregation_pb2 as pb
 from secagg.v1 import aggregation_pb2_grpc as pb_grpc
 from secagg.wire import convert
@@ -198,7 +200,8 @@ class AggregationServicer(pb_grpc.AggregationServiceServicer):
         """See the proto."""
         host = await self._host(request)
         await self._large_answers.enter(context)
-        return convert.confirmations_to_pb(host.confirmations(convert.identity_from_pb(request)))
+        signed = host.confirmations(convert.identity_from_pb(request)).signed
+        return pb.GetConfirmationsResponse(signed=[_confirmation_to_bytes(each) for each in signed])
 
     @refusing
     async def Unmask(self, request: pb.UnmaskRequest, context: Context) -> pb.UnmaskResponse:
@@ -224,6 +227,12 @@ class AggregationServicer(pb_grpc.AggregationServiceServicer):
                 yield pb.GetSumResponse(data=await asyncio.to_thread(self._blobs.read, digest, offset, length))
         except REFUSALS as error:
             await refuse(self, "GetSum", error, context)
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _confirmation_to_bytes(signed: Signed) -> bytes:
+    """Everybody's goes to everybody: encoding 1000 of them for each of 1000 clients took 15 s of CPU."""
+    return signed.to_bytes()
 
 
 def _receipt(receipt: SignedReceipt) -> pb.Receipt:

@@ -23,7 +23,7 @@ from secagg.transcript.record import (
     text_field,
 )
 
-MAX_NEIGHBOURS = 2**16
+MAX_NEIGHBOURS = 2**14
 SHARE_BYTES = 36
 _LAST = MAX_COHORT - 1
 

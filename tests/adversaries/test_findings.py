@@ -1,6 +1,7 @@
-"""Weaknesses found by attacking the protocol, most severe first: each test fails as long as its attack succeeds.
+"""Weaknesses found by attacking the protocol: each test fails as long as its attack succeeds.
 
-A finding that is fixed passes, and strict xfail then fails the run: take the mark away and keep the test.
+What is marked xfail is open. Once it is fixed the test passes, and strict xfail then fails the run: take the mark away
+and keep the test.
 """
 
 from __future__ import annotations
@@ -40,10 +41,11 @@ from tests.support.liars import (
     contribute,
     dealt,
     other_pair_seed,
+    settled,
     stop,
     wrong_share,
 )
-from tests.support.stage import close_with, refusal, signed_by, sorted_keys, stage_of, step, tell, unmasked
+from tests.support.stage import close_with, refusal, restarted, signed_by, sorted_keys, stage_of, step, tell, unmasked
 
 
 @pytest.fixture
@@ -64,16 +66,15 @@ def sum_over_two_arcs(size: int, minimum: int, arc: int, gone: tuple[int, ...]) 
     stage = stage_of(size, minimum, 0, Fraction(1, 10) if size < 101 else Fraction(1, 20))
     assert stage.graph.degree < size - 1
     order, forks, removed = stage.graph.order, [], set()
-    for start, stop in ((0, arc), (arc, size)):
+    for start, end in ((0, arc), (arc, size)):
         local = {order[start + place] for place in gone}
         shown = close_with(stage, set(range(size)) - local)
-        forks.append(tell(stage, shown, order[start:stop]))
+        forks.append(tell(stage, shown, order[start:end]))
         removed |= local
     accepted = sorted(set(range(size)) - removed)
     return len(accepted), unmasked(stage, accepted, forks)
 
 
-@pytest.mark.xfail(strict=True, reason="confirmations are counted among neighbours only: a sparse graph can be forked")
 @pytest.mark.usefixtures("sparse_from_eleven")
 def test_no_forked_log_opens_a_sum_below_the_minimum() -> None:
     with pytest.raises(recovery.RecoveryError):
@@ -81,7 +82,6 @@ def test_no_forked_log_opens_a_sum_below_the_minimum() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.xfail(strict=True, reason="as above, with the parameters of the product: a sum of 81 where 91 is the minimum")
 def test_no_forked_log_opens_a_sum_below_the_minimum_among_101_clients() -> None:
     with pytest.raises(recovery.RecoveryError):
         sum_over_two_arcs(101, 91, 50, tuple(range(8, 38, 3)))
@@ -95,7 +95,7 @@ def test_a_stranger_cannot_fill_the_disk_with_boxes() -> None:
         statement = ShareStatement(
             cohort.session.digest, bytes(32), stranger.public_bytes, bytes(32), bytes(32), bytes(32)
         )
-        message = ShareKeys(Signed(statement, bytes(64)), (OutgoingBoxes(0, rubbish, b""),))
+        message = ShareKeys(Signed(statement, bytes(64)), (OutgoingBoxes(0, rubbish, b"", b""),))
         with pytest.raises(ProtocolError):
             await cohort.host.share_keys(message)
         kept = cohort.blobs.has(hashlib.sha256(rubbish).digest())
@@ -105,7 +105,6 @@ def test_a_stranger_cannot_fill_the_disk_with_boxes() -> None:
     assert not asyncio.run(attack())
 
 
-@pytest.mark.xfail(strict=True, reason="on a tie the lower index goes, whoever it was that complained")
 def test_a_client_that_alone_complains_about_an_honest_one_does_not_outlive_it() -> None:
     async def attack() -> tuple[int, ...]:
         cohort = await cohort_of(6)
@@ -125,24 +124,44 @@ def test_a_client_that_alone_complains_about_an_honest_one_does_not_outlive_it()
     assert 2 in accepted or 5 not in accepted
 
 
+@pytest.mark.xfail(strict=True, reason="the end with most complaints goes: two that collude outvote one that is honest")
+def test_clients_that_collude_do_not_have_an_honest_one_rejected_and_all_stay() -> None:
+    async def attack() -> tuple[int, ...]:
+        cohort = await cohort_of(9, max_corrupt=2)
+        await advance(cohort, Phase.MASKED_INPUT)
+        for one in cohort.clients:
+            one.feed(await cohort.host.shared_list(one.identity))
+        for liar in (cohort.clients[3], cohort.clients[7]):
+            await contribute(cohort, liar, claiming_missing(liar, cohort.host.driver.state.shared, [5]))
+        for number, one in enumerate(cohort.clients):
+            if number not in {3, 7}:
+                await cohort.deliver(one)
+        await cohort.reach(Phase.CONSISTENCY_CHECK)
+        accepted = cohort.host.driver.state.accepted
+        await stop(cohort.host)
+        return accepted
+
+    accepted = asyncio.run(attack())
+    assert 5 in accepted or not {3, 7}.issubset(accepted)
+
+
 async def _unmask(cohort: Cohort, liars: set[int]) -> str:
     """Unmask with wrong shares from ``liars``; the reason why the session was aborted, empty if it was not."""
     await advance(cohort, Phase.UNMASK)
     for number, one in enumerate(cohort.clients):
         if cohort.host.status().phase is Phase.UNMASK:
             one.feed(cohort.host.confirmations(one.identity))
-            message = answering(one, wrong_share) if number in liars else one.outbox.pop()
-            await cohort.send(one, message)
-    for _ in range(4000):
-        if cohort.host.status().phase in {Phase.FINISHED, Phase.ABORTED}:
-            break
-        await asyncio.sleep(0.001)
+            if number in liars:
+                with pytest.raises(ProtocolError):
+                    await cohort.send(one, answering(one, wrong_share))
+            else:
+                await cohort.deliver(one)
+    await settled(cohort, Phase.UNMASK)
     state = cohort.host.driver.state
     await stop(cohort.host)
     return state.reason if isinstance(state, Aborted) else ""
 
 
-@pytest.mark.xfail(strict=True, reason="wrong shares beyond the decoder's radius abort the session and name the owner")
 def test_as_many_wrong_answers_as_max_corrupt_do_not_abort_a_session_in_which_all_others_answered() -> None:
     async def attack() -> str:
         return await _unmask(await cohort_of(20, min_contributors=7, max_corrupt=5), {1, 5, 6, 7, 13})
@@ -151,7 +170,6 @@ def test_as_many_wrong_answers_as_max_corrupt_do_not_abort_a_session_in_which_al
     assert asyncio.run(attack()) == ""
 
 
-@pytest.mark.xfail(strict=True, reason="a pair seed is bound to nothing that the record shows")
 def test_a_dealer_of_a_wrong_pair_seed_that_drops_is_named() -> None:
     async def attack() -> str:
         cohort = await cohort_of(5)
@@ -166,7 +184,7 @@ def test_a_dealer_of_a_wrong_pair_seed_that_drops_is_named() -> None:
             if box.recipient != 4:
                 return box
             public = next(keys.mask_public for keys in shown.keys if keys.index == 4)
-            return dataclasses.replace(box, pair_box=other_pair_seed(cohort.session, root, 0, 4, public))
+            return other_pair_seed(cohort.session, root, 0, box, public)
 
         await cohort.send(liar, dealt(liar, alter))
         for one in cohort.clients[1:]:
@@ -188,22 +206,19 @@ def test_a_dealer_of_a_wrong_pair_seed_that_drops_is_named() -> None:
     assert "index 0" in asyncio.run(attack())
 
 
-@pytest.mark.xfail(strict=True, reason="a refused close entry leaves no trace in the state")
 def test_a_client_that_was_shown_a_close_without_it_confirms_no_other_close() -> None:
     stage = stage_of()
     state = stage.contributed[3]
-    assert refusal(stage, 3, state, close_with(stage, {0, 1, 2, 4, 5, 6})) is RejectReason.LEFT_OUT
-    # The process stops here, before the runtime has told the machine to give up, and starts again.
-    with pytest.raises(ProtocolError):
-        step(stage, 3, state, close_with(stage, range(7)))
+    state = restarted(step(stage, 3, state, close_with(stage, {0, 1, 2, 4, 5, 6})).state)
+    assert state.reason is RejectReason.LEFT_OUT
+    assert refusal(stage, 3, state, close_with(stage, range(7))) is RejectReason.SESSION_OVER
 
 
-@pytest.mark.xfail(strict=True, reason="while a recovery runs that will fail, answers are refused and do not come again")
 def test_an_answer_that_arrives_while_recovery_runs_is_not_lost() -> None:
     stage = stage_of()
     fork = tell(stage, stage.closed, range(7))
     close = hashlib.sha256(stage.log[3]).digest()
-    state = Recovering(Unmasking(2_000_000, stage.cohort, tuple(range(7)), tuple(range(7)), close, 7, 6, 0))
+    state = Recovering(Unmasking(2_000_000, stage.cohort, tuple(range(7)), tuple(range(7)), close, 7, 6, 0), 6)
     rows = dict(stage.rows)
     moment = coordinator.Moment(stage.session, rows, 1_000_000)
     confirmation, answer = fork.confirmations[6], fork.answers[6]
@@ -211,7 +226,6 @@ def test_an_answer_that_arrives_while_recovery_runs_is_not_lost() -> None:
     assert coordinator.step(moment, state, UnmaskAnswer(answer)).rows
 
 
-@pytest.mark.xfail(strict=True, reason="phase is UNMASK while the result is being published, but confirmations are refused")
 def test_a_client_is_not_refused_for_asking_what_the_phase_invites_it_to_ask() -> None:
     class SlowLog(SigningLog):
         async def publish(self, session: bytes, entries: tuple[bytes, ...]) -> tuple[bytes, bytes]:
@@ -241,7 +255,6 @@ def test_a_client_is_not_refused_for_asking_what_the_phase_invites_it_to_ask() -
     asyncio.run(attack())
 
 
-@pytest.mark.xfail(strict=True, reason="wait_for swallows a cancellation that meets a change of state; the timer goes on")
 def test_a_host_that_is_closed_as_its_state_changes_does_close() -> None:
     async def attack(turns: int) -> bool:
         """Close the host so many turns of the loop after a message arrived."""
@@ -260,7 +273,6 @@ def test_a_host_that_is_closed_as_its_state_changes_does_close() -> None:
     assert all(asyncio.run(attack(turns)) for turns in range(8))
 
 
-@pytest.mark.xfail(strict=True, reason="counts every end of every edge anew for each end, in the event loop")
 def test_a_hundred_complainers_among_a_thousand_do_not_stall_the_coordinator() -> None:
     parameters = threshold.graph_parameters(1000, 100, 900, Fraction(1, 20))
     graph = masking_graph(bytes(32), 1000, parameters.degree)
@@ -285,23 +297,11 @@ def test_reading_a_statement_builds_each_share_once(monkeypatch: pytest.MonkeyPa
     assert len(built) == 50
 
 
-@pytest.mark.xfail(strict=True, reason="an index is encoded in four bytes before its range was checked")
-def test_a_recipient_beyond_four_bytes_is_refused_as_any_other_wrong_recipient() -> None:
-    async def attack() -> None:
-        cohort = await cohort_of(4)
-        await advance(cohort, Phase.SHARE_KEYS)
-        liar = cohort.clients[0]
-        liar.feed(cohort.host.advertised_list(liar.identity))
-        (message,) = liar.outbox
-        assert isinstance(message, ShareKeys)
-        odd = (dataclasses.replace(message.boxes[0], recipient=1 << 32), *message.boxes[1:])
-        try:
-            with pytest.raises(ProtocolError):
-                await cohort.host.share_keys(ShareKeys(message.signed, odd))
-        finally:
-            await stop(cohort.host)
-
-    asyncio.run(attack())
+@pytest.mark.parametrize("index", [-1, 1 << 20, 1 << 32])
+def test_boxes_for_an_index_that_no_cohort_has_cannot_be_written_down(index: int) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        OutgoingBoxes(index, b"", b"", b"")
+    assert caught.value.reason is RejectReason.MALFORMED_MESSAGE
 
 
 def test_asking_for_the_log_before_it_has_an_entry_is_refused_with_a_reason() -> None:
@@ -329,3 +329,22 @@ def test_asking_for_the_log_before_it_has_an_entry_is_refused_with_a_reason() ->
             await stop(host)
 
     asyncio.run(attack())
+
+
+@pytest.mark.xfail(
+    strict=True, reason="U3 is held against the minimum only, and a logged close counts as a publication"
+)
+def test_a_set_that_cannot_reach_the_quorum_is_not_closed() -> None:
+    async def attack() -> int:
+        cohort = await cohort_of(7)
+        await advance(cohort, Phase.MASKED_INPUT)
+        assert cohort.session.quorum(7) == 5
+        await cohort.upload(cohort.clients[:4])
+        await settled(cohort, Phase.MASKED_INPUT)
+        size = len(cohort.host.evidence().entries)
+        aborted = isinstance(cohort.host.driver.state, Aborted)
+        await stop(cohort.host)
+        return size if aborted else -1
+
+    # open, keys advertised, keys shared, abort
+    assert asyncio.run(attack()) == 4

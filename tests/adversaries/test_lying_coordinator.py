@@ -9,11 +9,15 @@ import asyncio
 import dataclasses
 import hashlib
 import itertools
+import math
+from collections.abc import Iterator
+from fractions import Fraction
 
 import pytest
 
 from secagg.crypto.sealing import SealingKey, seal
 from secagg.crypto.secret import Secret
+from secagg.derive import threshold
 from secagg.derive.graph import masking_graph
 from secagg.derive.threshold import graph_parameters
 from secagg.protocol.errors import ProtocolError, RejectReason
@@ -75,6 +79,16 @@ CORRUPT = 6
 @pytest.fixture(scope="module")
 def stage() -> Stage:
     return stage_of()
+
+
+@pytest.fixture
+def sparse(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    """A sparse graph of 24, by the product's formulas for larger cohorts."""
+    threshold._parameters.cache_clear()
+    monkeypatch.setattr(threshold, "COMPLETE_UP_TO", 10)
+    yield stage_of(24, 12, 1, Fraction(1, 10))
+    threshold._parameters.cache_clear()
+    stage_of.cache_clear()
 
 
 def confirmed(stage: Stage, index: int, shown: ClosedList) -> Confirmed:
@@ -175,7 +189,7 @@ class TestThinsTheGraph:
         gone = {0, 1, 3}
         leaves = [Absent(i).to_bytes() if i in gone else leaf for i, leaf in enumerate(stage.shared_lists[2].leaves)]
         lie = u2_list(stage, leaves, stage.shared_lists[2], 4)
-        assert 4 - 1 < stage.threshold
+        assert stage.threshold > 4 - 1
         assert refusal(stage, 2, stage.shared[2], lie) is RejectReason.TOO_FEW_NEIGHBOURS
 
     def test_declaring_more_absent_than_the_minimum_allows_is_refused(self, stage: Stage) -> None:
@@ -319,6 +333,18 @@ class TestGrindsTheCohort:
             worst = max(worst, *counts)
         # Each honest neighbour gives one kind, each colluding one both.
         assert 2 * parameters.threshold > parameters.degree + worst
+
+    @pytest.mark.parametrize(("cohort", "corrupt"), [(120, 12), (200, 20), (300, 60)])
+    def test_even_2_to_the_100_tries_would_not_find_a_circle_that_is_bad_enough(
+        self, cohort: int, corrupt: int
+    ) -> None:
+        parameters = graph_parameters(cohort, corrupt, cohort // 2, Fraction(0))
+        needed = 2 * parameters.threshold - parameters.degree
+        bad = sum(
+            math.comb(corrupt, count) * math.comb(cohort - 1 - corrupt, parameters.degree - count)
+            for count in range(needed, min(corrupt, parameters.degree) + 1)
+        )
+        assert Fraction(cohort * bad, math.comb(cohort - 1, parameters.degree)) < Fraction(1, 2**128)
 
     @pytest.mark.parametrize("corrupt", [{6}, {0}, {3}])
     def test_the_admitted_corrupt_client_does_not_open_both_kinds_wherever_it_stands(
@@ -496,15 +522,19 @@ class TestClosesWhatMustNotBeClosed:
         fork = tell(stage, close_with(stage, accepted), accepted)
         assert unmasked(stage, accepted, [fork]) == [16383 * (index in accepted) for index in range(7)]
 
-    def test_a_close_that_leaves_the_client_out_is_refused(self, stage: Stage) -> None:
-        lie = close_with(stage, ALL - {0})
-        assert refusal(stage, 0, stage.contributed[0], lie) is RejectReason.LEFT_OUT
+    def test_a_close_that_leaves_the_client_out_ends_the_session_for_it(self, stage: Stage) -> None:
+        transition = step(stage, 0, stage.contributed[0], close_with(stage, ALL - {0}))
+        assert isinstance(transition.state, Aborted)
+        assert (transition.state.reason, transition.effects) == (RejectReason.LEFT_OUT, ())
+        assert refusal(stage, 0, transition.state, close_with(stage, ALL)) is RejectReason.SESSION_OVER
 
-    def test_a_close_with_another_header_of_the_client_is_refused(self, stage: Stage) -> None:
+    def test_a_close_with_another_header_of_the_client_ends_the_session_for_it(self, stage: Stage) -> None:
         statement = dataclasses.replace(header_of(stage, 0).statement, upload=bytes(32))
         leaves = dispositions(stage, ALL)
         leaves[0] = Accepted(0, signed_by(stage.keys[0], statement))
-        assert refusal(stage, 0, stage.contributed[0], closed_list(stage, leaves)) is RejectReason.LEFT_OUT
+        transition = step(stage, 0, stage.contributed[0], closed_list(stage, leaves))
+        assert isinstance(transition.state, Aborted)
+        assert (transition.state.reason, transition.effects) == (RejectReason.LEFT_OUT, ())
 
     def test_a_contribution_that_its_client_did_not_sign_is_refused(self, stage: Stage) -> None:
         signed = header_of(stage, 1)
@@ -570,6 +600,32 @@ class TestClosesWhatMustNotBeClosed:
         few = around(stage, 0, stage.closed, set(range(stage.threshold)))
         assert len(few.signed) == stage.threshold - 1
         assert refusal(stage, 0, state, few) is RejectReason.TOO_FEW_CONFIRMATIONS
+
+    def test_confirmations_of_all_neighbours_but_no_quorum_open_nothing(self, sparse: Stage) -> None:
+        state = confirmed(sparse, 0, sparse.closed)
+        neighbours = frozenset(sparse.graph.neighbours(0))
+        assert sparse.threshold <= len(neighbours) < sparse.session.quorum(sparse.size) - 1
+        few = around(sparse, 0, sparse.closed, neighbours)
+        assert refusal(sparse, 0, state, few) is RejectReason.TOO_FEW_CONFIRMATIONS
+
+    def test_a_quorum_is_enough_and_one_fewer_is_not(self, sparse: Stage) -> None:
+        state = confirmed(sparse, 0, sparse.closed)
+        neighbours = sparse.graph.neighbours(0)
+        others = [*neighbours, *(index for index in range(1, sparse.size) if index not in neighbours)]
+        quorum = sparse.session.quorum(sparse.size)
+        enough = around(sparse, 0, sparse.closed, frozenset(others[: quorum - 1]))
+        few = around(sparse, 0, sparse.closed, frozenset(others[: quorum - 2]))
+        assert isinstance(step(sparse, 0, state, enough).state, Answered)
+        assert refusal(sparse, 0, state, few) is RejectReason.TOO_FEW_CONFIRMATIONS
+
+    def test_a_quorum_without_enough_neighbours_opens_nothing(self, sparse: Stage) -> None:
+        state = confirmed(sparse, 0, sparse.closed)
+        neighbours = sparse.graph.neighbours(0)
+        strangers = frozenset(range(1, sparse.size)) - frozenset(neighbours[: 1 + len(neighbours) - sparse.threshold])
+        assert len(strangers) >= sparse.session.quorum(sparse.size)
+        assert refusal(sparse, 0, state, around(sparse, 0, sparse.closed, strangers)) is (
+            RejectReason.TOO_FEW_CONFIRMATIONS
+        )
 
     def test_one_confirmation_repeated_counts_once(self, stage: Stage) -> None:
         state = confirmed(stage, 0, stage.closed)

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from secagg.protocol.errors import ProtocolError
 from secagg.protocol.messages import ClosedList, Confirmations
-from secagg.protocol.pairwise.client_states import Answered, ClientState
+from secagg.protocol.pairwise.client_states import Answered, ClientState, Confirmed
 from secagg.protocol.pairwise.coordinator_states import Phase
 from secagg.transcript.statements import Signed
 from tests.support.cohort import Client, Cohort
@@ -71,7 +71,9 @@ def dropouts(draw: st.DrawFn) -> Dropouts:
         leaves = [NEVER] * size
         for _ in range(draw(st.integers(0, 2))):
             leaves[draw(st.integers(0, size - 1))] = draw(st.integers(0, NEVER))
-        return Dropouts(tuple(leaves), draw(st.integers(max(3, max_corrupt + 2), max(3, max_corrupt + 2, size - 2))), max_corrupt)
+        return Dropouts(
+            tuple(leaves), draw(st.integers(max(3, max_corrupt + 2), max(3, max_corrupt + 2, size - 2))), max_corrupt
+        )
     return Dropouts(tuple(draw(st.integers(0, NEVER)) for _ in range(size)), minimum, max_corrupt)
 
 
@@ -129,7 +131,7 @@ class LyingCoordinator(RuleBasedStateMachine):
     def show_a_close(self, index: int, choice: int) -> None:
         number = choice % len(self.closes)
         transition = self._step(index, self.closes[number])
-        if transition is not None:
+        if transition is not None and isinstance(transition.state, Confirmed):
             self.signed[number, index] = sent(transition)
 
     @rule(indices=st.sets(INDICES, min_size=3), choice=st.integers(0, 3))
@@ -142,7 +144,7 @@ class LyingCoordinator(RuleBasedStateMachine):
     def hand_around_confirmations(self, index: int, choice: int) -> None:
         number = choice % len(self.closes)
         shown = self.closes[number]
-        signed = [value for (of, by), value in self.signed.items() if of == number and by != index]
+        signed = [value for (told, by), value in self.signed.items() if told == number and by != index]
         around = Confirmations((*signed, corrupt_confirmation(self.stage, CORRUPT, shown)))
         transition = self._step(index, around)
         if transition is not None:
@@ -175,7 +177,7 @@ class LyingCoordinator(RuleBasedStateMachine):
             for index in fork.answers:
                 assert isinstance(self.states[index], Answered)
 
-    def _step(self, index: int, event: ClosedList | Confirmations):  # noqa: ANN202
+    def _step(self, index: int, event: ClosedList | Confirmations):
         try:
             transition = step(self.stage, index, self.states[index], event)
         except ProtocolError:

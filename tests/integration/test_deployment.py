@@ -230,7 +230,7 @@ def test_what_does_not_fit_is_refused_and_a_session_of_too_few_ends_without_a_su
     strict = ("contribute", str(tiny), "--session", session, "--identity", "bob.key", "--config", "strict.toml")
     assert deployment.refusal(2, *strict)["reason"] == "BELOW_POLICY"
     (deployment.home / "other.toml").write_text(config.replace(deployment.registrar, "44" * 32))
-    assert deployment.refusal(1, "session", "show", session, "--config", "other.toml")["reason"] == "LOG_MISMATCH"
+    assert deployment.refusal(2, "session", "show", session, "--config", "other.toml")["reason"] == "BELOW_POLICY"
 
     unknown = deployment.refusal(1, "session", "show", "55" * 16, "--config", "client.toml")
     assert (unknown["kind"], unknown["reason"]) == ("remote-protocol", "UNKNOWN_SESSION")

@@ -106,9 +106,7 @@ def claiming_missing(liar: Client, shared_root: bytes, missing: Iterable[int]) -
     plan = without(liar, names)
     lanes, _ = vectors.masked_input(session, liar.vector, plan)
     liar.upload = bytes(vectors.as_bytes(lanes))
-    header = ContributionHeader(
-        session.digest, shared_root, liar.identity, vectors.digest_of(lanes), lanes.size, names
-    )
+    header = ContributionHeader(session.digest, shared_root, liar.identity, vectors.digest_of(lanes), lanes.size, names)
     signed = signed_by(liar.context.identity, header)
     held = tuple(share for share in liar.state.shares if share.index not in names)
     liar.state = dataclasses.replace(liar.state, sent=signed, shares=held)
@@ -151,7 +149,23 @@ def wrong_share(share: ReleasedShare) -> ReleasedShare:
     return dataclasses.replace(share, share=WRONG_SHARE)
 
 
-def other_pair_seed(session: Session, advertised: bytes, sender: int, recipient: int, mask_public: bytes) -> bytes:
-    """A pair box that opens, with a seed that does not follow from the sender's root."""
-    info = boxes.pair_box_info(session.digest, advertised, sender, recipient)
-    return seal(mask_public, info, Secret(b"\x07" * 32))
+def garbage_for(
+    session: Session, advertised: bytes, sender: int, box: OutgoingBoxes, share_public: bytes
+) -> OutgoingBoxes:
+    """Boxes with shares of nothing, which open and are what the sender promised."""
+    info = boxes.share_box_info(session.digest, advertised, sender, box.recipient)
+    promised = boxes.commit_self_mask_share(session.digest, sender, box.recipient, WRONG_SHARE)
+    promised += boxes.commit_root_share(session.digest, sender, box.recipient, WRONG_SHARE)
+    return dataclasses.replace(
+        box, share_box=seal(share_public, info, Secret(2 * WRONG_SHARE)), commitments=promised + box.commitments[64:]
+    )
+
+
+def other_pair_seed(
+    session: Session, advertised: bytes, sender: int, box: OutgoingBoxes, mask_public: bytes
+) -> OutgoingBoxes:
+    """A pair box that opens to what was promised, which does not follow from the sender's root."""
+    seed = Secret(b"\x07" * 32)
+    info = boxes.pair_box_info(session.digest, advertised, sender, box.recipient)
+    promised = boxes.commit_pair_seed(session.digest, sender, box.recipient, seed)
+    return dataclasses.replace(box, pair_box=seal(mask_public, info, seed), commitments=box.commitments[:64] + promised)

@@ -21,7 +21,7 @@ from secagg.derive.graph import MaskingGraph
 from secagg.protocol.errors import ProtocolError, RejectReason
 from secagg.protocol.messages import AdvertisedList, ClosedList, Confirmations, SharedList
 from secagg.protocol.pairwise import client, recovery, tables
-from secagg.protocol.pairwise.client_states import CLIENT_PERSISTENCE, ClientEvent, ClientState, Send
+from secagg.protocol.pairwise.client_states import CLIENT_PERSISTENCE, ClientEvent, ClientState, Confirmed, Send
 from secagg.protocol.pairwise.coordinator_states import AnswerRow, Cohort, Phase, Row, RowKind, Unmasking, row_key
 from secagg.protocol.session import ClientPolicy, Session
 from secagg.runtime import vectors
@@ -80,7 +80,6 @@ class Stage:
     @property
     def graph(self) -> MaskingGraph:
         return self.session.graph(self.size, self.cohort.root)
-
 
 
 def header_of(stage: Stage, index: int) -> Signed:
@@ -241,7 +240,7 @@ class Fork:
 def tell(stage: Stage, shown: ClosedList, audience: Iterable[int], corrupt: Iterable[int] = ()) -> Fork:
     """Show a close to an audience, hand around their confirmations and those of ``corrupt``, collect answers.
 
-    Clients that refuse are left as they are.
+    Clients that refuse, or are left out, give nothing.
     """
     confirmations = {index: corrupt_confirmation(stage, index, shown) for index in corrupt}
     confirmed = {}
@@ -250,13 +249,12 @@ def tell(stage: Stage, shown: ClosedList, audience: Iterable[int], corrupt: Iter
             transition = step(stage, index, stage.contributed[index], shown)
         except ProtocolError:
             continue
-        confirmed[index] = transition.state
-        confirmations[index] = sent(transition)
+        if isinstance(transition.state, Confirmed):
+            confirmed[index] = transition.state
+            confirmations[index] = sent(transition)
     answers = {}
     for index, state in confirmed.items():
-        around = Confirmations(
-            tuple(confirmations[other] for other in stage.graph.neighbours(index) if other in confirmations)
-        )
+        around = Confirmations(tuple(signed for other, signed in confirmations.items() if other != index))
         try:
             answers[index] = sent(step(stage, index, state, around))
         except ProtocolError:

@@ -234,27 +234,22 @@ def _check_answer(session: Session, rows: Rows, state: CoordinatorState, stateme
             raise RemoteProtocolError(RejectReason.WRONG_SHARES, f"not the share that index {share.index} dealt")
 
 
-def ends_to_reject(graph: MaskingGraph, headers: dict[int, ContributionHeader]) -> tuple[int, ...]:
+def ends_to_reject(graph: MaskingGraph, headers: dict[int, ContributionHeader], max_corrupt: int) -> tuple[int, ...]:
     """Indices to leave out so that no edge among the rest is applied by one end only.
 
-    Takes the end with most such edges first (the lower index on a tie): a client that spoils many edges goes, not each
-    of its neighbours. Where one edge is all that its ends have, both go: at least one of them lied, nobody can tell
-    which, and neither is to outlive the other by it.
+    Of every such edge at least one end lied, and nobody can tell which. Whoever has more than ``max_corrupt`` of them
+    lied for certain and goes first. Of what is left both ends of edges without a common end go, until none is left: so
+    every honest client that is lost this way takes a liar with it.
     """
-    edges = lists.asymmetric_edges(graph, headers)
     others: dict[int, set[int]] = {}
-    for one, other in edges:
+    for one, other in lists.asymmetric_edges(graph, headers):
         others.setdefault(one, set()).add(other)
         others.setdefault(other, set()).add(one)
-    rejected: list[int] = []
-    while others:
-        worst = max(others, key=lambda index: (len(others[index]), -index))
-        if len(others[worst]) == 1:
-            rejected.extend(others)
-            break
-        rejected.append(worst)
-        for other in others.pop(worst):
-            others[other].discard(worst)
-            if not others[other]:
-                del others[other]
+    rejected = {index for index, ends in others.items() if len(ends) > max_corrupt}
+    for index in sorted(others):
+        if index in rejected:
+            continue
+        partners = others[index] - rejected
+        if partners:
+            rejected |= {index, min(partners)}
     return tuple(sorted(rejected))

@@ -223,12 +223,15 @@ def _close_collecting(moment: Moment, state: Collecting, rows: dict[int, Row]) -
     """Fix U3: everybody whose upload is durable, without one end of every asymmetric edge."""
     headers = tables.staged_headers(moment.rows, state.cohort, state.present)
     graph = moment.session.graph(len(state.cohort.positions), state.cohort.root)
-    for index in admission.ends_to_reject(graph, headers):
+    for index in admission.ends_to_reject(graph, headers, moment.session.parameters.max_corrupt):
         del headers[index]
         key = row_key(state.cohort.positions[index], RowKind.REJECTED)
         rows[key] = RejectedRow(RejectReason.ASYMMETRIC_EDGE.name)
     if len(headers) < moment.session.parameters.min_contributors:
         return _abort(moment, "fewer than min_contributors contributed", 0, rows)
+    # A logged close counts as a publication, so none is logged that cannot be opened.
+    if len(headers) < max(moment.session.quorum(len(state.cohort.positions)), state.cohort.threshold + 1):
+        return _abort(moment, "too few contributed to open a sum", 0, rows)
     accepted = tuple(sorted(headers))
     digests = tuple(headers[index].upload for index in accepted)
     folding = Folding(state.cohort, state.present, state.shared, accepted)
