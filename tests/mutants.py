@@ -351,8 +351,8 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant(
         "the accused goes and the accuser stays",
         f"{_PAIRWISE}/admission.py",
-        "if len(others[worst]) == 1:",
-        "if len(others[worst]) == 0:",
+        "rejected |= {index, min(partners)}",
+        "rejected |= {min(index, min(partners))}",
         f"{_FINDINGS}::test_a_client_that_alone_complains_about_an_honest_one_does_not_outlive_it",
     ),
 )

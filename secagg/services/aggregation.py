@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -16,8 +15,7 @@ from secagg.runtime.registry import Registry
 from secagg.services.logs import EventLog
 from secagg.services.refusals import REFUSALS, Context, refuse, refusing
 from secagg.services.turnstile import Turnstile
-from secagg.services.uploads import MAX_CHUNK_BYTES, PREFERRED_CHUNK_BYTES, Chunk, UploadDesk, chunks_of
-from secagg.transcript.statements import Signed
+from secagg.services.uploads import MAX_CHUNK_BYTES, Chunk, UploadDesk, chunks_of, preferred_chunk_bytes
 from secagg.v1 import aggregation_pb2 as pb
 from secagg.v1 import aggregation_pb2_grpc as pb_grpc
 from secagg.wire import convert
@@ -148,10 +146,11 @@ class AggregationServicer(pb_grpc.AggregationServiceServicer):
         """See the proto."""
         host = await self._host(request)
         token, committed, receipt = await self._uploads.begin(host, convert.contribution_from_pb(request))
+        status = host.status()
         return pb.StartUploadResponse(
             token=token,
             committed_bytes=committed,
-            preferred_chunk_bytes=PREFERRED_CHUNK_BYTES,
+            preferred_chunk_bytes=preferred_chunk_bytes(status.expected - status.received),
             max_chunk_bytes=MAX_CHUNK_BYTES,
             receipt=None if receipt is None else convert.receipt_to_pb(receipt),
         )
@@ -200,8 +199,7 @@ class AggregationServicer(pb_grpc.AggregationServiceServicer):
         """See the proto."""
         host = await self._host(request)
         await self._large_answers.enter(context)
-        signed = host.confirmations(convert.identity_from_pb(request)).signed
-        return pb.GetConfirmationsResponse(signed=[_confirmation_to_bytes(each) for each in signed])
+        return convert.confirmations_to_pb(host.confirmations(convert.identity_from_pb(request)))
 
     @refusing
     async def Unmask(self, request: pb.UnmaskRequest, context: Context) -> pb.UnmaskResponse:
@@ -227,12 +225,6 @@ class AggregationServicer(pb_grpc.AggregationServiceServicer):
                 yield pb.GetSumResponse(data=await asyncio.to_thread(self._blobs.read, digest, offset, length))
         except REFUSALS as error:
             await refuse(self, "GetSum", error, context)
-
-
-@functools.lru_cache(maxsize=1 << 14)
-def _confirmation_to_bytes(signed: Signed) -> bytes:
-    """Everybody's goes to everybody: encoding 1000 of them for each of 1000 clients took 15 s of CPU."""
-    return signed.to_bytes()
 
 
 def _receipt(receipt: SignedReceipt) -> pb.Receipt:

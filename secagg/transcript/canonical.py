@@ -8,7 +8,6 @@ are no spaces, text is UTF-8 and escaped only where JSON demands it. ``decode`` 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import NoReturn, TypeAlias, Union
 
 JsonValue: TypeAlias = Union[int, str, "list[JsonValue]", "dict[str, JsonValue]"]
@@ -27,7 +26,7 @@ def encode(value: JsonValue) -> bytes:
     Raises:
         CanonicalError: a type, an integer or a string that the format does not have.
     """
-    _check(value, "value", 0)
+    _check(value)
     return _dump(value)
 
 
@@ -41,7 +40,7 @@ def decode(data: bytes) -> JsonValue:
         value: JsonValue = json.loads(data.decode("utf-8"), parse_float=_refuse_number, parse_constant=_refuse_number)
     except (ValueError, RecursionError) as error:
         raise CanonicalError(f"not JSON: {type(error).__name__}") from None
-    _check(value, "value", 0)
+    _check(value)
     # Sorting, spacing, escapes, duplicate keys and number forms are all settled by this one comparison.
     if _dump(value) != data:
         raise CanonicalError("not in canonical form")
@@ -68,22 +67,43 @@ def _refuse_number(text: str) -> NoReturn:
     raise CanonicalError(f"not an integer: {text[:20]}")
 
 
-def _check(value: object, where: str, depth: int) -> None:
+def _check(value: object) -> None:
+    if not _is_representable(value, 0):
+        _explain(value, "value", 0)
+
+
+def _is_representable(value: object, depth: int) -> bool:
+    """Exact types: a bool is an int for Python, and the format has no booleans."""
+    kind = type(value)
+    if kind is str:
+        return True
+    if kind is int:
+        return -MAX_INTEGER <= value <= MAX_INTEGER  # type: ignore[operator]
     if depth > MAX_DEPTH:
-        raise CanonicalError(f"{where}: nested deeper than {MAX_DEPTH}")
+        return False
+    if kind is dict:
+        pairs = value.items()  # type: ignore[attr-defined]
+        return all(type(key) is str and key.isascii() and _is_representable(item, depth + 1) for key, item in pairs)
+    return kind is list and all(_is_representable(item, depth + 1) for item in value)  # type: ignore[attr-defined]
+
+
+def _explain(value: object, where: str, depth: int) -> None:
+    """Raise CanonicalError for the first place that cannot be represented."""
     # A key can be as long as the whole input: what is repeated for each item below it must not grow with it.
     where = where[-80:]
-    # bool is an int for Python; the format has no booleans.
-    if type(value) is int:
-        if abs(value) > MAX_INTEGER:
-            raise CanonicalError(f"{where}: integer of magnitude 2^53 or more")
-    elif isinstance(value, list):
-        for position, item in enumerate(value):
-            _check(item, f"{where}[{position}]", depth + 1)
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            if not isinstance(key, str) or not key.isascii():
-                raise CanonicalError(f"{where}: a key that is not ASCII text")
-            _check(item, f"{where}.{key[:40]}", depth + 1)
-    elif not isinstance(value, str):
+    if type(value) is int and abs(value) > MAX_INTEGER:
+        raise CanonicalError(f"{where}: integer of magnitude 2^53 or more")
+    if type(value) in {int, str}:
+        return
+    if type(value) not in {dict, list}:
         raise CanonicalError(f"{where}: {type(value).__name__} has no canonical form")
+    if depth > MAX_DEPTH:
+        raise CanonicalError(f"{where}: nested deeper than {MAX_DEPTH}")
+    if isinstance(value, list):
+        for position, item in enumerate(value):
+            _explain(item, f"{where}[{position}]", depth + 1)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if type(key) is not str or not key.isascii():
+                raise CanonicalError(f"{where}: a key that is not ASCII text")
+            _explain(item, f"{where}.{key[:40]}", depth + 1)

@@ -197,8 +197,15 @@ def record_field(*kinds: type[Record]) -> Any:  # noqa: ANN401
 RecordT = TypeVar("RecordT", bound="Record")
 
 
+class _Bytes:
+    """A place for the canonical bytes of a record, which is immutable: they are computed once."""
+
+    __slots__ = ("_canonical",)
+    _canonical: bytes
+
+
 @dataclass(frozen=True, slots=True)
-class Record:
+class Record(_Bytes):
     """Base of everything published; subclasses set ``TYPE`` and declare fields with the helpers above."""
 
     TYPE: ClassVar[str]
@@ -223,7 +230,12 @@ class Record:
 
     def to_bytes(self) -> bytes:
         """The canonical bytes, which are what is hashed and signed."""
-        return canonical.encode(self.to_value())
+        try:
+            known: bytes = self._canonical
+        except AttributeError:
+            known = canonical.encode(self.to_value())
+            object.__setattr__(self, "_canonical", known)
+        return known
 
     @classmethod
     def from_value(cls: type[RecordT], value: JsonValue, where: str = "") -> RecordT:
@@ -251,7 +263,9 @@ class Record:
     @classmethod
     def from_bytes(cls: type[RecordT], data: bytes) -> RecordT:
         """The record with these canonical bytes; RecordError otherwise."""
-        return cls.from_value(decode_value(data))
+        record = cls.from_value(decode_value(data))
+        object.__setattr__(record, "_canonical", bytes(data))
+        return record
 
 
 def decode_value(data: bytes) -> JsonValue:

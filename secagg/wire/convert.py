@@ -112,9 +112,7 @@ def share_keys_from_pb(request: pb.ShareKeysRequest) -> ShareKeys:
     session_from_pb(request)
     _at_most("boxes", request.boxes, MAX_NEIGHBOURS)
     boxes = tuple(
-        OutgoingBoxes(
-            _index(f"boxes[{i}].recipient", each.recipient), each.share_box, each.pair_box, each.commitments
-        )
+        OutgoingBoxes(_index(f"boxes[{i}].recipient", each.recipient), each.share_box, each.pair_box, each.commitments)
         for i, each in enumerate(request.boxes)
     )
     return ShareKeys(_signed("signed", request.signed), boxes)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import bisect
 import dataclasses
 import io
 import logging
@@ -91,20 +92,29 @@ class Haystack:
         for text in texts.values():
             self._starts.append(len(joined))
             joined += text + b"\0\0\0"
-        self._joined = bytes(joined)
-
-    def __len__(self) -> int:
-        return len(self._joined)
+        self._joined = bytes(joined + bytes(16))
 
     def where(self, secrets: Mapping[str, bytes]) -> list[str]:
-        """Which secret lies where, in which form."""
-        found = []
+        """Which secret lies where, in which form: every place once.
+
+        All needles in one pass: a place is looked at if its first three bytes are those of some needle.
+        """
+        by_start: dict[bytes, list[tuple[str, bytes]]] = {}
+        begins = np.zeros(1 << 24, dtype=bool)
         for name, secret in secrets.items():
             for form, needle in _needles(secret):
-                at = self._joined.find(needle)
-                if at >= 0:
-                    text = max(index for index, start in enumerate(self._starts) if start <= at)
-                    found.append(f"{name} as {form} in {self._names[text]}")
+                by_start.setdefault(needle[:8], []).append((f"{name} as {form}", needle))
+                begins[int.from_bytes(needle[:3], "little")] = True
+        found = []
+        data = np.frombuffer(self._joined, dtype=np.uint8)
+        for start in range(0, data.size - 2, 1 << 22):
+            block = data[start : start + (1 << 22) + 2].astype(np.uint32)
+            triples = block[:-2] | block[1:-1] << 8 | block[2:] << 16
+            for place in np.flatnonzero(begins[triples]).tolist():
+                at = start + place
+                for said, needle in by_start.get(self._joined[at : at + 8], ()):
+                    if self._joined.startswith(needle, at):
+                        found.append(f"{said} in {self._names[bisect.bisect_right(self._starts, at) - 1]}")
         return found
 
 

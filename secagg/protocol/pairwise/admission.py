@@ -87,7 +87,7 @@ def admit(session: Session, rows: Rows, state: CoordinatorState, event: Admissib
         case AdvertiseKeys():
             _check_advertise(session, state, event, statement)
         case SharesStored():
-            _check_shares(session, state, event.message, position)
+            _check_shares(session, state, event.message, (position, row))
         case Contribution():
             _check_contribution(session, state, statement, position)
         case ConfirmClose():
@@ -141,9 +141,10 @@ def _index(cohort: Cohort, position: int) -> int:
     return index
 
 
-def _check_shares(session: Session, state: CoordinatorState, message: ShareKeys, position: int) -> None:
+def _check_shares(session: Session, state: CoordinatorState, message: ShareKeys, place: tuple[int, Row]) -> None:
     if not isinstance(state, Sharing):
         raise wrong_phase(state)
+    position, row = place
     index = _index(state.cohort, position)
     statement = message.signed.statement
     if not isinstance(statement, ShareStatement) or statement.advertised != state.cohort.root:
@@ -160,7 +161,8 @@ def _check_shares(session: Session, state: CoordinatorState, message: ShareKeys,
         )
         if lengths != expected:
             raise RemoteProtocolError(RejectReason.WRONG_BOX_LENGTH, f"recipient {box.recipient}")
-    if merkle.root_of_hashes(boxes.box_hashes(message.boxes)) != statement.boxes:
+    hashes = row.hashes if isinstance(row, ShareRow) else b""
+    if merkle.root_of_hashes([hashes[i : i + 32] for i in range(0, len(hashes), 32)]) != statement.boxes:
         raise RemoteProtocolError(RejectReason.WRONG_BOX_ROOT)
 
 

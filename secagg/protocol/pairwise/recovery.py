@@ -15,6 +15,7 @@ import numpy.typing as npt
 from secagg.arith.shamir import (
     SECRET_LIMBS,
     ReconstructionError,
+    ReconstructionPlan,
     limbs_to_secret,
     reconstruct_with_errors,
     share_from_bytes,
@@ -159,11 +160,14 @@ def _reconstruct(
     points = np.array([answerer + 1 for answerer, _ in usable], dtype=np.uint64)
     values = np.frombuffer(b"".join(data for _, data in usable), dtype="<u4").astype(np.uint64)
     matrix = values.reshape(len(usable), SECRET_LIMBS)
-    try:
-        limbs, wrong = reconstruct_with_errors(points, matrix, threshold, accept)
-    except ReconstructionError:
-        raise RecoveryError(f"shares of index {index} do not fit its commitment", index) from None
-    disagreed.extend((usable[position][0], index) for position in wrong)
+    # Every share was checked against its dealer's commitment when it came, so any t will do but for a bad dealer.
+    limbs = ReconstructionPlan(points[:threshold], threshold).reconstruct(matrix[:threshold])
+    if not accept(limbs):
+        try:
+            limbs, wrong = reconstruct_with_errors(points, matrix, threshold, accept)
+        except ReconstructionError:
+            raise RecoveryError(f"what index {index} dealt does not fit its commitment", index) from None
+        disagreed.extend((usable[position][0], index) for position in wrong)
     return Secret(limbs_to_secret(limbs))
 
 
