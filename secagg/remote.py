@@ -33,9 +33,9 @@ from secagg.protocol.messages import (
     UnmaskAnswer,
 )
 from secagg.protocol.pairwise.coordinator_states import Phase
-from secagg.runtime.host import Status
 from secagg.runtime.participant import TransportError
 from secagg.runtime.ports import BlobStore, UploadError
+from secagg.runtime.shown import Status
 from secagg.transcript.head import LogEvidence
 from secagg.transcript.statements import ContributionHeader
 from secagg.v1 import aggregation_pb2 as pb

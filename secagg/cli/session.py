@@ -17,7 +17,7 @@ from secagg.cli.output import Reporter, table
 
 if TYPE_CHECKING:
     from secagg.client import Coordinator
-    from secagg.runtime.host import Status
+    from secagg.runtime.shown import Status
 
 _CALL_S = 60.0
 _FIRST_DELAY_S = 0.2

@@ -50,8 +50,8 @@ from secagg.protocol.pairwise.coordinator_states import Phase
 from secagg.protocol.transition import Transition
 from secagg.runtime import vectors
 from secagg.runtime.driver import Driver
-from secagg.runtime.host import Status
 from secagg.runtime.ports import BlobStore, SessionStore, StoreError, UploadError
+from secagg.runtime.shown import Status
 from secagg.transcript.statements import ContributionHeader
 
 _FIRST_DELAY_S = 0.1

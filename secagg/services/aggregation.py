@@ -9,9 +9,10 @@ from typing import Any
 from secagg.protocol.errors import ProtocolError, RejectReason, RemoteProtocolError
 from secagg.protocol.messages import SignedReceipt
 from secagg.protocol.pairwise.coordinator_states import Phase
-from secagg.runtime.host import SessionHost, Status
+from secagg.runtime.host import SessionHost
 from secagg.runtime.ports import BlobStore, StoreError
 from secagg.runtime.registry import Registry
+from secagg.runtime.shown import Status
 from secagg.services.logs import EventLog
 from secagg.services.refusals import REFUSALS, Context, refuse, refusing
 from secagg.services.turnstile import Turnstile
@@ -24,6 +25,8 @@ _SUM_PIECE_BYTES = 1 << 20
 _PAGE_SESSIONS = 100
 _LARGE_ANSWERS = 32
 _LARGE_ANSWER_S = 2.0
+_STREAMS = 32
+_STREAM_S = 1.0
 _PROGRESS_INTERVAL_S = 0.5
 """Watchers hear of phases at once and of counts at most this often: n watchers of n messages are n^2 otherwise."""
 
@@ -42,6 +45,7 @@ class AggregationServicer(pb_grpc.AggregationServiceServicer):
         self._watchers = 0
         self._closing = asyncio.Event()
         self._large_answers = Turnstile(_LARGE_ANSWERS, _LARGE_ANSWER_S)
+        self._streams = Turnstile(_STREAMS, _STREAM_S)
         self.log = log
 
     def end_watches(self) -> None:
@@ -166,6 +170,7 @@ class AggregationServicer(pb_grpc.AggregationServiceServicer):
         self, request: AsyncIterator[pb.StreamChunksRequest], context: Context
     ) -> pb.StreamChunksResponse:
         """See the proto."""
+        await self._streams.enter(context)
         first = await anext(aiter(request), None)
         if first is None:
             raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, "stream: no chunk")

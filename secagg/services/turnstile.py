@@ -1,7 +1,8 @@
-"""How many large answers are under way at once.
+"""How many large messages are under way at once.
 
-All clients ask for the same list when a phase begins, and gRPC takes an answer as a whole, so that as many lists lie
-in memory as clients ask at once. Whoever waits here holds its request only.
+All clients ask for the same list when a phase begins, and gRPC takes an answer as a whole; all uploads begin at once,
+and gRPC reads ahead of us. So as many lists or uploads lie in memory as there are clients: 1.2 GiB with 1000 of them.
+Whoever waits here holds its request only, or the first 64 KiB of its stream.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from secagg.services.refusals import Context
 
 
 class Turnstile:
-    """Lets ``places`` calls through; a place is free again once the answer is sent, or after ``patience_s``.
+    """Lets ``places`` calls through; a place is free again once a call has ended, or after ``patience_s``.
 
-    The patience is for clients that take their answer slowly, or never: they must not keep the others from theirs.
+    The patience is for clients that send or receive slowly, or stop: they must not keep the others waiting.
     """
 
     def __init__(self, places: int, patience_s: float) -> None:

@@ -32,36 +32,52 @@ def root(leaves: Sequence[bytes]) -> bytes:
 
 
 def root_of_hashes(hashes: Sequence[bytes]) -> bytes:
-    """The tree head over leaf hashes.
-
-    Level by level, an odd last node moves up unchanged; this gives the same tree as the recursive definition,
-    which splits at the largest power of two below the size.
-    """
-    if not hashes:
-        return EMPTY_ROOT
-    level = list(hashes)
-    while len(level) > 1:
-        level = _next_level(level)
-    return level[0]
+    """The tree head over leaf hashes."""
+    return Tree(hashes).root
 
 
 def inclusion_proof(hashes: Sequence[bytes], index: int) -> tuple[bytes, ...]:
-    """The audit path of leaf ``index``, from the leaf up.
+    """The audit path of one leaf; build a ``Tree`` for several. Raises IndexError."""
+    return Tree(hashes).inclusion_proof(index)
 
-    Raises:
-        IndexError: there is no such leaf.
+
+class Tree:
+    """A tree over leaf hashes, all levels kept: 32 bytes for each node.
+
+    Level by level, an odd last node moves up unchanged; this gives the same tree as the recursive definition, which
+    splits at the largest power of two below the size.
     """
-    if not 0 <= index < len(hashes):
-        raise IndexError(f"leaf {index} of {len(hashes)}")
-    path: list[bytes] = []
-    level = list(hashes)
-    while len(level) > 1:
-        sibling = index ^ 1
-        if sibling < len(level):
-            path.append(level[sibling])
-        level = _next_level(level)
-        index >>= 1
-    return tuple(path)
+
+    __slots__ = ("_levels",)
+
+    def __init__(self, hashes: Sequence[bytes]) -> None:
+        # Joined, because a list costs 90 bytes a node instead of 32, and a coordinator keeps many trees.
+        self._levels = [b"".join(hashes)]
+        while len(level := self._levels[-1]) > DIGEST_BYTES:
+            pairs = range(0, len(level) - DIGEST_BYTES, 2 * DIGEST_BYTES)
+            nodes = [node_hash(level[i : i + DIGEST_BYTES], level[i + DIGEST_BYTES : i + 64]) for i in pairs]
+            odd = level[-DIGEST_BYTES:] if len(level) % 64 else b""
+            self._levels.append(b"".join(nodes) + odd)
+
+    @property
+    def root(self) -> bytes:
+        """The tree head, 32 bytes."""
+        return self._levels[-1] or EMPTY_ROOT
+
+    def inclusion_proof(self, index: int) -> tuple[bytes, ...]:
+        """The audit path of leaf ``index``, from the leaf up.
+
+        Raises:
+            IndexError: there is no such leaf.
+        """
+        size = len(self._levels[0]) // DIGEST_BYTES
+        if not 0 <= index < size:
+            raise IndexError(f"leaf {index} of {size}")
+        path = []
+        for height, level in enumerate(self._levels[:-1]):
+            start = DIGEST_BYTES * ((index >> height) ^ 1)
+            path.append(level[start : start + DIGEST_BYTES])
+        return tuple(node for node in path if node)
 
 
 def verify_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes], expected_root: bytes) -> None:
@@ -87,10 +103,3 @@ def verify_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes], 
         raise ProofError("path too long")
     if node != expected_root:
         raise ProofError("root differs")
-
-
-def _next_level(level: list[bytes]) -> list[bytes]:
-    pairs = [node_hash(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
-    if len(level) % 2:
-        pairs.append(level[-1])
-    return pairs

@@ -35,7 +35,7 @@ from secagg.lora.vector import adapter_to_vector
 from secagg.protocol.errors import ProtocolError, RejectReason, RemoteProtocolError
 from secagg.protocol.messages import Confirmations
 from secagg.protocol.pairwise import boxes, client, coordinator, recovery
-from secagg.protocol.pairwise.client_states import ClientState, MaskInput, Masking, Send, SharedKeys
+from secagg.protocol.pairwise.client_states import ClientState, Masking, MaskInput, Send, SharedKeys
 from secagg.protocol.pairwise.coordinator_states import Phase
 from secagg.protocol.session import ClientPolicy
 from secagg.remote import GrpcCoordinator, end_phase

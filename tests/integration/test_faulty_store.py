@@ -55,12 +55,13 @@ from secagg.protocol.pairwise.coordinator_states import (
     row_key,
 )
 from secagg.protocol.session import ClientPolicy, Session
-from secagg.runtime.host import CoordinatorPorts, SessionHost, Status
+from secagg.runtime.host import CoordinatorPorts, SessionHost
 from secagg.runtime.log import SigningLog
 from secagg.runtime.memory import MemoryBlobStore, MemorySessionStore
 from secagg.runtime.participant import Milestone, Participant, ParticipantPorts, TransportError
 from secagg.runtime.ports import BlobStore, Commit, SessionStore, StoreError, UploadError
 from secagg.runtime.registry import Registry
+from secagg.runtime.shown import Status
 from secagg.services.uploads import Chunk, UploadDesk
 from secagg.transcript.head import LogEvidence
 from secagg.transcript.statements import ContributionHeader, SelfMaskShare, UnmaskStatement

@@ -169,7 +169,7 @@ needs_long_doubles = pytest.mark.skipif(np.finfo(np.longdouble).eps > 2.0**-62, 
 @needs_long_doubles
 def test_the_twist_is_within_four_roundoffs_as_the_proof_assumes():
     assert np.abs(extended(negacyclic._TWIST) - exact_roots(2 * N, M)).max() < 2 * U
-    assert (negacyclic._UNTWIST == negacyclic._TWIST.conj()).all()
+    assert (negacyclic._TWIST.conj() == negacyclic._UNTWIST).all()
 
 
 @needs_long_doubles
