@@ -34,7 +34,7 @@ test: lint
 	$(BIN)/pytest -n 2
 
 test-train: $(VENV)/.installed-train
-	$(BIN)/pytest -m train
+	$(BIN)/pytest tests/train -m train
 
 protos: $(VENV)/.installed-dev
 	$(BIN)/python protos/generate.py
