@@ -10,7 +10,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import scipy
 
+from secagg.arith import linear_hash
 from secagg.arith.fields import FieldLayout
 from secagg.arith.flatten import Flatten
 from secagg.arith.keystream import Keystream, add_masks
@@ -120,6 +122,29 @@ def shamir(clients: int, threshold: int, repeats: int) -> dict[str, Figure]:
     }
 
 
+def hashing(lanes_count: int, contributors: int, repeats: int) -> dict[str, Figure]:
+    """The linear hash: of a contribution, of a limb sum, and what adding one contribution to that costs."""
+    lanes = np.random.default_rng(1).integers(0, 2**64, lanes_count, dtype=np.uint64)
+    total = linear_hash.LimbSum(lanes_count)
+    # The first hash of a process also makes the table of public polynomials.
+    first = measure(lambda: linear_hash.hash_lanes(lanes), 1)
+    hashes = [linear_hash.hash_lanes(lanes)] * contributors
+    report = {
+        "first_hash_in_the_process": first,
+        "hash_lanes": measure(lambda: linear_hash.hash_lanes(lanes), repeats),
+        "add_lanes_to_limb_sum": measure(lambda: total.add_lanes(lanes), 5 * repeats),
+    }
+    published = linear_hash.LimbSum.from_entries(total.entries, contributors)
+    return report | {
+        "check_and_copy_limb_sum": measure(
+            lambda: linear_hash.LimbSum.from_entries(published.entries, contributors), repeats
+        ),
+        "hash_limb_sum": measure(lambda: linear_hash.hash_limb_sum(published), repeats),
+        "lanes_of_limb_sum": measure(lambda: linear_hash.lanes_of_limb_sum(published), repeats),
+        "sum_of_hashes": measure(lambda: linear_hash.sum_of_hashes(hashes), repeats),
+    }
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs everything and writes one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -136,11 +161,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "processor": platform.machine(),
             "python": platform.python_version(),
             "numpy": np.__version__,
+            "scipy": scipy.__version__,
         },
         "parameters": {k: v for k, v in vars(options).items() if k != "json"},
         "encoding": encoding(options.dimension, options.repeats),
         "masks": masks(-(-(options.dimension + 1) // 2), options.keys, options.repeats),
         "shamir": shamir(options.clients, options.threshold, options.repeats),
+        "linear_hash": hashing(-(-(options.dimension + 1) // 2), 5 * options.repeats + 65, options.repeats),
     }
     report["cpu_s"] = round(time.process_time() - started, 3)
     text = json.dumps(report, indent=2) + "\n"

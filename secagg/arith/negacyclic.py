@@ -24,7 +24,8 @@ all inputs. Nothing overflows or underflows, integers are converted exactly, sca
 4. Together less than `250 u` (terms in u^2 included) of `4 * 2^20.5 * 2^21.5 = 2^44`, that is
    **`250 * 2^-53 * 2^44 = 0.4883 < 1/2`** in every coefficient.
 
-Measured: below 0.013 for the worst inputs the tests construct, all-maximal and aligned with one root included.
+Measured: 0.0098 for the worst inputs the tests construct, all-maximal and aligned with one root included; a
+transform errs by 2.2 u in the 2-norm, the twist by 1.2 u, the product of roots along a path by 5.7 u.
 What is assumed of the platform: IEEE 754 doubles, round to nearest, and an FFT of the structure in 2.
 """
 

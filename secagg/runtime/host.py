@@ -159,7 +159,7 @@ class SessionHost(ShownSession):
     @property
     def moved_on(self) -> asyncio.Future[None]:
         """Done at the next change of the phase or the log. One for all watchers: a commit alone wakes none of them."""
-        if self._moved_on is None:
+        if self._moved_on is None or self._moved_on.done():
             self._moved_on = asyncio.get_running_loop().create_future()
         return self._moved_on
 

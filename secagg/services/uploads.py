@@ -19,7 +19,7 @@ from secagg.transcript.statements import ContributionHeader, Signed
 
 PREFERRED_CHUNK_BYTES = 1 << 20
 MAX_CHUNK_BYTES = 1 << 20
-_CHUNKS_BYTES = 64 << 20
+_CHUNKS_BYTES = 32 << 20
 _CHUNK_UNIT_BYTES = 64 << 10
 
 
@@ -42,7 +42,7 @@ class Chunk:
 
 
 def preferred_chunk_bytes(uploads: int) -> int:
-    """The length of chunks to ask for while this many uploads may run at once: 1 MiB for up to 64, then less.
+    """The length of chunks to ask for while this many uploads may run at once: 1 MiB for up to 32, then less.
 
     Larger chunks are faster (1 MiB by 10 to 20 % over 256 KiB), but each lies in memory about four times until it is
     written: with 1 MiB for everybody 1000 uploads of 400 kB at once took 600 MiB.

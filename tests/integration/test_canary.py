@@ -336,14 +336,14 @@ def provoke_errors(watch: Watch, directory: Path) -> list[BaseException]:
     """Every machine in every state is given every event that it ever saw; then the stores and keys are mistreated."""
     errors = list(watch.errors)
     events: dict[type, object] = {type(event): event for _, _, event in watch.client_steps}
-    for context, state, _ in watch.client_steps:
+    for context, state, _ in list(watch.client_steps):
         for event in events.values():
             try:
                 client.step(context, state, event, CountingRng(b"provoked"))
             except ProtocolError as error:
                 errors.append(error)
     happened: dict[type, object] = {type(event): event for _, _, event in watch.coordinator_steps}
-    for moment, state, _ in watch.coordinator_steps:
+    for moment, state, _ in list(watch.coordinator_steps):
         for event in happened.values():
             try:
                 coordinator.step(moment, state, event)

@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -45,7 +45,7 @@ from tests.support.cohort import key_of
 from tests.support.faults import FaultTime
 
 T = TypeVar("T")
-_SHAPES = {
+SHAPES = {
     "base_model.model.layer.q_proj.lora_A.weight": (2, 16),
     "base_model.model.layer.q_proj.lora_B.weight": (8, 2),
 }
@@ -143,7 +143,7 @@ class MortalLog:
 
 def one_hot_adapter(directory: Path, position: int) -> Path:
     """An adapter of 48 parameters, all 0 but the one at ``position`` of its vector, which is 1."""
-    layout = Layout.from_shapes(_SHAPES)
+    layout = Layout.from_shapes(SHAPES)
     vector = np.zeros(layout.dimension, dtype=np.float32)
     vector[position] = 1.0
     tensors, start = {}, 0
@@ -156,10 +156,10 @@ def one_hot_adapter(directory: Path, position: int) -> Path:
 
 
 def one_hot_session(
-    identities: Sequence[SigningKey], min_contributors: int = 3, deadlines: Deadlines | None = None
+    identities: Sequence[SigningKey], shapes: Mapping[str, tuple[int, int]] = SHAPES
 ) -> tuple[SessionOpen, pb.OpenSessionRequest]:
-    """A new session for one-hot adapters, and the request that opens it."""
-    registrar, template, layout = key_of("registrar"), _template(), Layout.from_shapes(_SHAPES)
+    """A new session for one-hot adapters of these shapes, and the request that opens it."""
+    registrar, template, layout = key_of("registrar"), _template(), Layout.from_shapes(shapes)
     roster = Roster.of([RosterMember(key.public_bytes, "") for key in identities])
     head = roster.head(registrar.public_bytes).to_bytes()
     parameters = SessionOpen(
@@ -173,13 +173,13 @@ def one_hot_session(
         layout=layout.digest,
         merge="factors",
         encoding=Encoding(layout.dimension, 15, 1024, 64, Fraction(1), NoFlattening()),
-        min_contributors=min_contributors,
+        min_contributors=3,
         max_corrupt=1,
         expected_dropout=Fraction(0),
         roster=roster.root(),
         roster_size=len(roster.members),
         registrar=registrar.public_bytes,
-        deadlines=deadlines or Deadlines(60, 60, 60, 60, 60),
+        deadlines=Deadlines(60, 60, 60, 60, 60),
         noise=NoDifferentialPrivacy(),
         retention_s=3600,
     )

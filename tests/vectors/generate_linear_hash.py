@@ -140,7 +140,16 @@ def hash_operations():
         yield {"op": "public_polynomial", "label": linear_hash.SEED_LABEL.decode(), "number": number}
     yield {"op": "limbs", "lanes": hex_of(np.array([0x0123456789ABCDEF, 2**64 - 1, 1], dtype=np.uint64))}
     one = hex_of(np.array([1], dtype=np.uint64))
-    for lanes in ("", "00" * 8, one, one + "00" * 8, "00" * 8 + one, "000001" + "00" * 5, "00" * 4096 + one, ONES * 512):
+    for lanes in (
+        "",
+        "00" * 8,
+        one,
+        one + "00" * 8,
+        "00" * 8 + one,
+        "000001" + "00" * 5,
+        "00" * 4096 + one,
+        ONES * 512,
+    ):
         yield {"op": "hash_lanes", "lanes": lanes}
     for lanes in (1, 511, 512, 513, 4095, 4096, 4097, 10_000, 530_000):
         yield {"op": "hash_stream", "key": KEY, "lanes": lanes}

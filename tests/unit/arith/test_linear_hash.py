@@ -131,6 +131,18 @@ def test_a_higher_plane_shifts_the_product_and_blocks_add_up(plane):
     assert (product.result() == expected).all()
 
 
+def test_the_digits_of_words_are_centred_as_the_proof_assumes():
+    words = np.zeros((8, N), dtype=np.uint64)
+    words[:, 0] = [0, 2**64 - 1, HALVES, HALVES - 1, 2**63, 2**64 - HALVES, 0x7FFF_8000_7FFF_8000, 2**15]
+    # A polynomial that is constant transforms to its constant everywhere.
+    found = spectra(words).reshape(8, 4, M)
+    digits = np.rint(found[:, :, 0].real).astype(int)
+    assert np.abs(found - digits[:, :, None]).max() < 1e-6
+    assert digits.min() == -(2**15)
+    assert digits.max() < 2**15
+    assert [sum(int(d) << 16 * i for i, d in enumerate(row)) % 2**64 for row in digits] == words[:, 0].tolist()
+
+
 def distance_from_integers(b: np.ndarray, y: np.ndarray) -> float:
     sums = ProductSum()._inexact(spectra(b), y.reshape(-1), 4).view(np.float64)
     return float(np.abs(sums - np.rint(sums)).max())
@@ -379,9 +391,9 @@ def test_the_table_in_the_documentation_is_what_the_code_computes():
 
 def test_a_contribution_more_than_the_bound_allows_is_refused_and_changes_nothing():
     full = LimbSum.from_entries(np.zeros(8, dtype=np.uint64), max_contributors(2))
+    one = LimbSum(2)
+    one.add_lanes(random_lanes(2))
     for refused in (lambda: full.add_lanes(random_lanes(2)), lambda: full.merge(one)):
-        one = LimbSum(2)
-        one.add_lanes(random_lanes(2))
         with pytest.raises(ArithmeticInputError) as error:
             refused()
         assert error.value.field == "contributors"

@@ -1,0 +1,215 @@
+"""What the lists and the lies of the session are made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import nacl.signing
+import numpy as np
+
+from secagg.arith import shamir
+from secagg.arith.fields import FieldLayout
+from secagg.arith.keystream import add_masks
+from secagg.crypto.kdf import derive
+from secagg.crypto.labels import Label, encode_fields
+from secagg.crypto.sealing import SealingError, SealingKey, check_public_key, seal
+from secagg.crypto.secret import Secret
+from secagg.crypto.signing import SignatureError, SigningKey, verify_statement
+from secagg.protocol import log
+from secagg.protocol.errors import ProtocolError
+from secagg.protocol.messages import (
+    AdvertisedList,
+    AdvertiseKeys,
+    ClosedList,
+    Confirmations,
+    ConfirmClose,
+    Contribution,
+    IncomingBoxes,
+    NeighbourKeys,
+    OutgoingBoxes,
+    SessionEnded,
+    SharedList,
+    ShareKeys,
+    SignedReceipt,
+    UnmaskAnswer,
+)
+from secagg.protocol.pairwise import boxes, coordinator, dealing, recovery, tables
+from secagg.protocol.pairwise import client as machine
+from secagg.protocol.pairwise.client import ClientContext
+from secagg.protocol.pairwise.client_states import InputMasked, MaskInput
+from secagg.protocol.pairwise.coordinator_states import (
+    DeadlinePassed,
+    EntryPublished,
+    FoldUploads,
+    PublishEntry,
+    RecoverSum,
+    RowKind,
+    SetupRow,
+    SharesStored,
+    SumFolded,
+    SumRecovered,
+    UploadStaged,
+    phase_of,
+    row_key,
+)
+from secagg.protocol.session import ClientPolicy, Session
+from secagg.runtime import vectors
+from secagg.runtime.memory import MemoryBlobStore
+from secagg.transcript import canonical, merkle
+from secagg.transcript.entries import (
+    Deadlines,
+    Encoding,
+    Flattening,
+    KeysAdvertised,
+    KeysShared,
+    NoDifferentialPrivacy,
+    NoFlattening,
+    SessionAbort,
+    SessionClose,
+    SessionOpen,
+    SessionResult,
+    decode_entry,
+)
+from secagg.transcript.head import LogEvidence, LogHead, head_over
+from secagg.transcript.record import RecordError
+from secagg.transcript.roster import Roster, RosterHead, RosterMember
+from secagg.transcript.statements import (
+    Absent,
+    Accepted,
+    AdvertiseStatement,
+    ConfirmStatement,
+    ContributionHeader,
+    Dropped,
+    Receipt,
+    Rejected,
+    RootShare,
+    SelfMaskShare,
+    ShareStatement,
+    Signed,
+    UnmaskStatement,
+    decode_disposition,
+    decode_share_leaf,
+)
+from tests.support.rng import CountingRng
+from tests.vectors.session_records import *
+from tests.vectors.session_script import *
+from tests.vectors.static_operations import *
+
+
+class Stage:
+    """The session as it stands: what is shown, sent and said."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.rngs = [CountingRng(b"vector client %d" % i) for i in range(4)]
+        self.sent: dict[tuple[int, str], dict[str, Any]] = {}
+
+    def contributors(self):
+        return [client for client in range(4) if client != DROPPED]
+
+    def identity(self, client):
+        return self.script.clients[client].public_bytes
+
+    def log(self, *entries, key=None):
+        """These entries, or the log as it is, under a head signed by the coordinator or by ``key``."""
+        shown = tables.evidence(self.script.rows)
+        data = texts_of(entries) or shown.entries
+        head = head_over(self.script.key.public_bytes, self.script.session.parameters.session, data).to_bytes()
+        signature = (key or self.script.key).sign_statement(head).hex()
+        return {"entries": [entry.decode() for entry in data], "head": head.decode(), "signature": signature}
+
+    def advertised_list(self, client):
+        cohort = self.script.cohort
+        leaves = [leaf.decode() for leaf in tables.advertised_leaves(self.script.rows, cohort.positions)]
+        keys = [[other, f"mask_public/{other}", f"share_public/{other}"] for other in range(4) if other != client]
+        return {"type": "advertised-list", "log": self.log(), "leaves": leaves, "keys": keys}
+
+    def shared_list(self, client):
+        script, inbox = self.script, []
+        leaves = [leaf.decode() for leaf in tables.shared_leaves(script.rows, script.cohort)]
+        for sender in script.graph.neighbours(client):
+            hashes = script.rows[row_key(script.cohort.positions[sender], RowKind.SHARE)].hashes
+            place = script.graph.neighbours(sender).index(client)
+            path = merkle.inclusion_proof([hashes[i : i + 32] for i in range(0, len(hashes), 32)], place)
+            pair = f"pair_box/{sender}/{client}" if sender < client else ""
+            inbox.append([sender, f"share_box/{sender}/{client}", pair, [node.hex() for node in path]])
+        return {"type": "shared-list", "log": self.log(), "leaves": leaves, "inbox": inbox}
+
+    def closed_list(self):
+        state, rows = self.script.state, self.script.rows
+        leaves = tables.disposition_leaves(rows, state.cohort, state.present, state.accepted)
+        return {"type": "closed-list", "log": self.log(), "leaves": [leaf.decode() for leaf in leaves]}
+
+    def told_u1(self, leaves, good, count=None):
+        opened = good["log"]["entries"][0]
+        entry = KeysAdvertised(self.script.session.parameters.session, count or len(leaves), root_of(leaves))
+        return good | {"log": self.log(opened, entry.to_bytes().decode()), "leaves": leaves}
+
+    def told_u2(self, leaves, good):
+        present = sum('"type":"signed"' in leaf for leaf in leaves)
+        entry = KeysShared(self.script.session.parameters.session, present, root_of(leaves))
+        return good | {"log": self.log(*good["log"]["entries"][:2], entry.to_bytes().decode()), "leaves": leaves}
+
+    def told_u3(self, leaves, good, **changes):
+        headers = [canonical.encode(json.loads(leaf)["contribution"]).decode() for leaf in leaves if "accepted" in leaf]
+        session = self.script.session.parameters.session
+        entry = SessionClose(session, len(headers), root_of(headers), root_of(leaves), bytes(32))
+        text = dataclasses.replace(entry, **changes).to_bytes().decode()
+        return good | {"log": self.log(*good["log"]["entries"][:3], text), "leaves": leaves}
+
+    def accepted(self, index, contribution):
+        value = json.loads(contribution) if isinstance(contribution, str) else contribution
+        return Accepted(index, Signed.from_value(value)).to_bytes().decode()
+
+    def resigned(self, event, client, key=None, **changes):
+        """A message with its statement changed and signed again, by its client or by ``key``."""
+        statement = Signed.from_bytes(event["signed"].encode()).statement
+        return event | {
+            "signed": signed_text(key or self.script.clients[client], dataclasses.replace(statement, **changes))
+        }
+
+    def made_up_answer(self, client):
+        close = hashlib.sha256(tables.evidence(self.script.rows).entries[3]).digest()
+        statement = UnmaskStatement(self.script.session.digest, close, self.identity(client), ())
+        return {"type": "unmask", "signed": signed_text(self.script.clients[client], statement)}
+
+    def client(self, client, event):
+        rng = RecordingRng(self.rngs[client])
+        outcome = self.script.run({"op": "client", "client": client, "event": event, "randomness": rng})
+        if not outcome["success"]:
+            raise AssertionError(f"client {client}, {event['type']}: {outcome['error']}")
+        message = outcome["expected"].get("sent")
+        if message is not None:
+            self.sent[client, message["type"]] = message
+        return {"op": "client", "client": client, "event": event, "randomness": rng.taken.hex()} | outcome
+
+    def refused(self, name, client, event):
+        entry = {"op": "client", "attack": name, "client": client, "event": event, "randomness": ""}
+        return self._refused(entry)
+
+    def lie(self, name, event):
+        return self._refused({"op": "coordinator", "attack": name, "event": event})
+
+    def coordinator(self, event):
+        return self._ran({"op": "coordinator", "event": event})
+
+    def _ran(self, entry):
+        outcome = self.script.run(entry)
+        if not outcome["success"]:
+            raise AssertionError(f"{entry['op']}: {outcome['error']}")
+        return entry | outcome
+
+    def _refused(self, entry):
+        outcome = self.script.run(entry)
+        if outcome["success"]:
+            raise AssertionError(f"{entry['attack']}: not refused")
+        return entry | outcome
