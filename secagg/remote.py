@@ -34,7 +34,7 @@ from secagg.protocol.messages import (
 )
 from secagg.protocol.pairwise.coordinator_states import Phase
 from secagg.runtime.participant import TransportError
-from secagg.runtime.ports import BlobStore, UploadError
+from secagg.runtime.ports import BlobStore, StoreError, UploadError
 from secagg.runtime.shown import Status
 from secagg.transcript.head import LogEvidence
 from secagg.transcript.statements import ContributionHeader
@@ -156,7 +156,12 @@ class GrpcCoordinator:
                 raise TypeError("a contribution is uploaded")
 
     async def upload(self, session: bytes, message: Contribution, blobs: BlobStore) -> SignedReceipt:
-        """Deliver a header and the masked input that it names: as a stream, then in resumable chunks."""
+        """Deliver a header and the masked input that it names: as a stream, then in resumable chunks.
+
+        Raises:
+            TransportError: call it again, and it goes on where it stopped.
+            StoreError, OSError: the masked input cannot be read.
+        """
         header = message.signed.statement
         if not isinstance(header, ContributionHeader):
             raise TypeError("not a contribution header")
@@ -219,11 +224,17 @@ class GrpcCoordinator:
     async def _stream(
         self, started: pb.StartUploadResponse, digest: bytes, length_bytes: int, blobs: BlobStore
     ) -> SignedReceipt:
+        unread: list[Exception] = []
+
         async def chunks() -> AsyncIterator[pb.StreamChunksRequest]:
             offset = started.committed_bytes
             first = True
             while first or offset < length_bytes:
-                data = await _read(blobs, digest, offset, length_bytes, _chunk_bytes(started))
+                try:
+                    data = await _read(blobs, digest, offset, length_bytes, _chunk_bytes(started))
+                except (StoreError, OSError) as error:
+                    unread.append(error)
+                    raise
                 yield pb.StreamChunksRequest(
                     token=started.token if first else "",
                     offset_bytes=offset if first else 0,
@@ -237,6 +248,11 @@ class GrpcCoordinator:
             response = await self._stub.StreamChunks(chunks(), timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             raise _meaning(error) from None
+        except asyncio.CancelledError:
+            # gRPC cancels a call whose requests fail: that is no cancellation of ours.
+            if unread:
+                raise unread[0] from None
+            raise
         return convert.receipt_from_pb(response.receipt)
 
     async def _resume(

@@ -23,7 +23,7 @@ from secagg.protocol.messages import (
     SharedList,
 )
 from secagg.protocol.pairwise import boxes, tables
-from secagg.protocol.pairwise.admission import cohort_index, roster_position
+from secagg.protocol.pairwise.admission import roster_position
 from secagg.protocol.pairwise.coordinator_states import (
     Aborted,
     AdvertiseRow,
@@ -210,7 +210,9 @@ class ShownSession:
 
     def _index(self, cohort: Cohort, identity: bytes) -> int:
         position = roster_position(self.session, identity)
-        return cohort_index(cohort, position)
+        if position not in cohort.positions:
+            raise RemoteProtocolError(RejectReason.NOT_IN_COHORT, "did not advertise keys")
+        return cohort.positions.index(position)
 
     def _neighbours(self, cohort: Cohort, identity: bytes) -> tuple[int, ...]:
         return self._graph(cohort).neighbours(self._index(cohort, identity))

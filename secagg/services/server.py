@@ -19,6 +19,7 @@ from secagg.runtime.registry import Registry
 from secagg.services.aggregation import AggregationServicer
 from secagg.services.logs import EventLog
 from secagg.services.operator import OperatorServicer
+from secagg.services.unreadable import UnreadableRequests
 from secagg.services.uploads import UploadDesk
 from secagg.v1 import aggregation_pb2 as pb
 from secagg.v1 import aggregation_pb2_grpc as pb_grpc
@@ -82,14 +83,17 @@ class CoordinatorServer:
             ("grpc.http2.bdp_probe", 0),
             ("grpc.http2.lookahead_bytes", _READ_AHEAD_BYTES),
         ]
-        self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=limits.max_concurrent_rpcs)
+        unreadable = [UnreadableRequests(log)]
+        self._server = grpc.aio.server(
+            interceptors=unreadable, options=options, maximum_concurrent_rpcs=limits.max_concurrent_rpcs
+        )
         upload_key = registry.ports.key.derive_seed(Label.UPLOAD_KEY)
         self._uploads = UploadDesk(registry.ports.blobs, upload_key)
         self._aggregation = AggregationServicer(registry, self._uploads, log, limits.max_watchers)
         self._health = health.aio.HealthServicer()
         pb_grpc.add_AggregationServiceServicer_to_server(self._aggregation, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self._operator = grpc.aio.server()
+        self._operator = grpc.aio.server(interceptors=unreadable)
         operator = OperatorServicer(registry, log, limits.max_upload_bytes)
         pb_grpc.add_OperatorServiceServicer_to_server(operator, self._operator)
         _reflect(reflect_to, self._server, self._operator)

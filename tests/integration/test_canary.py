@@ -51,7 +51,7 @@ from tests.support.service import RunningService, open_example_session, serving,
 
 SIZE = 5
 DROPPED = 3
-PASSPHRASE = "correct canary battery staple"
+PASSPHRASE = "correct canary battery staple"  # noqa: S105 - to be found nowhere
 _PIECE = 16
 """Of a secret, its first and its last 16 bytes are looked for: a part of it is a leak as well."""
 

@@ -129,7 +129,9 @@ async def keep_contributing(site: Site, names: Iterable[str], fate: tuple[str, .
             fate = ()
 
 
-async def run_until_done(site: Site, coordinator: tuple[str, ...], *contributors: tuple[Iterable[str], tuple[str, ...]]):
+async def run_until_done(
+    site: Site, coordinator: tuple[str, ...], *contributors: tuple[Iterable[str], tuple[str, ...]]
+):
     """A session with these fates: of the coordinator, and of processes of contributors."""
     serving = asyncio.ensure_future(keep_serving(site, coordinator))
     taking_part = asyncio.ensure_future(

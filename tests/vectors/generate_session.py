@@ -9,113 +9,27 @@ Sealing draws randomness that cannot be given, so boxes are recorded: whoever re
 existing files as long as they open to what they should, and everything else comes out byte for byte the same. A box
 that is missing or stale is sealed anew, and the files change from there on.
 """
+
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import inspect
 import json
-import re
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
-import nacl.signing
-import numpy as np
-
-from secagg.arith import shamir
-from secagg.arith.fields import FieldLayout
-from secagg.arith.keystream import add_masks
-from secagg.crypto.kdf import derive
-from secagg.crypto.labels import Label, encode_fields
-from secagg.crypto.sealing import SealingError, SealingKey, check_public_key, seal
-from secagg.crypto.secret import Secret
-from secagg.crypto.signing import SignatureError, SigningKey, verify_statement
-from secagg.protocol import log
-from secagg.protocol.errors import ProtocolError
-from secagg.protocol.messages import (
-    AdvertisedList,
-    AdvertiseKeys,
-    ClosedList,
-    Confirmations,
-    ConfirmClose,
-    Contribution,
-    IncomingBoxes,
-    NeighbourKeys,
-    OutgoingBoxes,
-    SessionEnded,
-    SharedList,
-    ShareKeys,
-    SignedReceipt,
-    UnmaskAnswer,
-)
-from secagg.protocol.pairwise import boxes, coordinator, dealing, recovery, tables
-from secagg.protocol.pairwise import client as machine
-from secagg.protocol.pairwise.client import ClientContext
-from secagg.protocol.pairwise.client_states import InputMasked, MaskInput
-from secagg.protocol.pairwise.coordinator_states import (
-    DeadlinePassed,
-    EntryPublished,
-    FoldUploads,
-    PublishEntry,
-    RecoverSum,
-    RowKind,
-    SetupRow,
-    SharesStored,
-    SumFolded,
-    SumRecovered,
-    UploadStaged,
-    phase_of,
-    row_key,
-)
-from secagg.protocol.session import ClientPolicy, Session
-from secagg.runtime import vectors
-from secagg.runtime.memory import MemoryBlobStore
-from secagg.transcript import canonical, merkle
-from secagg.transcript.entries import (
-    Deadlines,
-    Encoding,
-    Flattening,
-    KeysAdvertised,
-    KeysShared,
-    NoDifferentialPrivacy,
-    NoFlattening,
-    SessionAbort,
-    SessionClose,
-    SessionOpen,
-    SessionResult,
-    decode_entry,
-)
-from secagg.transcript.head import LogEvidence, LogHead, head_over
-from secagg.transcript.record import RecordError
-from secagg.transcript.roster import Roster, RosterHead, RosterMember
-from secagg.transcript.statements import (
-    Absent,
-    Accepted,
-    AdvertiseStatement,
-    ConfirmStatement,
-    ContributionHeader,
-    Dropped,
-    Receipt,
-    Rejected,
-    RootShare,
-    SelfMaskShare,
-    ShareStatement,
-    Signed,
-    UnmaskStatement,
-    decode_disposition,
-    decode_share_leaf,
-)
-from tests.support.rng import CountingRng
 from tests.vectors.session_play import Play
 from tests.vectors.session_script import Script
-from tests.vectors.static_operations import *
-from tests.vectors.static_vectors import *
-
+from tests.vectors.static_operations import DIRECTORY, raw, replay
+from tests.vectors.static_vectors import (
+    canonical_operations,
+    label_operations,
+    masking_operations,
+    merkle_operations,
+    sealing_operations,
+)
 
 NAME = "session.json"
+
 
 def render_session(path: Path) -> str:
     """The text of ``session.json``, with the boxes of the existing file."""

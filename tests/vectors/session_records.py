@@ -2,73 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import inspect
 import json
-import re
-from collections.abc import Callable, Iterator
 from fractions import Fraction
-from pathlib import Path
-from typing import Any
-from unittest import mock
 
-import nacl.signing
-import numpy as np
-
-from secagg.arith import shamir
 from secagg.arith.fields import FieldLayout
-from secagg.arith.keystream import add_masks
-from secagg.crypto.kdf import derive
-from secagg.crypto.labels import Label, encode_fields
-from secagg.crypto.sealing import SealingError, SealingKey, check_public_key, seal
 from secagg.crypto.secret import Secret
-from secagg.crypto.signing import SignatureError, SigningKey, verify_statement
-from secagg.protocol import log
-from secagg.protocol.errors import ProtocolError
-from secagg.protocol.messages import (
-    AdvertisedList,
-    AdvertiseKeys,
-    ClosedList,
-    Confirmations,
-    ConfirmClose,
-    Contribution,
-    IncomingBoxes,
-    NeighbourKeys,
-    OutgoingBoxes,
-    SessionEnded,
-    SharedList,
-    ShareKeys,
-    SignedReceipt,
-    UnmaskAnswer,
-)
-from secagg.protocol.pairwise import boxes, coordinator, dealing, recovery, tables
-from secagg.protocol.pairwise import client as machine
-from secagg.protocol.pairwise.client import ClientContext
-from secagg.protocol.pairwise.client_states import InputMasked, MaskInput
-from secagg.protocol.pairwise.coordinator_states import (
-    DeadlinePassed,
-    EntryPublished,
-    FoldUploads,
-    PublishEntry,
-    RecoverSum,
-    RowKind,
-    SetupRow,
-    SharesStored,
-    SumFolded,
-    SumRecovered,
-    UploadStaged,
-    phase_of,
-    row_key,
-)
-from secagg.protocol.session import ClientPolicy, Session
-from secagg.runtime import vectors
-from secagg.runtime.memory import MemoryBlobStore
+from secagg.crypto.signing import SigningKey
 from secagg.transcript import canonical, merkle
 from secagg.transcript.entries import (
     Deadlines,
     Encoding,
-    Flattening,
     KeysAdvertised,
     KeysShared,
     NoDifferentialPrivacy,
@@ -77,10 +21,8 @@ from secagg.transcript.entries import (
     SessionClose,
     SessionOpen,
     SessionResult,
-    decode_entry,
 )
-from secagg.transcript.head import LogEvidence, LogHead, head_over
-from secagg.transcript.record import RecordError
+from secagg.transcript.head import head_over
 from secagg.transcript.roster import Roster, RosterHead, RosterMember
 from secagg.transcript.statements import (
     Absent,
@@ -96,12 +38,9 @@ from secagg.transcript.statements import (
     ShareStatement,
     Signed,
     UnmaskStatement,
-    decode_disposition,
-    decode_share_leaf,
 )
 from tests.support.rng import CountingRng
 from tests.vectors.static_operations import OTHER, ROOT, SESSION, raw, secret
-
 
 # The session: one coordinator and four clients, by the real machines.
 
@@ -176,6 +115,10 @@ def examples():
         ("signed", signed_by_key(UnmaskStatement(digest, raw(ROOT), who, shares))),
     ]
     return [(reader, record.to_bytes().decode()) for reader, record in made]
+
+
+def texts_of(texts):
+    return tuple(text.encode() for text in texts)
 
 
 def statement_of(signed_text):

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import inspect
-import json
-import re
-from collections.abc import Callable, Iterator
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import nacl.signing
 import numpy as np
 
 from secagg.arith import shamir
-from secagg.arith.fields import FieldLayout
 from secagg.arith.keystream import add_masks
-from secagg.crypto.kdf import derive
-from secagg.crypto.labels import Label, encode_fields
-from secagg.crypto.sealing import SealingError, SealingKey, check_public_key, seal
+from secagg.crypto.labels import Label
+from secagg.crypto.sealing import SealingError, SealingKey, seal
 from secagg.crypto.secret import Secret
-from secagg.crypto.signing import SignatureError, SigningKey, verify_statement
+from secagg.crypto.signing import SigningKey
 from secagg.protocol import log
 from secagg.protocol.errors import ProtocolError
 from secagg.protocol.messages import (
@@ -45,7 +37,7 @@ from secagg.protocol.messages import (
 from secagg.protocol.pairwise import boxes, coordinator, dealing, recovery, tables
 from secagg.protocol.pairwise import client as machine
 from secagg.protocol.pairwise.client import ClientContext
-from secagg.protocol.pairwise.client_states import InputMasked, MaskInput
+from secagg.protocol.pairwise.client_states import Aborted, InputMasked, MaskInput
 from secagg.protocol.pairwise.coordinator_states import (
     DeadlinePassed,
     EntryPublished,
@@ -64,45 +56,20 @@ from secagg.protocol.pairwise.coordinator_states import (
 from secagg.protocol.session import ClientPolicy, Session
 from secagg.runtime import vectors
 from secagg.runtime.memory import MemoryBlobStore
-from secagg.transcript import canonical, merkle
+from secagg.transcript import merkle
 from secagg.transcript.entries import (
-    Deadlines,
     Encoding,
-    Flattening,
-    KeysAdvertised,
-    KeysShared,
-    NoDifferentialPrivacy,
-    NoFlattening,
-    SessionAbort,
-    SessionClose,
     SessionOpen,
-    SessionResult,
-    decode_entry,
 )
-from secagg.transcript.head import LogEvidence, LogHead, head_over
-from secagg.transcript.record import RecordError
-from secagg.transcript.roster import Roster, RosterHead, RosterMember
+from secagg.transcript.head import LogEvidence, head_over
+from secagg.transcript.roster import Roster, RosterMember
 from secagg.transcript.statements import (
-    Absent,
-    Accepted,
-    AdvertiseStatement,
-    ConfirmStatement,
-    ContributionHeader,
-    Dropped,
     Receipt,
-    Rejected,
-    RootShare,
-    SelfMaskShare,
-    ShareStatement,
     Signed,
-    UnmaskStatement,
-    decode_disposition,
-    decode_share_leaf,
 )
 from tests.support.rng import CountingRng
-from tests.vectors.session_records import *
-from tests.vectors.static_operations import *
-
+from tests.vectors.session_records import AWAY, LANES, START_S, texts_of
+from tests.vectors.static_operations import hex_of, lanes_of, raw, secret
 
 EVENTS = {
     "start": {"policy", "log"},
@@ -122,7 +89,10 @@ EVENTS = {
     "deadline": {"now_s"},
 }
 """Members of each event beside ``type``."""
-MEMBERS = {"log": {"entries", "head", "signature"}, "policy": {"min_contributors", "tolerated_corrupt"}}
+MEMBERS = {
+    "log": {"entries", "head", "signature"},
+    "policy": {"min_contributors", "tolerated_corrupt", "registrars"},
+}
 
 
 def check_members(event: dict[str, Any] | None) -> None:
@@ -226,15 +196,18 @@ class Script:
         rng = ScriptedRng(raw(randomness)) if isinstance(randomness, str) else randomness
         policy = self.policies.get(client, ClientPolicy())
         if event["type"] == "start":
-            policy = ClientPolicy(event["policy"]["min_contributors"], Fraction(event["policy"]["tolerated_corrupt"]))
+            policy = policy_of(event["policy"])
         context = ClientContext(self.clients[client], self.session, policy)
         with mock.patch.object(dealing, "seal", self._seal):
             transition = self._client_step(context, client, event, rng)
         self.states[client], self.policies[client] = transition.state, policy
         expected: dict[str, Any] = {"state": type(transition.state).__name__}
+        if isinstance(transition.state, Aborted):
+            expected["reason"] = transition.state.reason.name
         for effect in transition.effects:
             if isinstance(effect, MaskInput):
                 self.masks[client] = effect
+                expected["rounding"] = effect.rounding.expose().hex()
                 expected["keystream_keys"] = {
                     "self_mask": effect.self_mask.expose().hex(),
                     "add": [key.expose().hex() for key in effect.add],
@@ -256,9 +229,9 @@ class Script:
             self.sealing_keys[key.public_bytes] = key
         return transition
 
-    def upload(self, client, vector, rounding):
+    def upload(self, client, vector):
         values = np.frombuffer(raw(vector), dtype="<f4").astype(np.float32)
-        lanes, _ = vectors.encode(self.session.parameters.encoding, values, ScriptedRng(raw(rounding)))
+        lanes, _ = vectors.encode(self.session.parameters.encoding, values, self.masks[client].rounding)
         plain = hex_of(lanes)
         vectors.mask(lanes, self.masks[client])
         return {"lanes": plain, "masked": hex_of(lanes), "sha256": self.blobs.put(vectors.as_bytes(lanes)).hex()}
@@ -360,6 +333,7 @@ class Script:
                     box.recipient,
                     self._named(f"share_box/{client}/{box.recipient}", box.share_box),
                     self._named(f"pair_box/{client}/{box.recipient}", box.pair_box) if box.pair_box else "",
+                    box.commitments.hex(),
                 ]
                 for box in message.boxes
             ]
@@ -372,8 +346,14 @@ class Script:
                 return AdvertisedList(evidence_of(shown), texts_of(leaves), found)
             case {"type": "shared-list", "log": shown, "leaves": leaves, "inbox": inbox}:
                 items = tuple(
-                    IncomingBoxes(sender, self._get(share), self._get(pair) if pair else b"", tuple(map(raw, path)))
-                    for sender, share, pair, path in inbox
+                    IncomingBoxes(
+                        sender,
+                        self._get(share),
+                        self._get(pair) if pair else b"",
+                        raw(commitments),
+                        tuple(map(raw, path)),
+                    )
+                    for sender, share, pair, commitments, path in inbox
                 )
                 return SharedList(evidence_of(shown), texts_of(leaves), items)
             case {"type": "input-masked", "sha256": digest, "lanes": lanes}:
@@ -398,8 +378,8 @@ class Script:
                 return AdvertiseKeys(signed, self._get(mask), self._get(share))
             case {"type": "share-keys", "boxes": given}, Signed():
                 made = tuple(
-                    OutgoingBoxes(recipient, self._get(share), self._get(pair) if pair else b"")
-                    for recipient, share, pair in given
+                    OutgoingBoxes(recipient, self._get(share), self._get(pair) if pair else b"", raw(commitments))
+                    for recipient, share, pair, commitments in given
                 )
                 blob = self.blobs.put(b"".join(box.share_box + box.pair_box for box in made))
                 return SharesStored(ShareKeys(signed, made), blob)
@@ -438,9 +418,10 @@ def decoded(encoding, lanes, contributors):
     }
 
 
+def policy_of(given):
+    registrars = frozenset(map(raw, given["registrars"]))
+    return ClientPolicy(given["min_contributors"], Fraction(given["tolerated_corrupt"]), registrars=registrars)
+
+
 def evidence_of(shown):
     return LogEvidence(texts_of(shown["entries"]), shown["head"].encode(), raw(shown["signature"]))
-
-
-def texts_of(texts):
-    return tuple(text.encode() for text in texts)

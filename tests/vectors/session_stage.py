@@ -4,105 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import inspect
 import json
-import re
-from collections.abc import Callable, Iterator
-from fractions import Fraction
-from pathlib import Path
 from typing import Any
-from unittest import mock
 
-import nacl.signing
-import numpy as np
-
-from secagg.arith import shamir
-from secagg.arith.fields import FieldLayout
-from secagg.arith.keystream import add_masks
-from secagg.crypto.kdf import derive
-from secagg.crypto.labels import Label, encode_fields
-from secagg.crypto.sealing import SealingError, SealingKey, check_public_key, seal
-from secagg.crypto.secret import Secret
-from secagg.crypto.signing import SignatureError, SigningKey, verify_statement
-from secagg.protocol import log
-from secagg.protocol.errors import ProtocolError
-from secagg.protocol.messages import (
-    AdvertisedList,
-    AdvertiseKeys,
-    ClosedList,
-    Confirmations,
-    ConfirmClose,
-    Contribution,
-    IncomingBoxes,
-    NeighbourKeys,
-    OutgoingBoxes,
-    SessionEnded,
-    SharedList,
-    ShareKeys,
-    SignedReceipt,
-    UnmaskAnswer,
-)
-from secagg.protocol.pairwise import boxes, coordinator, dealing, recovery, tables
-from secagg.protocol.pairwise import client as machine
-from secagg.protocol.pairwise.client import ClientContext
-from secagg.protocol.pairwise.client_states import InputMasked, MaskInput
+from secagg.protocol.pairwise import tables
 from secagg.protocol.pairwise.coordinator_states import (
-    DeadlinePassed,
-    EntryPublished,
-    FoldUploads,
-    PublishEntry,
-    RecoverSum,
     RowKind,
-    SetupRow,
-    SharesStored,
-    SumFolded,
-    SumRecovered,
-    UploadStaged,
-    phase_of,
     row_key,
 )
-from secagg.protocol.session import ClientPolicy, Session
-from secagg.runtime import vectors
-from secagg.runtime.memory import MemoryBlobStore
 from secagg.transcript import canonical, merkle
 from secagg.transcript.entries import (
-    Deadlines,
-    Encoding,
-    Flattening,
     KeysAdvertised,
     KeysShared,
-    NoDifferentialPrivacy,
-    NoFlattening,
-    SessionAbort,
     SessionClose,
-    SessionOpen,
-    SessionResult,
-    decode_entry,
 )
-from secagg.transcript.head import LogEvidence, LogHead, head_over
-from secagg.transcript.record import RecordError
-from secagg.transcript.roster import Roster, RosterHead, RosterMember
+from secagg.transcript.head import head_over
 from secagg.transcript.statements import (
-    Absent,
     Accepted,
-    AdvertiseStatement,
-    ConfirmStatement,
-    ContributionHeader,
-    Dropped,
-    Receipt,
-    Rejected,
-    RootShare,
-    SelfMaskShare,
-    ShareStatement,
     Signed,
     UnmaskStatement,
-    decode_disposition,
-    decode_share_leaf,
 )
 from tests.support.rng import CountingRng
-from tests.vectors.session_records import *
-from tests.vectors.session_script import *
-from tests.vectors.static_operations import *
+from tests.vectors.session_records import DROPPED, root_of, signed_text, texts_of
+from tests.vectors.session_script import RecordingRng, Script
 
 
 class Stage:
@@ -118,6 +42,9 @@ class Stage:
 
     def identity(self, client):
         return self.script.clients[client].public_bytes
+
+    def registrar(self):
+        return self.script.session.parameters.registrar.hex()
 
     def log(self, *entries, key=None):
         """These entries, or the log as it is, under a head signed by the coordinator or by ``key``."""
@@ -137,11 +64,12 @@ class Stage:
         script, inbox = self.script, []
         leaves = [leaf.decode() for leaf in tables.shared_leaves(script.rows, script.cohort)]
         for sender in script.graph.neighbours(client):
-            hashes = script.rows[row_key(script.cohort.positions[sender], RowKind.SHARE)].hashes
+            row = script.rows[row_key(script.cohort.positions[sender], RowKind.SHARE)]
             place = script.graph.neighbours(sender).index(client)
-            path = merkle.inclusion_proof([hashes[i : i + 32] for i in range(0, len(hashes), 32)], place)
+            path = merkle.inclusion_proof([row.hashes[i : i + 32] for i in range(0, len(row.hashes), 32)], place)
             pair = f"pair_box/{sender}/{client}" if sender < client else ""
-            inbox.append([sender, f"share_box/{sender}/{client}", pair, [node.hex() for node in path]])
+            commitments = row.commitments[place].hex()
+            inbox.append([sender, f"share_box/{sender}/{client}", pair, commitments, [node.hex() for node in path]])
         return {"type": "shared-list", "log": self.log(), "leaves": leaves, "inbox": inbox}
 
     def closed_list(self):

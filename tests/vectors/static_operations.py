@@ -2,105 +2,36 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import inspect
-import json
-import re
-from collections.abc import Callable, Iterator
-from fractions import Fraction
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
-import nacl.signing
 import numpy as np
 
-from secagg.arith import shamir
-from secagg.arith.fields import FieldLayout
 from secagg.arith.keystream import add_masks
 from secagg.crypto.kdf import derive
 from secagg.crypto.labels import Label, encode_fields
-from secagg.crypto.sealing import SealingError, SealingKey, check_public_key, seal
+from secagg.crypto.sealing import SealingError, SealingKey, check_public_key
 from secagg.crypto.secret import Secret
 from secagg.crypto.signing import SignatureError, SigningKey, verify_statement
-from secagg.protocol import log
-from secagg.protocol.errors import ProtocolError
-from secagg.protocol.messages import (
-    AdvertisedList,
-    AdvertiseKeys,
-    ClosedList,
-    Confirmations,
-    ConfirmClose,
-    Contribution,
-    IncomingBoxes,
-    NeighbourKeys,
-    OutgoingBoxes,
-    SessionEnded,
-    SharedList,
-    ShareKeys,
-    SignedReceipt,
-    UnmaskAnswer,
-)
-from secagg.protocol.pairwise import boxes, coordinator, dealing, recovery, tables
-from secagg.protocol.pairwise import client as machine
-from secagg.protocol.pairwise.client import ClientContext
-from secagg.protocol.pairwise.client_states import InputMasked, MaskInput
-from secagg.protocol.pairwise.coordinator_states import (
-    DeadlinePassed,
-    EntryPublished,
-    FoldUploads,
-    PublishEntry,
-    RecoverSum,
-    RowKind,
-    SetupRow,
-    SharesStored,
-    SumFolded,
-    SumRecovered,
-    UploadStaged,
-    phase_of,
-    row_key,
-)
-from secagg.protocol.session import ClientPolicy, Session
+from secagg.protocol.pairwise import boxes
 from secagg.runtime import vectors
-from secagg.runtime.memory import MemoryBlobStore
 from secagg.transcript import canonical, merkle
 from secagg.transcript.entries import (
-    Deadlines,
     Encoding,
-    Flattening,
-    KeysAdvertised,
-    KeysShared,
-    NoDifferentialPrivacy,
-    NoFlattening,
-    SessionAbort,
-    SessionClose,
-    SessionOpen,
-    SessionResult,
     decode_entry,
 )
-from secagg.transcript.head import LogEvidence, LogHead, head_over
+from secagg.transcript.head import LogHead
 from secagg.transcript.record import RecordError
-from secagg.transcript.roster import Roster, RosterHead, RosterMember
+from secagg.transcript.roster import RosterHead, RosterMember
 from secagg.transcript.statements import (
-    Absent,
-    Accepted,
-    AdvertiseStatement,
-    ConfirmStatement,
-    ContributionHeader,
-    Dropped,
     Receipt,
-    Rejected,
-    RootShare,
-    SelfMaskShare,
-    ShareStatement,
     Signed,
-    UnmaskStatement,
     decode_disposition,
     decode_share_leaf,
 )
-from tests.support.rng import CountingRng
-
 
 DIRECTORY = Path(__file__).parent
 OPERATIONS: dict[str, Callable[..., Any]] = {}
@@ -231,9 +162,20 @@ def share_box_split(plaintext):
 
 
 @operation
-def box_leaf(recipient, share_box, pair_box):
-    leaf = boxes.box_leaf(recipient, raw(share_box), raw(pair_box))
+def box_leaf(recipient, share_box, pair_box, commitments):
+    leaf = boxes.box_leaf(recipient, raw(share_box), raw(pair_box), raw(commitments))
     return {"leaf": leaf.hex(), "hash": merkle.leaf_hash(leaf).hex()}
+
+
+@operation
+def box_commitments(*, session, owner, holder, self_mask_share, root_share, pair_seed):
+    """``pair_seed`` is empty where the owner has the higher index."""
+    digest = raw(session)
+    made = boxes.commit_self_mask_share(digest, owner, holder, raw(self_mask_share))
+    made += boxes.commit_root_share(digest, owner, holder, raw(root_share))
+    if pair_seed:
+        made += boxes.commit_pair_seed(digest, owner, holder, secret(pair_seed))
+    return made.hex()
 
 
 @operation
@@ -249,10 +191,9 @@ def keys_of(session, index, root, self_mask):
 
 @operation
 def encoded(encoding, vector, rounding):
-    """``rounding``: the 32 random bytes that seed the quantiser's stream."""
+    """``rounding``: the 32 bytes that seed the quantiser's stream."""
     values = np.frombuffer(raw(vector), dtype="<f4").astype(np.float32)
-    script = ScriptedRng(raw(rounding))
-    lanes, report = vectors.encode(Encoding.from_bytes(encoding.encode()), values, script)
+    lanes, report = vectors.encode(Encoding.from_bytes(encoding.encode()), values, secret(rounding))
     return {"lanes": hex_of(lanes), "clamped": report.clamped}
 
 

@@ -2,106 +2,43 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import inspect
 import json
 import re
-from collections.abc import Callable, Iterator
-from fractions import Fraction
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
-from unittest import mock
 
 import nacl.signing
 import numpy as np
 
 from secagg.arith import shamir
-from secagg.arith.fields import FieldLayout
-from secagg.arith.keystream import add_masks
-from secagg.crypto.kdf import derive
-from secagg.crypto.labels import Label, encode_fields
-from secagg.crypto.sealing import SealingError, SealingKey, check_public_key, seal
+from secagg.crypto.labels import Label
+from secagg.crypto.sealing import SealingError, SealingKey, seal
 from secagg.crypto.secret import Secret
-from secagg.crypto.signing import SignatureError, SigningKey, verify_statement
-from secagg.protocol import log
-from secagg.protocol.errors import ProtocolError
-from secagg.protocol.messages import (
-    AdvertisedList,
-    AdvertiseKeys,
-    ClosedList,
-    Confirmations,
-    ConfirmClose,
-    Contribution,
-    IncomingBoxes,
-    NeighbourKeys,
-    OutgoingBoxes,
-    SessionEnded,
-    SharedList,
-    ShareKeys,
-    SignedReceipt,
-    UnmaskAnswer,
-)
-from secagg.protocol.pairwise import boxes, coordinator, dealing, recovery, tables
-from secagg.protocol.pairwise import client as machine
-from secagg.protocol.pairwise.client import ClientContext
-from secagg.protocol.pairwise.client_states import InputMasked, MaskInput
-from secagg.protocol.pairwise.coordinator_states import (
-    DeadlinePassed,
-    EntryPublished,
-    FoldUploads,
-    PublishEntry,
-    RecoverSum,
-    RowKind,
-    SetupRow,
-    SharesStored,
-    SumFolded,
-    SumRecovered,
-    UploadStaged,
-    phase_of,
-    row_key,
-)
-from secagg.protocol.session import ClientPolicy, Session
-from secagg.runtime import vectors
-from secagg.runtime.memory import MemoryBlobStore
-from secagg.transcript import canonical, merkle
+from secagg.protocol.pairwise import boxes
+from secagg.transcript import merkle
 from secagg.transcript.entries import (
-    Deadlines,
-    Encoding,
     Flattening,
-    KeysAdvertised,
-    KeysShared,
-    NoDifferentialPrivacy,
-    NoFlattening,
-    SessionAbort,
-    SessionClose,
-    SessionOpen,
-    SessionResult,
-    decode_entry,
-)
-from secagg.transcript.head import LogEvidence, LogHead, head_over
-from secagg.transcript.record import RecordError
-from secagg.transcript.roster import Roster, RosterHead, RosterMember
-from secagg.transcript.statements import (
-    Absent,
-    Accepted,
-    AdvertiseStatement,
-    ConfirmStatement,
-    ContributionHeader,
-    Dropped,
-    Receipt,
-    Rejected,
-    RootShare,
-    SelfMaskShare,
-    ShareStatement,
-    Signed,
-    UnmaskStatement,
-    decode_disposition,
-    decode_share_leaf,
 )
 from tests.support.rng import CountingRng
-from tests.vectors.session_records import *
-from tests.vectors.static_operations import *
+from tests.vectors.session_records import examples, statement_of
+from tests.vectors.static_operations import (
+    DIRECTORY,
+    OTHER,
+    ROOT,
+    SESSION,
+    attack,
+    audit_path,
+    encoded,
+    hex_of,
+    lanes_of,
+    pair_box_info,
+    raw,
+    replay,
+    secret,
+    share_box_info,
+    signed,
+    tree_root,
+)
 
 
 def canonical_operations() -> Iterator[dict[str, Any]]:
@@ -110,10 +47,10 @@ def canonical_operations() -> Iterator[dict[str, Any]]:
     yield {"op": "canonical_encode", "value": {"b": 1, "a": [2, {"B": "x", "_": ""}], "aa": "1/10"}}
     for name, value in (
         ("2^53", 2**53), ("a fraction", 1.5), ("a boolean", True), ("nothing", None), ("a key beyond ASCII", {"é": 1}),
-        ("nested 17 deep", json.loads("[" * 17 + "0" + "]" * 17)),
+        ("18 lists in one another", json.loads("[" * 18 + "]" * 18)),
     ):  # fmt: skip
         yield attack(name, {"op": "canonical_encode", "value": value})
-    for text in ('{"a":1,"b":[2,"x"]}', '"é\\u001f"', "[" * 16 + "0" + "]" * 16, "-9007199254740991"):
+    for text in ('{"a":1,"b":[2,"x"]}', '"é\\u001f"', "[" * 17 + "0" + "]" * 17, "-9007199254740991"):
         yield {"op": "canonical_decode", "data": text.encode().hex()}
     for name, data in (
         ("keys out of order", b'{"b":1,"a":2}'), ("a key twice", b'{"a":1,"a":1}'), ("a space", b'{"a": 1}'),
@@ -122,7 +59,7 @@ def canonical_operations() -> Iterator[dict[str, Any]]:
         ("an exponent", b"1e3"), ("a point", b"1.0"), ("2^53", b"9007199254740992"), ("infinity", b"Infinity"),
         ("true", b"true"), ("null", b"null"), ("a lone surrogate", b'"\\ud800"'), ("not UTF-8", b'"\xff"'),
         ("a byte order mark", b"\xef\xbb\xbf1"), ("nothing", b""), ("two values", b"1 2"),
-        ("nested 17 deep", b"[" * 17 + b"0" + b"]" * 17),
+        ("18 lists in one another", b"[" * 18 + b"]" * 18),
     ):  # fmt: skip
         yield attack(name, {"op": "canonical_decode", "data": data.hex()})
     yield from record_operations()
@@ -161,6 +98,8 @@ def label_operations() -> Iterator[dict[str, Any]]:
             yield {"op": "derived"} | given
     for label in (Label.SELF_MASK_COMMITMENT, Label.ROOT_COMMITMENT):
         yield {"op": "labelled_sha256", "label": label.value, "fields": [SESSION, OTHER, ROOT]}
+    for label in (Label.SELF_MASK_SHARE_COMMITMENT, Label.ROOT_SHARE_COMMITMENT, Label.PAIR_SEED_COMMITMENT):
+        yield {"op": "labelled_sha256", "label": label.value, "fields": [SESSION, "00000002", "00000007", ROOT]}
     yield {"op": "labelled_sha256", "label": Label.GRAPH_SEED.value, "fields": [SESSION, OTHER]}
     statement = statement_of(examples()[-1][1])
     given = {"op": "signed", "seed": ROOT, "statement": statement}
@@ -239,8 +178,12 @@ def masking_operations() -> Iterator[dict[str, Any]]:
     yield {"op": "share_box_split", "plaintext": hex_of(limbs)}
     yield attack("a value beyond the field", {"op": "share_box_split", "plaintext": "00" * 36 + "ffffff7f" * 9})
     yield attack("one share only", {"op": "share_box_split", "plaintext": "00" * 36})
-    for recipient, share_box, pair_box in ((0, "0102", ""), (2**20 - 1, "ab" * 40, "cd")):
-        yield {"op": "box_leaf", "recipient": recipient, "share_box": share_box, "pair_box": pair_box}
+    for owner, holder, pair_seed in ((1, 0, ""), (0, 1, OTHER), (3, 70_000, ROOT)):
+        dealt = {"self_mask_share": "01" * 36, "root_share": "02" * 36, "pair_seed": pair_seed}
+        made = {"op": "box_commitments", "session": SESSION, "owner": owner, "holder": holder} | dealt
+        yield made
+        given = {"recipient": holder, "share_box": "0102", "pair_box": "cd" if pair_seed else ""}
+        yield {"op": "box_leaf"} | given | {"commitments": replay(made)["expected"]}
     rng = CountingRng(b"masking")
     roots, self_masks = ([rng.bytes(32).hex() for _ in range(3)] for _ in range(2))
     for index in range(3):

@@ -36,7 +36,7 @@ REQUESTS = {
         pb.AdvertiseKeysRequest,
     ),
     messages.ShareKeys: (
-        st.builds(messages.ShareKeys, signed(), several(st.builds(messages.OutgoingBoxes, indices, blobs, blobs))),
+        st.builds(messages.ShareKeys, signed(), several(st.builds(messages.OutgoingBoxes, indices, blobs, blobs, blobs))),
         convert.share_keys_to_pb,
         convert.share_keys_from_pb,
         pb.ShareKeysRequest,
@@ -78,7 +78,7 @@ RESPONSES = {
             messages.SharedList,
             evidence,
             tuples_of_blobs,
-            several(st.builds(messages.IncomingBoxes, indices, blobs, blobs, paths)),
+            several(st.builds(messages.IncomingBoxes, indices, blobs, blobs, blobs, paths)),
         ),
         convert.shared_list_to_pb,
         convert.shared_list_from_pb,
@@ -330,23 +330,23 @@ def test_an_answer_with_malformed_evidence_names_it(kind):
         ),
         (
             pb.ShareKeysRequest,
-            lambda m: m.boxes.extend([BOX] * 2**16),
-            "boxes: expected at most 65536 items, found 65538",
+            lambda m: m.boxes.extend([BOX] * 2**14),
+            "boxes: expected at most 16384 items, found 16386",
         ),
         (
             pb.GetAdvertisedKeysResponse,
-            lambda m: m.keys.extend([KEYS] * 2**16),
-            "keys: expected at most 65536 items, found 65538",
+            lambda m: m.keys.extend([KEYS] * 2**14),
+            "keys: expected at most 16384 items, found 16386",
         ),
         (
             pb.GetSharedKeysResponse,
-            lambda m: m.inbox.extend([INBOX] * 2**16),
-            "inbox: expected at most 65536 items, found 65538",
+            lambda m: m.inbox.extend([INBOX] * 2**14),
+            "inbox: expected at most 16384 items, found 16386",
         ),
         (
             pb.GetConfirmationsResponse,
-            lambda m: m.signed.extend([STATEMENT] * 2**16),
-            "signed: expected at most 65536 items, found 65538",
+            lambda m: m.signed.extend([STATEMENT] * 2**14),
+            "signed: expected at most 16384 items, found 16386",
         ),
         *(
             (
