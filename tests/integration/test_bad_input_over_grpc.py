@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -1051,6 +1052,32 @@ def test_a_stream_whose_connection_breaks_is_continued_in_chunks_where_it_had_co
         assert blobs.read_bytes <= 2 * len(one.upload) - committed
 
     staged(harm, tmp_path, WIDE)
+
+
+@pytest.mark.parametrize("call", [1, 2, 3, 4])
+def test_an_upload_goes_on_when_the_coordinator_has_forgotten_its_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    find, calls = uploads.UploadDesk._find, itertools.count(1)
+
+    def forgetful(desk: uploads.UploadDesk, token: str) -> uploads.Upload:
+        if next(calls) == call:
+            desk._uploads.clear()
+        return find(desk, token)
+
+    async def harm(stage: Stage) -> None:
+        await stage.advertised()
+        await stage.shared()
+        monkeypatch.setattr(uploads.UploadDesk, "_find", forgetful)
+        one = stage.clients[0]
+        message, blobs = pop(one), holding(one.upload)
+        while True:
+            with suppress(TransportError):
+                one.feed(await stage.coordinator.port.upload(stage.session, message, blobs))
+                break
+        monkeypatch.setattr(uploads.UploadDesk, "_find", find)
+
+    staged(harm, tmp_path)
 
 
 def test_an_upload_whose_bytes_cannot_be_read_once_goes_on_when_it_is_tried_again(

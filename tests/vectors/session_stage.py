@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from secagg.protocol.pairwise import tables
@@ -36,6 +37,10 @@ class Stage:
         self.script = script
         self.rngs = [CountingRng(b"vector client %d" % i) for i in range(4)]
         self.sent: dict[tuple[int, str], dict[str, Any]] = {}
+
+    def operations(self) -> Iterator[dict[str, Any]]:
+        """The operations of the file, each with its outcome."""
+        raise NotImplementedError
 
     def contributors(self):
         return [client for client in range(4) if client != DROPPED]

@@ -36,7 +36,9 @@ REQUESTS = {
         pb.AdvertiseKeysRequest,
     ),
     messages.ShareKeys: (
-        st.builds(messages.ShareKeys, signed(), several(st.builds(messages.OutgoingBoxes, indices, blobs, blobs, blobs))),
+        st.builds(
+            messages.ShareKeys, signed(), several(st.builds(messages.OutgoingBoxes, indices, blobs, blobs, blobs))
+        ),
         convert.share_keys_to_pb,
         convert.share_keys_from_pb,
         pb.ShareKeysRequest,
