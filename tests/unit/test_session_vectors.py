@@ -16,55 +16,61 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from secagg.protocol.errors import RejectReason
 from tests.vectors import generate_session as vectors
+from tests.vectors.session_records import DROPPED
+from tests.vectors.session_script import Script
+from tests.vectors.static_operations import DIRECTORY, OPERATIONS, hex_of, lanes_of, replay, sealing_key
 
 OUTCOME = ("success", "expected", "error")
 
 
 def content(name: str) -> dict:
-    return json.loads((vectors.DIRECTORY / name).read_text(encoding="utf-8"))
+    return json.loads((DIRECTORY / name).read_text(encoding="utf-8"))
 
 
 def recorded(entry: dict) -> dict:
     return {key: entry[key] for key in OUTCOME if key in entry}
 
 
-SESSION = content(vectors.NAME)
+SESSIONS = {name: content(name) for name in vectors.SESSIONS}
+SESSION = SESSIONS[vectors.NAME]
 
 
-def script() -> vectors.Script:
-    return vectors.Script({name: bytes.fromhex(data) for name, data in SESSION["bytes"].items()}, seals=False)
+def script(session: dict = SESSION) -> Script:
+    return Script({name: bytes.fromhex(data) for name, data in session["bytes"].items()}, seals=False)
 
 
 @pytest.mark.parametrize("name", vectors.FILES)
 def test_every_operation_of_the_file_has_its_recorded_outcome(name):
     assert content(name).keys() == {"description", "operations"}
     for entry in content(name)["operations"]:
-        assert vectors.replay(entry) == recorded(entry), entry
+        assert replay(entry) == recorded(entry), entry
 
 
-def test_the_session_replays_through_the_machines():
-    played = script()
-    assert SESSION.keys() == {"description", "bytes", "operations"}
-    for place, entry in enumerate(SESSION["operations"]):
+@pytest.mark.parametrize("name", vectors.SESSIONS)
+def test_the_session_replays_through_the_machines(name):
+    session = SESSIONS[name]
+    played = script(session)
+    assert session.keys() == {"description", "bytes", "operations"}
+    for place, entry in enumerate(session["operations"]):
         assert played.run(entry) == recorded(entry), f"operation {place}: {entry.get('attack', entry['op'])}"
-    assert played.used == SESSION["bytes"].keys()
+    assert played.used == session["bytes"].keys()
 
 
-@pytest.mark.parametrize("name", [*vectors.FILES, vectors.NAME])
+@pytest.mark.parametrize("name", [*vectors.FILES, *vectors.SESSIONS])
 def test_the_generator_reproduces_the_file_byte_for_byte(name):
-    same = vectors.render(name).encode() == (vectors.DIRECTORY / name).read_bytes()
+    same = vectors.render(name).encode() == (DIRECTORY / name).read_bytes()
     assert same, f"{name} is stale: run python -m tests.vectors.generate_session"
 
 
 def test_every_operation_occurs_and_every_refusal_names_its_attack():
     entries = [entry for name in vectors.FILES for entry in content(name)["operations"]]
-    assert {entry["op"] for entry in entries if entry["success"]} == set(vectors.OPERATIONS)
-    for entry in [*entries, *SESSION["operations"]]:
+    assert {entry["op"] for entry in entries if entry["success"]} == set(OPERATIONS)
+    for entry in [*entries, *(entry for session in SESSIONS.values() for entry in session["operations"])]:
         assert ("attack" in entry) is ("error" in entry) is not entry["success"], entry
     assert sum(not entry["success"] for entry in entries) > 60
     named = {entry["error"] for entry in SESSION["operations"] if not entry["success"]}
     assert named <= RejectReason.__members__.keys()
-    assert len(named) >= 30
+    assert len(named) >= 29
 
 
 @pytest.mark.parametrize(
@@ -77,10 +83,10 @@ def test_every_operation_occurs_and_every_refusal_names_its_attack():
 )
 def test_unknown_operations_and_inputs_fail_the_runner(entry):
     with pytest.raises(KeyError):
-        vectors.replay(entry)
+        replay(entry)
 
 
-def started() -> vectors.Script:
+def started() -> Script:
     played = script()
     played.run(SESSION["operations"][0])
     return played
@@ -129,17 +135,20 @@ def operations(op: str, kind: str = "") -> list[dict]:
 
 def test_the_recovered_seeds_the_sum_and_the_mean_are_those_of_the_contributors():
     uploads = {entry["client"]: entry["expected"] for entry in operations("upload")}
-    contributors = [client for client in uploads if client != vectors.DROPPED]
+    # An input is encoded again after a crash: to the same bytes.
+    assert all(uploads[entry["client"]] == entry["expected"] for entry in operations("upload"))
+    assert len(operations("upload")) > len(uploads)
+    contributors = [client for client in uploads if client != DROPPED]
     # Drawn at the start: the root, the seed of the share key; at U1 first of all the self-mask seed.
     roots = {e["client"]: e["randomness"][:64] for e in operations("client", "start")}
     self_masks = {e["client"]: e["randomness"][:64] for e in operations("client", "advertised-list")}
-    secrets = [roots[i] if i == vectors.DROPPED else self_masks[i] for i in range(4)]
+    secrets = [roots[i] if i == DROPPED else self_masks[i] for i in range(4)]
     assert [entry["expected"] for entry in operations("reconstruct")] == secrets
-    plain = sum(vectors.lanes_of(uploads[client]["lanes"]) for client in contributors)
-    masked = sum(vectors.lanes_of(uploads[client]["masked"]) for client in contributors)
+    plain = sum(lanes_of(uploads[client]["lanes"]) for client in contributors)
+    masked = sum(lanes_of(uploads[client]["masked"]) for client in contributors)
     (opened,), (decoded,) = operations("removed"), operations("decoded")
-    assert vectors.lanes_of(opened["lanes"]).tolist() == masked.tolist()
-    assert opened["expected"] == decoded["lanes"] == vectors.hex_of(plain)
+    assert lanes_of(opened["lanes"]).tolist() == masked.tolist()
+    assert opened["expected"] == decoded["lanes"] == hex_of(plain)
     entries = [json.loads(p["entry"]) for e in operations("coordinator") for p in e["expected"]["published"]]
     assert [entry["type"] for entry in entries] == [
         "keys-advertised", "keys-shared", "session-close", "session-result",
@@ -152,6 +161,16 @@ def test_the_recovered_seeds_the_sum_and_the_mean_are_those_of_the_contributors(
     assert fields[0] == 3
     assert [int(field) - 3 * 2**14 for field in fields[1:10]] == total["integer_sum"]
     assert fields[10:].tolist() == [0, 0]
+
+
+def test_neighbours_alone_are_not_a_quorum():
+    entries = [e for e in SESSIONS["quorum.json"]["operations"] if e.get("event", {}).get("type") == "confirmations"]
+    *refused, answered = entries
+    assert {entry["error"] for entry in refused} == {"TOO_FEW_CONFIRMATIONS"}
+    assert answered["expected"]["state"] == "Answered"
+    # Its own counts: 51 of 101.
+    assert len(answered["event"]["signed"]) == 50
+    assert any(set(answered["event"]["signed"]) > set(entry["event"]["signed"]) for entry in refused)
 
 
 # Opening a box as docs/protocol.md writes it down, without the library's HPKE.
@@ -186,7 +205,7 @@ def test_the_recorded_boxes_open_by_the_steps_of_the_description():
     entries = [entry for entry in content("sealing.json")["operations"] if entry["op"] == "box_opened"]
     assert len([entry for entry in entries if entry["success"]]) == 4
     for entry in entries:
-        parts = bytes.fromhex(vectors.sealing_key(entry["seed"])["parts"])
+        parts = bytes.fromhex(sealing_key(entry["seed"])["parts"])
         given = parts, bytes.fromhex(entry["info"]), bytes.fromhex(entry["box"])
         if entry["success"]:
             assert opened_by_hand(*given).hex() == entry["expected"]

@@ -98,7 +98,7 @@ class CrowdPlay(Stage):
         yield self.client(0, {"type": "input-masked", "sha256": made["expected"]["sha256"], "lanes": lanes})
 
     def dealt(self, sender):
-        """What a neighbour dealt to client 0, and the root over its boxes; the box for its other neighbour is nothing."""
+        """What a neighbour dealt to client 0, and the root over its boxes."""
         session, shares = self.script.session.digest, [bytes([sender]) + bytes(35), bytes(35) + b"\x01"]
         info = boxes.share_box_info(session, self.root, sender, 0)
         name, public = f"share_box/{sender}/0", self.script.table["share_public/0"]
