@@ -157,6 +157,21 @@ class DyingStore(FaultyStore):
             raise
 
 
+class SlowStore:
+    """A store whose calls take a moment, in their order: so that many are under way at once, as on a disk."""
+
+    def __init__(self, inner: SessionStore) -> None:
+        self.sessions, self.load, self._inner = inner.sessions, inner.load, inner
+
+    async def commit(self, session: bytes, expected_version: int, commit: Commit) -> Sequence[int]:
+        await asyncio.sleep(0.002)
+        return await self._inner.commit(session, expected_version, commit)
+
+    async def effect_done(self, session: bytes, effect: int) -> None:
+        await asyncio.sleep(0.002)
+        await self._inner.effect_done(session, effect)
+
+
 class FlakyBlobs:
     """A BlobStore whose ``fail_at``-th call raises, before or after it took effect; all others pass."""
 
@@ -619,7 +634,7 @@ def test_a_coordinator_that_dies_at_any_call_of_its_store_goes_on_from_it(when: 
 def test_a_coordinator_whose_store_fails_at_any_one_call_goes_on_without_a_restart(when: FaultTime) -> None:
     async def one_run(call: int) -> bool:
         scene = _with_a_dropout()
-        store = FaultyStore(scene.site.inner, call, when)
+        store = FaultyStore(SlowStore(scene.site.inner), call, when)
         await scene.run(store)
         await _all_but_the_dropout_are_in_the_sum(scene)
         return store.calls >= call
@@ -729,6 +744,64 @@ def test_a_session_that_loses_too_many_aborts_and_publishes_nothing() -> None:
 
 
 # Single mishaps, each of which once had a consequence.
+
+
+def test_a_client_whose_signature_comes_after_the_end_still_takes_the_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        scene = Scene.set_up()
+        site, slow = scene.site, scene.contributors[3].key.public_bytes
+        send, refused = site.send, []
+
+        async def send_late(session: bytes, message: ClientMessage) -> None:
+            late = isinstance(message, ConfirmClose) and message.signed.statement.identity == slow
+            while late and not isinstance(await scene.state(), Finished):
+                await asyncio.sleep(1.0)
+            try:
+                await send(session, message)
+            except RemoteProtocolError as error:
+                refused.append(error.reason)
+                raise
+
+        monkeypatch.setattr(site, "send", send_late)
+        # It could be slower than the session only if it does not look where that stands.
+        watch = site.watch
+
+        async def watch_late(session: bytes) -> AsyncIterator[Status]:
+            async for status in watch(session):
+                while status.phase is Phase.FINISHED and not refused:
+                    await asyncio.sleep(1.0)
+                yield status
+
+        monkeypatch.setattr(site, "watch", watch_late)
+        await scene.run()
+        await scene.judge()
+        assert scene.completed() == [0, 1, 2, 3, 4]
+        assert refused
+        assert set(refused) <= {RejectReason.WRONG_PHASE, RejectReason.SESSION_OVER}
+
+    play(run())
+
+
+@pytest.mark.parametrize("call", ["advertised_list", "shared_list", "closed_list", "confirmations"])
+def test_a_client_that_asks_for_what_the_session_has_left_behind_looks_again(
+    monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    async def run() -> None:
+        scene = Scene.set_up()
+        ask, times = getattr(scene.site, call), []
+
+        async def ask_too_late(session: bytes, *identity: bytes) -> object:
+            times.append(call)
+            if len(times) == 1:
+                raise RemoteProtocolError(RejectReason.WRONG_PHASE)
+            return await ask(session, *identity)
+
+        monkeypatch.setattr(scene.site, call, ask_too_late)
+        await scene.run()
+        await scene.judge()
+        assert scene.completed() == [0, 1, 2, 3, 4]
+
+    play(run())
 
 
 class FailsOnRow(MemorySessionStore):

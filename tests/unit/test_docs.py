@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from secagg.crypto.labels import Label
+from secagg.derive.graph import MAX_COHORT
 from secagg.identity.roster_file import SignedRosterHead
 from secagg.protocol.errors import RejectReason
 from secagg.protocol.pairwise import boxes, client_states, coordinator_states
 from secagg.services.uploads import MAX_CHUNK_BYTES
-from secagg.transcript import entries, head, record, roster, statements
+from secagg.transcript import canonical, entries, head, record, roster, statements
 from secagg.wire.status import reject_code
 
 ROOT = Path(__file__).parents[2]
@@ -80,6 +81,34 @@ def test_lengths_of_boxes_and_chunks_are_as_documented():
     assert f"| {boxes.PAIR_BOX_BYTES} |" in PROTOCOL
     assert MAX_CHUNK_BYTES == 1 << 20
     assert "At most 1 MiB (`CHUNK_TOO_LARGE`)" in PROTOCOL
+
+
+def test_limits_are_as_documented():
+    assert f"at most {canonical.MAX_DEPTH + 1} arrays and objects inside one another" in PROTOCOL
+    assert f"n is at least 3\nand at most {MAX_COHORT}." in PROTOCOL
+    assert documented_records()["contribution"].count(f"at most 2^{statements.MAX_NEIGHBOURS.bit_length() - 1},") == 1
+    assert documented_records()["unmask"].count(f"at most 2^{statements.MAX_NEIGHBOURS.bit_length() - 1},") == 1
+    assert statements.MAX_NEIGHBOURS == 1 << statements.MAX_NEIGHBOURS.bit_length() - 1
+    for name, text in (("base_model", entries.SessionOpen), ("reason", entries.SessionAbort)):
+        (most,) = re.findall(rf"\b{name} text to (\d+)", documented_records()[text.TYPE])
+        with pytest.raises(record.RecordError):
+            text_codec_of(text, name).check("x" * (int(most) + 1), name)
+        text_codec_of(text, name).check("x" * int(most), name)
+
+
+def text_codec_of(kind: type[record.Record], name: str) -> record.Codec:
+    (field,) = (field for field in dataclasses.fields(kind) if field.name == name)
+    return field.metadata["codec"]
+
+
+def test_lengths_of_commitments_are_as_documented():
+    assert (boxes.commitments_bytes(1, 0), boxes.commitments_bytes(0, 1)) == (64, 96)
+    assert "`commitments` (64 or 96 bytes)" in PROTOCOL
+
+
+def test_every_file_of_vectors_is_documented():
+    section = PROTOCOL.split("## 17. Vectors")[1]
+    assert set(re.findall(r"`(\w+\.json)`", section)) == {path.name for path in (ROOT / "tests/vectors").glob("*.json")}
 
 
 def test_every_reason_and_record_that_the_text_names_exists():

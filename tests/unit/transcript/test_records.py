@@ -180,6 +180,53 @@ def test_what_is_out_of_range_cannot_be_constructed_and_names_its_field(field, c
     assert caught.value.field == field
 
 
+CONFIRM = statements.ConfirmStatement(*[bytes(32)] * 3)
+SIGNED = statements.Signed(CONFIRM, bytes(64))
+SHARE = statements.RootShare(0, bytes(36))
+
+
+class Pretender(statements.ConfirmStatement):
+    """Of the right kind by inheritance only."""
+
+
+@pytest.mark.parametrize(
+    ("field", "construct"),
+    [
+        ("signed.statement", lambda: statements.Signed(CONFIRM.to_value(), bytes(64))),
+        ("signed.statement", lambda: statements.Signed(CONFIRM.to_bytes(), bytes(64))),
+        ("signed.statement", lambda: statements.Signed(None, bytes(64))),
+        ("signed.statement", lambda: statements.Signed(statements.ConfirmStatement, bytes(64))),
+        ("signed.statement", lambda: statements.Signed(SIGNED, bytes(64))),
+        ("signed.statement", lambda: statements.Signed(Pretender(*[bytes(32)] * 3), bytes(64))),
+        ("signed.signature", lambda: statements.Signed(CONFIRM, bytearray(64))),
+        ("signed.signature", lambda: statements.Signed(CONFIRM, "00" * 64)),
+        ("accepted.contribution", lambda: statements.Accepted(0, CONFIRM)),
+        ("accepted.contribution", lambda: statements.Accepted(0, SIGNED.to_value())),
+        ("unmask.shares", lambda: statements.UnmaskStatement(*[bytes(32)] * 3, [statements.RootShare(0, bytes(36))])),
+        ("unmask.shares[0]", lambda: statements.UnmaskStatement(*[bytes(32)] * 3, (statements.Absent(0),))),
+        ("unmask.shares[1]", lambda: statements.UnmaskStatement(*[bytes(32)] * 3, (SHARE, SHARE.to_value()))),
+        ("contribution.missing", lambda: statements.ContributionHeader(*[bytes(32)] * 4, 1, [1])),
+        ("contribution.missing[0]", lambda: statements.ContributionHeader(*[bytes(32)] * 4, 1, (True,))),
+        ("contribution.missing[1]", lambda: statements.ContributionHeader(*[bytes(32)] * 4, 1, (0, (1,)))),
+    ],
+)
+def test_a_record_within_a_record_is_of_its_very_type_though_it_is_not_checked_again(field, construct):
+    with pytest.raises(RecordError) as caught:
+        construct()
+    assert caught.value.field == field
+
+
+def test_the_bytes_of_a_record_are_kept_and_belong_to_it_alone(examples):
+    for kind, example in examples.items():
+        data = example.to_bytes()
+        read = kind.from_bytes(bytearray(data))
+        assert read.to_bytes() == data
+        assert type(read.to_bytes()) is bytes
+        assert read.to_bytes() is read.to_bytes()
+    other = dataclasses.replace(CONFIRM, close=bytes([1] * 32))
+    assert other.to_bytes() == canonical.encode(other.to_value()) != CONFIRM.to_bytes()
+
+
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
