@@ -88,7 +88,7 @@ def test_limits_are_as_documented():
     assert f"n is at least 3\nand at most {MAX_COHORT}." in PROTOCOL
     assert documented_records()["contribution"].count(f"at most 2^{statements.MAX_NEIGHBOURS.bit_length() - 1},") == 1
     assert documented_records()["unmask"].count(f"at most 2^{statements.MAX_NEIGHBOURS.bit_length() - 1},") == 1
-    assert statements.MAX_NEIGHBOURS == 1 << statements.MAX_NEIGHBOURS.bit_length() - 1
+    assert 1 << statements.MAX_NEIGHBOURS.bit_length() - 1 == statements.MAX_NEIGHBOURS
     for name, text in (("base_model", entries.SessionOpen), ("reason", entries.SessionAbort)):
         (most,) = re.findall(rf"\b{name} text to (\d+)", documented_records()[text.TYPE])
         with pytest.raises(record.RecordError):
