@@ -264,8 +264,7 @@ MUTANTS: tuple[Mutant, ...] = (
         f"{_PAIRWISE}/coordinator.py",
         "if len(headers) < moment.session.parameters.min_contributors:",
         "if not headers:",
-        f"{_CLIENTS}::TestDrops::test_of_too_many_abort_and_open_nothing",
-        f"{_ONE_HOT}::test_masks_cancel_whenever_enough_survive_and_else_there_is_no_sum",
+        f"{_FINDINGS}::test_a_set_below_the_quorum_or_the_minimum_is_not_closed",
     ),
     _mutant(
         "one end of an edge may go without its mask",

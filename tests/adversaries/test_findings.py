@@ -331,12 +331,13 @@ def test_asking_for_the_log_before_it_has_an_entry_is_refused_with_a_reason() ->
     asyncio.run(attack())
 
 
-def test_a_set_that_cannot_reach_the_quorum_is_not_closed() -> None:
+@pytest.mark.parametrize(("minimum", "contributed"), [(3, 4), (6, 5)])
+def test_a_set_below_the_quorum_or_the_minimum_is_not_closed(minimum: int, contributed: int) -> None:
     async def attack() -> int:
-        cohort = await cohort_of(7)
+        cohort = await cohort_of(7, min_contributors=minimum)
         await advance(cohort, Phase.MASKED_INPUT)
         assert cohort.session.quorum(7) == 5
-        await cohort.upload(cohort.clients[:4])
+        await cohort.upload(cohort.clients[:contributed])
         await settled(cohort, Phase.MASKED_INPUT)
         size = len(cohort.host.evidence().entries)
         aborted = isinstance(cohort.host.driver.state, Aborted)

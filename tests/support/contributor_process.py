@@ -63,7 +63,9 @@ def record_messages(path_of: Callable[[bytes], Path]) -> None:
 
     async def noted_upload(self: Any, session: bytes, message: Contribution, blobs: BlobStore) -> Any:
         assert isinstance(message.signed.statement, ContributionHeader)
-        note(message, blobs.get(message.signed.statement.upload))
+        upload_digest = message.signed.statement.upload
+        if blobs.has(upload_digest):  # else it was delivered and deleted, and is only announced again
+            note(message, blobs.get(upload_digest))
         return await upload(self, session, message, blobs)
 
     remote.GrpcCoordinator.send = noted_send  # type: ignore[method-assign]

@@ -104,7 +104,7 @@ class MortalStore:
 class MortalBlobs:
     """A BlobStore of a process that dies when it makes bytes durable, or takes some of an upload."""
 
-    _MORTAL = frozenset({"put", "begin_upload", "write_chunk", "finish_upload", "discard_upload"})
+    _MORTAL = frozenset({"put", "begin_upload", "write_chunk", "finish_upload", "discard_upload", "delete"})
 
     def __init__(self, inner: DirectoryBlobStore, fate: Fate) -> None:
         self._inner, self._fate = inner, fate
