@@ -73,6 +73,7 @@ class MaskingGraph:
     order: tuple[int, ...]
     degree: int
     _positions: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    _known: dict[int, tuple[int, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         cohort = len(self.order)
@@ -85,6 +86,7 @@ class MaskingGraph:
                 raise GraphParameterError("order", f"holds index {index} twice")
             positions[index] = position
         object.__setattr__(self, "_positions", tuple(positions))
+        object.__setattr__(self, "_known", {})
 
     @property
     def cohort(self) -> int:
@@ -97,7 +99,13 @@ class MaskingGraph:
         Raises:
             GraphParameterError: no client has this index.
         """
-        require_integer("index", index, 0, self.cohort - 1)
+        known = self._known.get(index)
+        if known is None:
+            require_integer("index", index, 0, self.cohort - 1)
+            known = self._known[index] = self._neighbours(index)
+        return known
+
+    def _neighbours(self, index: int) -> tuple[int, ...]:
         if self.degree == self.cohort - 1:
             return (*range(index), *range(index + 1, self.cohort))
         start = (self._positions[index] - self.degree // 2) % self.cohort

@@ -23,7 +23,7 @@ from secagg.protocol.messages import (
     SharedList,
 )
 from secagg.protocol.pairwise import boxes, tables
-from secagg.protocol.pairwise.admission import roster_position
+from secagg.protocol.pairwise.admission import cohort_index, roster_position
 from secagg.protocol.pairwise.coordinator_states import (
     Aborted,
     AdvertiseRow,
@@ -209,10 +209,7 @@ class ShownSession:
         return self.session.graph(len(cohort.positions), cohort.root)
 
     def _index(self, cohort: Cohort, identity: bytes) -> int:
-        position = roster_position(self.session, identity)
-        if position not in cohort.positions:
-            raise RemoteProtocolError(RejectReason.NOT_IN_COHORT, "did not advertise keys")
-        return cohort.positions.index(position)
+        return cohort_index(cohort, roster_position(self.session, identity))
 
     def _neighbours(self, cohort: Cohort, identity: bytes) -> tuple[int, ...]:
         return self._graph(cohort).neighbours(self._index(cohort, identity))

@@ -134,7 +134,8 @@ def _check_advertise(session: Session, state: CoordinatorState, event: Advertise
             raise RemoteProtocolError(RejectReason.BAD_KEY, f"{name}: {error}") from None
 
 
-def _index(cohort: Cohort, position: int) -> int:
+def cohort_index(cohort: Cohort, position: int) -> int:
+    """Index in U1 of a roster position; RemoteProtocolError(NOT_IN_COHORT) if it is not there."""
     index = bisect.bisect_left(cohort.positions, position)
     if index == len(cohort.positions) or cohort.positions[index] != position:
         raise RemoteProtocolError(RejectReason.NOT_IN_COHORT, "did not advertise keys")
@@ -145,7 +146,7 @@ def _check_shares(session: Session, state: CoordinatorState, message: ShareKeys,
     if not isinstance(state, Sharing):
         raise wrong_phase(state)
     position, row = place
-    index = _index(state.cohort, position)
+    index = cohort_index(state.cohort, position)
     statement = message.signed.statement
     if not isinstance(statement, ShareStatement) or statement.advertised != state.cohort.root:
         raise RemoteProtocolError(RejectReason.WRONG_LOG_ROOT)
@@ -169,7 +170,7 @@ def _check_shares(session: Session, state: CoordinatorState, message: ShareKeys,
 def _check_contribution(session: Session, state: CoordinatorState, header: Statement, position: int) -> None:
     if not isinstance(state, Collecting):
         raise wrong_phase(state)
-    index = _index(state.cohort, position)
+    index = cohort_index(state.cohort, position)
     present = frozenset(state.present)
     if index not in present:
         raise RemoteProtocolError(RejectReason.NOT_IN_COHORT, "did not share keys")
@@ -197,7 +198,7 @@ def _check_confirmation(state: CoordinatorState, statement: Statement, position:
         state = state.unmasking
     if not isinstance(state, Confirming | Unmasking):
         raise wrong_phase(state)
-    if _index(state.cohort, position) not in frozenset(state.accepted):
+    if cohort_index(state.cohort, position) not in frozenset(state.accepted):
         raise RemoteProtocolError(RejectReason.NOT_IN_COHORT, "the contribution is not in the closed set")
     if not isinstance(statement, ConfirmStatement) or statement.close != state.close:
         raise RemoteProtocolError(RejectReason.WRONG_LOG_ROOT, "another close entry")
@@ -208,7 +209,7 @@ def _check_answer(session: Session, rows: Rows, state: CoordinatorState, stateme
         state = state.unmasking
     if not isinstance(state, Unmasking):
         raise wrong_phase(state)
-    index = _index(state.cohort, position)
+    index = cohort_index(state.cohort, position)
     accepted = frozenset(state.accepted)
     if index not in accepted:
         raise RemoteProtocolError(RejectReason.NOT_IN_COHORT, "the contribution is not in the closed set")
