@@ -26,6 +26,7 @@ import numpy.typing as npt
 from secagg.crypto.labels import Label
 from secagg.crypto.rng import SystemRng
 from secagg.crypto.signing import SigningKey
+from secagg.derive.result import FloatVector, mean_of
 from secagg.identity.roster_file import verify_signed_roster
 from secagg.identity.tls import ClientTls
 from secagg.lora.errors import AdapterError
@@ -77,7 +78,7 @@ class Result:
     details: SessionDetails
     contributors: int
     integer_sum: npt.NDArray[np.int64]
-    mean: vectors.FloatVector
+    mean: FloatVector
 
     def write_adapter(self, directory: Path) -> None:
         """Write the merged adapter as PEFT reads it: the mean of each factor."""
@@ -292,7 +293,7 @@ def _parameters(evidence: LogEvidence, session: bytes, key: bytes) -> SessionOpe
     return parameters
 
 
-def _read_vector(directory: Path, details: SessionDetails) -> vectors.FloatVector:
+def _read_vector(directory: Path, details: SessionDetails) -> FloatVector:
     adapter = read_adapter(directory, details.session.parameters.base_model)
     details.template.matches(adapter)
     return adapter_to_vector(adapter, details.layout)
@@ -302,7 +303,7 @@ def _checked_result(details: SessionDetails, entry: SessionResult, data: bytes) 
     if hashlib.sha256(data).digest() != entry.integer_sum:
         raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "the sum is not the one in the log")
     integer_sum = np.frombuffer(data, dtype="<i8").astype(np.int64)
-    mean = vectors.mean_of(details.session.parameters.encoding, integer_sum, entry.count)
+    mean = mean_of(details.session.parameters.encoding, integer_sum, entry.count)
     if vectors.digest_of(mean) != entry.mean:
         raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "the mean is not the one in the log")
     return Result(details, entry.count, integer_sum, mean)

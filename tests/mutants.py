@@ -75,9 +75,9 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     _mutant(
         "the signed root does not cover pair boxes",
-        f"{_PAIRWISE}/boxes.py",
-        "hashlib.sha256(pair_box).digest(),",
-        'hashlib.sha256(b"").digest(),',
+        "secagg/derive/boxes.py",
+        "hashlib.sha256(pair_box).digest()",
+        'hashlib.sha256(b"").digest()',
         f"{_COORDINATOR}::TestForgesBoxes::test_a_pair_seed_forged_towards_the_highest_index_is_under_no_root",
     ),
     _mutant(
@@ -133,9 +133,9 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     _mutant(
         "a quarter is a quorum",
-        "secagg/protocol/session.py",
-        "return (cohort + self.parameters.max_corrupt) // 2 + 1",
-        "return (cohort + self.parameters.max_corrupt) // 4 + 1",
+        "secagg/derive/threshold.py",
+        "return (cohort + max_corrupt) // 2 + 1",
+        "return (cohort + max_corrupt) // 4 + 1",
         f"{_FINDINGS}::test_no_forked_log_opens_a_sum_below_the_minimum",
     ),
     _mutant(
@@ -291,7 +291,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     _mutant(
         "who disagreed is forgotten",
-        f"{_PAIRWISE}/recovery.py",
+        "secagg/derive/opening.py",
         "disagreed.extend((usable[position][0], index) for position in wrong)",
         "disagreed.extend(())",
         f"{_CLIENTS}::TestWrongShares::test_that_were_stored_all_the_same_are_corrected_and_named",
@@ -305,9 +305,9 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     _mutant(
         "a dealer need not keep its promise of a pair seed",
-        f"{_PAIRWISE}/recovery.py",
-        "if promised[2 * boxes.COMMITMENT_BYTES :] != ",
-        "if promised[: -2 * boxes.COMMITMENT_BYTES] == ",
+        "secagg/derive/opening.py",
+        "if pairs.pair_commitment(owner, holder) != ",
+        'if b"" == ',
         f"{_FINDINGS}::test_a_dealer_of_a_wrong_pair_seed_that_drops_is_named",
     ),
     # A wrong vector length, two different uploads, drops.
@@ -341,9 +341,9 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     _mutant(
         "masks of who dropped out are taken away once more",
-        f"{_PAIRWISE}/recovery.py",
-        "boxes.pair_seed(root, session.digest, index), add, dropped",
-        "boxes.pair_seed(root, session.digest, index), subtract, dropped",
+        "secagg/derive/opening.py",
+        "boxes.pair_seed(root, cohort.session, index), add, dropped",
+        "boxes.pair_seed(root, cohort.session, index), subtract, dropped",
         f"{_CLIENTS}::TestDrops::test_between_header_and_upload_leave_an_exact_sum",
         f"{_ONE_HOT}::test_masks_cancel_whenever_enough_survive_and_else_there_is_no_sum",
     ),

@@ -14,13 +14,13 @@ import numpy as np
 import secagg
 from secagg.arith.quantiser import clip
 from secagg.derive.graph import GraphParameterError
+from secagg.derive.result import FloatVector
 from secagg.derive.threshold import graph_parameters
 from secagg.lora.reader import read_adapter
 from secagg.lora.template import AdapterTemplate
 from secagg.lora.vector import adapter_to_vector
 from secagg.lora.writer import write_adapter
 from secagg.runtime.participant import Milestone
-from secagg.runtime.vectors import FloatVector
 
 MAX_CLIENTS = 200
 LEAVE_BEFORE_UPLOAD = Milestone.MASKING

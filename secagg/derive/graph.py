@@ -12,6 +12,8 @@ import hashlib
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from secagg.crypto.labels import Label, encode_fields
+
 SEED_BYTES = 32
 
 MIN_COHORT = 3
@@ -113,6 +115,11 @@ class MaskingGraph:
         around = sorted(self.order[start:stop] + self.order[: max(0, stop - self.cohort)])
         around.remove(index)
         return tuple(around)
+
+
+def graph_seed(session: bytes, advertised: bytes) -> bytes:
+    """Seed of a session's graph: nobody knows it before U1 is fixed under the root ``advertised``."""
+    return hashlib.sha256(encode_fields(Label.GRAPH_SEED, session, advertised)).digest()
 
 
 def masking_graph(seed: bytes, cohort: int, degree: int) -> MaskingGraph:

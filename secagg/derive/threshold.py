@@ -193,3 +193,12 @@ def _tail_count(population: int, marked: int, drawn: int, events: int, bits: int
         term = term * count * (unmarked - drawn + count) // ((marked - count + 1) * (drawn - count + 1))
         count -= 1
     return count
+
+
+def quorum(cohort: int, max_corrupt: int) -> int:
+    """How many of a cohort must have confirmed one close entry before anybody answers it.
+
+    Honest clients confirm one close entry, corrupt ones perhaps every one: two entries with a quorum each would
+    need ``2 quorum <= cohort + max_corrupt``. So of all forks of a log at most one is ever answered.
+    """
+    return (cohort + max_corrupt) // 2 + 1

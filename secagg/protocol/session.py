@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from secagg.arith.fields import FieldLayout
-from secagg.crypto.labels import Label, encode_fields
-from secagg.derive.graph import GraphParameterError, MaskingGraph, masking_graph
-from secagg.derive.threshold import GraphParameters, graph_parameters
+from secagg.derive.graph import GraphParameterError, MaskingGraph, graph_seed, masking_graph
+from secagg.derive.threshold import GraphParameters, graph_parameters, quorum
 from secagg.protocol.errors import LocalProtocolError, RejectReason, RemoteProtocolError
 from secagg.transcript.entries import SessionOpen
 from secagg.transcript.roster import Roster
@@ -82,15 +81,13 @@ class Session:
     def quorum(self, cohort: int) -> int:
         """How many of a cohort must have confirmed one close entry before anybody answers it.
 
-        Honest clients confirm one close entry, corrupt ones perhaps every one: two entries with a quorum each would
-        need ``2 quorum <= cohort + max_corrupt``. So of all forks of a log at most one is ever answered.
+        See ``secagg.derive.threshold.quorum``.
         """
-        return (cohort + self.parameters.max_corrupt) // 2 + 1
+        return quorum(cohort, self.parameters.max_corrupt)
 
     def graph(self, cohort: int, advertised_root: bytes) -> MaskingGraph:
         """Who masks with whom, once U1 is in the log under ``advertised_root``."""
-        seed = hashlib.sha256(encode_fields(Label.GRAPH_SEED, self.digest, advertised_root)).digest()
-        return masking_graph(seed, cohort, self.graph_parameters(cohort).degree)
+        return masking_graph(graph_seed(self.digest, advertised_root), cohort, self.graph_parameters(cohort).degree)
 
 
 @dataclass(frozen=True, slots=True)

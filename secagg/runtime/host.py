@@ -10,6 +10,8 @@ from typing import cast
 
 from secagg.arith.errors import ArithmeticInputError
 from secagg.crypto.signing import SigningKey
+from secagg.derive.opening import OpeningError
+from secagg.derive.result import Lanes, decode
 from secagg.protocol.messages import (
     ShareKeys,
     SignedReceipt,
@@ -19,7 +21,6 @@ from secagg.protocol.pairwise.admission import roster_position
 from secagg.protocol.pairwise.coordinator_states import (
     COORDINATOR_PERSISTENCE,
     Aborted,
-    Cohort,
     Collecting,
     CoordinatorEffect,
     CoordinatorEvent,
@@ -39,7 +40,6 @@ from secagg.protocol.pairwise.coordinator_states import (
     RowKind,
     Rows,
     SetupRow,
-    ShareRow,
     SharesStored,
     SumFolded,
     SumRecovered,
@@ -81,7 +81,7 @@ class SessionHost(ShownSession):
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._timer: asyncio.Task[None] | None = None
         self._moved_on: asyncio.Future[None] | None = None
-        self._folded: vectors.Lanes | None = None
+        self._folded: Lanes | None = None
 
     async def open(self, setup: SetupRow) -> None:
         """Create the session and wait until its open entry is in the log."""
@@ -206,7 +206,7 @@ class SessionHost(ShownSession):
     def _published_before(self, position: int) -> tuple[bytes, ...]:
         return self.evidence().entries[:position] if position else ()
 
-    def _fold(self, digests: tuple[bytes, ...]) -> vectors.Lanes:
+    def _fold(self, digests: tuple[bytes, ...]) -> Lanes:
         lanes = self.session.field_layout.lanes
         return vectors.fold(self._ports.blobs, digests, lanes, vectors.worker_threads())
 
@@ -215,17 +215,15 @@ class SessionHost(ShownSession):
         if not isinstance(state, Recovering):
             return None  # an effect of before a restart, carried out again: this recovery is over
         last = state.unmasking
-        graph = self._graph(last.cohort)
-        reader = recovery.slot_reader(graph, self._share_blob(last.cohort), self._ports.blobs.read)
         try:
-            removal = recovery.recover(self.session, self.rows, last, reader)
+            removal = recovery.recover(self.session, self.rows, last, self._ports.blobs.read)
             if self._folded is None:
                 headers = tables.staged_headers(self.rows, last.cohort, last.accepted)
                 self._folded = self._fold(tuple(headers[index].upload for index in last.accepted))
             lanes = self._folded.copy()
             vectors.remove_masks(lanes, removal, vectors.worker_threads())
-            decoded = vectors.decode(self.session.parameters.encoding, lanes, len(last.accepted))
-        except recovery.RecoveryError as error:
+            decoded = decode(self.session.parameters.encoding, lanes, len(last.accepted))
+        except OpeningError as error:
             return RecoveryFailed(error.reason)
         except ArithmeticInputError as error:
             # Every mask is out, so some upload was not an encoding: nothing wrong is published.
@@ -233,10 +231,8 @@ class SessionHost(ShownSession):
         integer_sum = self._ports.blobs.put(vectors.as_bytes(decoded.integer_sum))
         mean = self._ports.blobs.put(vectors.as_bytes(decoded.mean))
         self._folded = None
-        return SumRecovered(merkle.root(removal.answers), integer_sum, mean)
-
-    def _share_blob(self, cohort: Cohort) -> Callable[[int], bytes]:
-        return lambda index: tables.require(self.rows, cohort.positions[index], RowKind.SHARE, ShareRow).blob
+        _, answers = recovery.answers(self.rows, last)
+        return SumRecovered(merkle.root(answers), integer_sum, mean)
 
     def _start_timer(self) -> None:
         self._timer = asyncio.ensure_future(self._watch_deadlines())

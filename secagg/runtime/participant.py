@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from secagg.crypto.rng import Rng
+from secagg.derive.result import FloatVector
 from secagg.protocol.errors import LocalProtocolError, ProtocolError, RejectReason, RemoteProtocolError
 from secagg.protocol.log import LogView
 from secagg.protocol.messages import (
@@ -127,7 +128,7 @@ class ParticipantPorts:
 class Participant:
     """One identity in one session. ``vector`` is encoded once, when the session is ready for it."""
 
-    def __init__(self, context: client.ClientContext, vector: vectors.FloatVector, ports: ParticipantPorts) -> None:
+    def __init__(self, context: client.ClientContext, vector: FloatVector, ports: ParticipantPorts) -> None:
         self._context = context
         self._vector = vector
         self._ports = ports

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
+from secagg.derive import boxes
 from secagg.derive.graph import MaskingGraph
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
 from secagg.protocol.messages import (
@@ -22,7 +23,7 @@ from secagg.protocol.messages import (
     SessionEnded,
     SharedList,
 )
-from secagg.protocol.pairwise import boxes, tables
+from secagg.protocol.pairwise import tables
 from secagg.protocol.pairwise.admission import cohort_index, roster_position
 from secagg.protocol.pairwise.coordinator_states import (
     Aborted,

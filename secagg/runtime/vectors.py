@@ -15,20 +15,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from secagg.arith.flatten import Flatten
 from secagg.arith.keystream import Keystream, add_masks
 from secagg.arith.quantiser import Quantiser, clip
 from secagg.crypto.kdf import derive
 from secagg.crypto.labels import Label
 from secagg.crypto.secret import Secret
+from secagg.derive.opening import Removal
+from secagg.derive.result import FloatVector, Lanes, flatten_map
 from secagg.protocol.pairwise.client_states import MaskInput
-from secagg.protocol.pairwise.recovery import Removal
 from secagg.protocol.session import Session
 from secagg.runtime.ports import BlobStore
 from secagg.transcript.entries import Encoding, Flattening
-
-FloatVector = npt.NDArray[np.float32]
-Lanes = npt.NDArray[np.uint64]
 
 _FOLD_BLOCK_LANES = 1 << 15
 """256 KiB: accumulator and buffer stay in the second-level cache."""
@@ -40,14 +37,6 @@ class EncodingReport:
 
     norm: float
     clamped: int
-
-
-@dataclass(frozen=True, slots=True)
-class DecodedSum:
-    """The exact sum (int64, in the order of the packed vector) and the float32 mean in layout order."""
-
-    integer_sum: npt.NDArray[np.int64]
-    mean: FloatVector
 
 
 def worker_threads() -> int:
@@ -68,7 +57,7 @@ def encode(encoding: Encoding, vector: FloatVector, rounding: Secret) -> tuple[L
     """
     clipped, norm = clip(vector, encoding.clip_norm)
     if isinstance(encoding.flatten, Flattening):
-        clipped = _flatten(encoding.flatten, encoding.dimension).forward(clipped)
+        clipped = flatten_map(encoding.flatten, encoding.dimension).forward(clipped)
     stream = Keystream(derive(rounding, Label.QUANTISER_STREAM).expose())
     values, clamped = Quantiser(encoding.value_bits, encoding.bound()).quantise(clipped, stream)
     return encoding.field_layout().pack(values), EncodingReport(norm, clamped)
@@ -107,26 +96,6 @@ def remove_masks(lanes: Lanes, removal: Removal, threads: int) -> None:
     add_masks(lanes, [key.expose() for key in removal.add], [key.expose() for key in removal.subtract], threads)
 
 
-def decode(encoding: Encoding, lanes: Lanes, contributors: int) -> DecodedSum:
-    """The exact sum and the mean of ``contributors`` vectors.
-
-    Raises:
-        ArithmeticInputError: the counter field does not show ``contributors``, or padding is not zero; a mask
-            is still in the sum, or an upload was not what it claimed to be.
-    """
-    integer_sum = encoding.field_layout().unpack_sum(lanes, contributors)
-    return DecodedSum(integer_sum, mean_of(encoding, integer_sum, contributors))
-
-
-def mean_of(encoding: Encoding, integer_sum: npt.NDArray[np.int64], contributors: int) -> FloatVector:
-    """The float32 mean that follows from the exact sum, bit for bit the same for everybody."""
-    total: npt.NDArray[np.int64] | npt.NDArray[np.float64] = integer_sum
-    if isinstance(encoding.flatten, Flattening):
-        flatten = _flatten(encoding.flatten, encoding.dimension)
-        total = flatten.inverse(integer_sum.astype(np.float64)).astype(np.float64)
-    return Quantiser(encoding.value_bits, encoding.bound()).dequantise(total, contributors)
-
-
 def digest_of(array: npt.NDArray[np.generic]) -> bytes:
     """SHA-256 of an array's little-endian bytes."""
     return hashlib.sha256(as_bytes(array)).digest()
@@ -143,10 +112,3 @@ def masked_input(session: Session, vector: FloatVector, plan: MaskInput) -> tupl
     lanes, report = encode(session.parameters.encoding, vector, plan.rounding)
     mask(lanes, plan, worker_threads())
     return lanes, report
-
-
-def _flatten(flattening: Flattening, dimension: int) -> Flatten:
-    seed = Secret(flattening.seed)
-    return Flatten(
-        derive(seed, Label.FLATTEN_PERMUTATION).expose(), derive(seed, Label.FLATTEN_SIGNS).expose(), dimension
-    )

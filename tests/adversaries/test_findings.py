@@ -17,9 +17,10 @@ import pytest
 
 from secagg.derive import threshold
 from secagg.derive.graph import masking_graph
+from secagg.derive.opening import OpeningError
 from secagg.protocol.errors import ProtocolError, RejectReason
 from secagg.protocol.messages import AdvertisedList, OutgoingBoxes, ShareKeys, UnmaskAnswer
-from secagg.protocol.pairwise import admission, coordinator, recovery
+from secagg.protocol.pairwise import admission, coordinator
 from secagg.protocol.pairwise.coordinator_states import Aborted, Phase, Recovering, SetupRow, Unmasking
 from secagg.protocol.session import Session
 from secagg.runtime.host import CoordinatorPorts, SessionHost
@@ -77,13 +78,13 @@ def sum_over_two_arcs(size: int, minimum: int, arc: int, gone: tuple[int, ...]) 
 
 @pytest.mark.usefixtures("sparse_from_eleven")
 def test_no_forked_log_opens_a_sum_below_the_minimum() -> None:
-    with pytest.raises(recovery.RecoveryError):
+    with pytest.raises(OpeningError):
         sum_over_two_arcs(40, 36, 20, (8, 9, 11, 12))
 
 
 @pytest.mark.long
 def test_no_forked_log_opens_a_sum_below_the_minimum_among_101_clients() -> None:
-    with pytest.raises(recovery.RecoveryError):
+    with pytest.raises(OpeningError):
         sum_over_two_arcs(101, 91, 50, tuple(range(8, 38, 3)))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from secagg.crypto.secret import Secret
+from secagg.derive.opening import Removal
 from secagg.protocol.errors import ProtocolError, RejectReason
 from secagg.protocol.messages import (
     AdvertiseKeys,
@@ -22,14 +23,13 @@ from secagg.protocol.messages import (
     ShareKeys,
     UnmaskAnswer,
 )
-from secagg.protocol.pairwise import recovery, tables
+from secagg.protocol.pairwise import recovery
 from secagg.protocol.pairwise.coordinator_states import (
     Aborted,
     AnswerRow,
     Phase,
     Row,
     RowKind,
-    ShareRow,
     Unmasking,
     UploadStaged,
     row_key,
@@ -589,17 +589,12 @@ class TestDrops:
         play(script, 5)
 
 
-def recovered(cohort: Cohort, answers: dict[int, Row]) -> recovery.Removal:
+def recovered(cohort: Cohort, answers: dict[int, Row]) -> Removal:
     """The removal that these answers give."""
     state = cohort.host.driver.state
     rows = dict(cohort.host.rows) | answers
     last = Unmasking(0, state.cohort, state.present, state.accepted, bytes(32), 0, 0, 0)
-    graph = cohort.session.graph(len(state.cohort.positions), state.cohort.root)
-
-    def blob(index: int) -> bytes:
-        return tables.require(rows, state.cohort.positions[index], RowKind.SHARE, ShareRow).blob
-
-    return recovery.recover(cohort.session, rows, last, recovery.slot_reader(graph, blob, cohort.blobs.read))
+    return recovery.recover(cohort.session, rows, last, cohort.blobs.read)
 
 
 def _sha256(data: bytes) -> bytes:

@@ -17,7 +17,7 @@ import pytest
 
 from secagg.crypto.sealing import SealingKey, seal
 from secagg.crypto.secret import Secret
-from secagg.derive import threshold
+from secagg.derive import boxes, threshold
 from secagg.derive.graph import masking_graph
 from secagg.derive.threshold import graph_parameters
 from secagg.protocol.errors import ProtocolError, RejectReason
@@ -31,7 +31,6 @@ from secagg.protocol.messages import (
     SharedList,
     SignedReceipt,
 )
-from secagg.protocol.pairwise import boxes
 from secagg.protocol.pairwise.client_states import Aborted, Answered, ClientState, Confirmed
 from secagg.protocol.pairwise.coordinator_states import Phase, Publishing, SetupRow
 from secagg.runtime.host import SessionHost

@@ -28,13 +28,14 @@ from secagg.client import connect
 from secagg.crypto.labels import Label
 from secagg.crypto.secret import Secret
 from secagg.crypto.signing import SigningKey
+from secagg.derive import boxes, opening
 from secagg.identity.errors import IdentityFileError
 from secagg.identity.keys import KeyKind, ScryptCost, create_key_file, load_key_file
 from secagg.lora.reader import read_adapter
 from secagg.lora.vector import adapter_to_vector
 from secagg.protocol.errors import ProtocolError, RejectReason, RemoteProtocolError
 from secagg.protocol.messages import Confirmations
-from secagg.protocol.pairwise import boxes, client, coordinator, recovery
+from secagg.protocol.pairwise import client, coordinator
 from secagg.protocol.pairwise.client_states import ClientState, Masking, MaskInput, Send, SharedKeys
 from secagg.protocol.pairwise.coordinator_states import Phase
 from secagg.protocol.session import ClientPolicy
@@ -193,7 +194,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Watch:
     watch = Watch()
     KnownRng.drawn = []
     client_start, client_step, coordinator_step = client.start, client.step, coordinator.step
-    encode, reconstruct, upload = vectors.encode, recovery._reconstruct, GrpcCoordinator.upload
+    encode, reconstruct, upload = vectors.encode, opening._reconstruct, GrpcCoordinator.upload
 
     def started(context, view, rng):
         transition = client_start(context, view, rng)
@@ -235,7 +236,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Watch:
     monkeypatch.setattr(client, "step", stepped)
     monkeypatch.setattr(coordinator, "step", coordinated)
     monkeypatch.setattr(vectors, "encode", encoded)
-    monkeypatch.setattr(recovery, "_reconstruct", reconstructed)
+    monkeypatch.setattr(opening, "_reconstruct", reconstructed)
     monkeypatch.setattr(GrpcCoordinator, "upload", uploaded)
     monkeypatch.setattr(secagg.client, "SystemRng", KnownRng)
     return watch

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 
 from secagg.crypto.sealing import seal
 from secagg.crypto.secret import Secret
+from secagg.derive import boxes
 from secagg.protocol.messages import Contribution, OutgoingBoxes, ShareKeys, UnmaskAnswer
-from secagg.protocol.pairwise import boxes
 from secagg.protocol.pairwise.client_states import MaskInput
 from secagg.protocol.pairwise.coordinator_states import (
     Advertising,

@@ -18,6 +18,7 @@ import pytest
 
 from secagg.crypto.signing import SigningKey
 from secagg.derive.graph import MaskingGraph
+from secagg.derive.result import decode
 from secagg.protocol.errors import ProtocolError, RejectReason
 from secagg.protocol.messages import AdvertisedList, ClosedList, Confirmations, SharedList
 from secagg.protocol.pairwise import client, recovery, tables
@@ -281,7 +282,7 @@ def unmasked(stage: Stage, accepted: Sequence[int], forks: Iterable[Fork]) -> li
     """The sum over ``accepted`` that the answers of all forks open, by the coordinator's own recovery.
 
     Raises:
-        RecoveryError: they do not open it.
+        OpeningError: they do not open it.
     """
     rows = dict(stage.rows)
     for fork in forks:
@@ -289,11 +290,7 @@ def unmasked(stage: Stage, accepted: Sequence[int], forks: Iterable[Fork]) -> li
             rows[row_key(stage.cohort.positions[index], RowKind.ANSWER)] = AnswerRow(answer.to_bytes())
     present = tuple(range(stage.size))
     state = Unmasking(0, stage.cohort, present, tuple(accepted), bytes(32), 0, 0, 0)
-    blobs = {
-        index: rows[row_key(position, RowKind.SHARE)].blob for index, position in enumerate(stage.cohort.positions)
-    }
-    reader = recovery.slot_reader(stage.graph, blobs.__getitem__, stage.blobs.read)
-    removal = recovery.recover(stage.session, rows, state, reader)
+    removal = recovery.recover(stage.session, rows, state, stage.blobs.read)
     uploads = []
     for index in accepted:
         statement = header_of(stage, index).statement
@@ -301,4 +298,4 @@ def unmasked(stage: Stage, accepted: Sequence[int], forks: Iterable[Fork]) -> li
         uploads.append(statement.upload)
     lanes = vectors.fold(stage.blobs, uploads, stage.session.field_layout.lanes, 1)
     vectors.remove_masks(lanes, removal, 1)
-    return vectors.decode(stage.session.parameters.encoding, lanes, len(accepted)).integer_sum.tolist()
+    return decode(stage.session.parameters.encoding, lanes, len(accepted)).integer_sum.tolist()

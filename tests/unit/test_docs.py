@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from secagg.crypto.labels import Label
+from secagg.derive import boxes
 from secagg.derive.graph import MAX_COHORT
 from secagg.identity.roster_file import SignedRosterHead
 from secagg.protocol.errors import RejectReason
-from secagg.protocol.pairwise import boxes, client_states, coordinator_states
+from secagg.protocol.pairwise import client_states, coordinator_states
 from secagg.services.uploads import MAX_CHUNK_BYTES
 from secagg.transcript import canonical, entries, head, record, roster, statements
 from secagg.wire.status import reject_code

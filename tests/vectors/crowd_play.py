@@ -15,8 +15,9 @@ import numpy as np
 
 from secagg.crypto.secret import Secret
 from secagg.crypto.signing import SigningKey
+from secagg.derive import boxes
 from secagg.protocol import log
-from secagg.protocol.pairwise import boxes, client
+from secagg.protocol.pairwise import client
 from secagg.transcript import merkle
 from secagg.transcript.entries import KeysAdvertised, KeysShared, SessionClose
 from secagg.transcript.statements import (

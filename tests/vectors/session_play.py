@@ -12,7 +12,8 @@ import numpy as np
 
 from secagg.crypto.secret import Secret
 from secagg.crypto.signing import SigningKey
-from secagg.protocol.pairwise import boxes, tables
+from secagg.derive import boxes
+from secagg.protocol.pairwise import tables
 from secagg.transcript import canonical, merkle
 from secagg.transcript.entries import (
     SessionAbort,

@@ -16,6 +16,9 @@ from secagg.crypto.labels import Label
 from secagg.crypto.sealing import SealingError, SealingKey, seal
 from secagg.crypto.secret import Secret
 from secagg.crypto.signing import SigningKey
+from secagg.derive import boxes
+from secagg.derive.opening import Removal
+from secagg.derive.result import decode
 from secagg.protocol import log
 from secagg.protocol.errors import ProtocolError
 from secagg.protocol.messages import (
@@ -34,8 +37,8 @@ from secagg.protocol.messages import (
     SignedReceipt,
     UnmaskAnswer,
 )
-from secagg.protocol.pairwise import boxes, coordinator, dealing, recovery, tables
 from secagg.protocol.pairwise import client as machine
+from secagg.protocol.pairwise import coordinator, dealing, recovery, tables
 from secagg.protocol.pairwise.client import ClientContext
 from secagg.protocol.pairwise.client_states import Aborted, InputMasked, MaskInput
 from secagg.protocol.pairwise.coordinator_states import (
@@ -44,14 +47,12 @@ from secagg.protocol.pairwise.coordinator_states import (
     FoldUploads,
     PublishEntry,
     RecoverSum,
-    RowKind,
     SetupRow,
     SharesStored,
     SumFolded,
     SumRecovered,
     UploadStaged,
     phase_of,
-    row_key,
 )
 from secagg.protocol.session import ClientPolicy, Session
 from secagg.runtime import vectors
@@ -149,7 +150,7 @@ class Script:
         self.rows: dict[int, Any] = {}
         self.blobs = MemoryBlobStore()
         self.now_s = START_S
-        self.removal: recovery.Removal | None = None
+        self.removal: Removal | None = None
         self.folded = self.opened = np.zeros(0, dtype=np.uint64)
 
     def run(self, entry: dict[str, Any]) -> dict[str, Any]:
@@ -274,16 +275,12 @@ class Script:
 
     def _recover(self) -> SumRecovered:
         state = self.state.unmasking
-        positions = state.cohort.positions
-        reader = recovery.slot_reader(
-            self.graph, lambda index: self.rows[row_key(positions[index], RowKind.SHARE)].blob, self.blobs.read
-        )
-        self.removal = recovery.recover(self.session, self.rows, state, reader)
+        self.removal = recovery.recover(self.session, self.rows, state, self.blobs.read)
         self.opened = self.folded.copy()
         vectors.remove_masks(self.opened, self.removal, 1)
-        made = vectors.decode(self.session.parameters.encoding, self.opened, len(state.accepted))
+        made = decode(self.session.parameters.encoding, self.opened, len(state.accepted))
         digests = vectors.digest_of(made.integer_sum), vectors.digest_of(made.mean)
-        return SumRecovered(merkle.root(self.removal.answers), *digests)
+        return SumRecovered(merkle.root(recovery.answers(self.rows, state)[1]), *digests)
 
     @property
     def graph(self) -> Any:
@@ -409,7 +406,7 @@ def removed(lanes, add, subtract):
 
 
 def decoded(encoding, lanes, contributors):
-    made = vectors.decode(Encoding.from_bytes(encoding.encode()), lanes_of(lanes), contributors)
+    made = decode(Encoding.from_bytes(encoding.encode()), lanes_of(lanes), contributors)
     return {
         "integer_sum": made.integer_sum.tolist(),
         "integer_sum_sha256": vectors.digest_of(made.integer_sum).hex(),

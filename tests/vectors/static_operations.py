@@ -16,7 +16,7 @@ from secagg.crypto.labels import Label, encode_fields
 from secagg.crypto.sealing import SealingError, SealingKey, check_public_key
 from secagg.crypto.secret import Secret
 from secagg.crypto.signing import SignatureError, SigningKey, verify_statement
-from secagg.protocol.pairwise import boxes
+from secagg.derive import boxes
 from secagg.runtime import vectors
 from secagg.transcript import canonical, merkle
 from secagg.transcript.entries import (

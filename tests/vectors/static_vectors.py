@@ -14,7 +14,7 @@ from secagg.arith import shamir
 from secagg.crypto.labels import Label
 from secagg.crypto.sealing import SealingError, SealingKey, seal
 from secagg.crypto.secret import Secret
-from secagg.protocol.pairwise import boxes
+from secagg.derive import boxes
 from secagg.transcript import merkle
 from secagg.transcript.entries import (
     Flattening,

@@ -10,10 +10,11 @@ import bisect
 import hashlib
 
 from secagg.crypto.sealing import SealingError, check_public_key
+from secagg.derive import boxes
 from secagg.derive.graph import MaskingGraph
 from secagg.protocol.errors import ProtocolError, RejectReason, RemoteProtocolError
 from secagg.protocol.messages import AdvertiseKeys, ConfirmClose, Contribution, ShareKeys, UnmaskAnswer
-from secagg.protocol.pairwise import boxes, lists, tables
+from secagg.protocol.pairwise import lists, tables
 from secagg.protocol.pairwise.coordinator_states import (
     Aborted,
     AdvertiseRow,

@@ -15,6 +15,7 @@ from secagg.crypto.rng import Rng
 from secagg.crypto.sealing import SealingKey
 from secagg.crypto.secret import Secret
 from secagg.crypto.signing import SignatureError, SigningKey, verify_statement
+from secagg.derive.boxes import mask_key_seed, pair_mask_keystream, pair_seed, self_mask_keystream
 from secagg.protocol import log
 from secagg.protocol.errors import LocalProtocolError, RejectReason, RemoteProtocolError
 from secagg.protocol.log import LogView
@@ -31,7 +32,6 @@ from secagg.protocol.messages import (
     UnmaskAnswer,
 )
 from secagg.protocol.pairwise import dealing, lists
-from secagg.protocol.pairwise.boxes import mask_key_seed, pair_mask_keystream, pair_seed, self_mask_keystream
 from secagg.protocol.pairwise.client_states import (
     Abandoned,
     Aborted,

@@ -14,10 +14,10 @@ from secagg.crypto.rng import Rng
 from secagg.crypto.sealing import SealingError, SealingKey, check_public_key, seal
 from secagg.crypto.secret import Secret
 from secagg.crypto.signing import SigningKey
+from secagg.derive import boxes
 from secagg.derive.graph import MaskingGraph
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
 from secagg.protocol.messages import IncomingBoxes, NeighbourKeys, OutgoingBoxes, ShareKeys
-from secagg.protocol.pairwise import boxes
 from secagg.protocol.pairwise.client_states import HeldShares, Place
 from secagg.protocol.session import Session
 from secagg.transcript import merkle

@@ -7,14 +7,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from secagg.arith.shamir import share_from_bytes
 from secagg.crypto.kdf import derive
 from secagg.crypto.labels import Label, encode_fields, index_field
 from secagg.crypto.sealing import OVERHEAD_BYTES
 from secagg.crypto.secret import Secret
-from secagg.protocol.messages import OutgoingBoxes
 from secagg.transcript import merkle
 from secagg.transcript.statements import SHARE_BYTES
 
@@ -97,18 +97,42 @@ def commitments_bytes(sender: int, recipient: int) -> int:
     return COMMITMENT_BYTES * (3 if sender < recipient else 2)
 
 
+class DealtBoxes(Protocol):
+    """What a sender has for one recipient."""
+
+    @property
+    def recipient(self) -> int:
+        """Its index."""
+        ...
+
+    @property
+    def share_box(self) -> bytes:
+        """The sealed shares."""
+        ...
+
+    @property
+    def pair_box(self) -> bytes:
+        """The sealed pair seed; empty where the sender has the higher index."""
+        ...
+
+    @property
+    def commitments(self) -> bytes:
+        """What is promised of the content of both."""
+        ...
+
+
 def box_leaf(recipient: int, share_box: bytes, pair_box: bytes, commitments: bytes) -> bytes:
     """Leaf for one recipient: its index, the SHA-256 of both boxes (of nothing where there is none), commitments."""
-    return encode_fields(
-        Label.BOX_LEAF,
-        index_field(recipient),
-        hashlib.sha256(share_box).digest(),
-        hashlib.sha256(pair_box).digest(),
-        commitments,
-    )
+    digests = hashlib.sha256(share_box).digest(), hashlib.sha256(pair_box).digest()
+    return box_leaf_of_digests(recipient, digests[0], digests[1], commitments)
 
 
-def box_hashes(boxes: Sequence[OutgoingBoxes]) -> list[bytes]:
+def box_leaf_of_digests(recipient: int, share_box: bytes, pair_box: bytes, commitments: bytes) -> bytes:
+    """As ``box_leaf``, for whoever has the boxes' SHA-256 digests only."""
+    return encode_fields(Label.BOX_LEAF, index_field(recipient), share_box, pair_box, commitments)
+
+
+def box_hashes(boxes: Iterable[DealtBoxes]) -> list[bytes]:
     """RFC 6962 leaf hashes of all boxes of a sender, in order of recipient."""
     return [merkle.leaf_hash(box_leaf(box.recipient, box.share_box, box.pair_box, box.commitments)) for box in boxes]
 
