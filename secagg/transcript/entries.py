@@ -1,4 +1,4 @@
-"""Log entries: what is published of a session, in order, before anybody acts on it."""
+"""Log entries: rosters, and what is published of a session, in order, before anybody acts on it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import ClassVar, TypeAlias
 
 from secagg.arith.fields import FieldLayout
 from secagg.arith.flatten import flattened_bound, flattened_dimension
-from secagg.transcript.head import SESSION_ID_BYTES
 from secagg.transcript.record import (
     Record,
     RecordError,
@@ -19,7 +18,10 @@ from secagg.transcript.record import (
     record_field,
     text_field,
 )
+from secagg.transcript.roster import RosterHead
 
+SESSION_ID_BYTES = 16
+MAX_ORIGIN_BYTES = 255
 MAX_COHORT = 2**20
 MAX_DIMENSION = 2**31
 _YEAR_S = 366 * 24 * 3600
@@ -98,6 +100,7 @@ class Deadlines(Record):
 class SessionOpen(Record):
     """All parameters of a pairwise session. Its digest is bound into everything a client signs.
 
+    ``log`` is the origin of the log that this entry stands in; all entries of the session stand in the same one.
     ``max_corrupt`` is the absolute number of contributors assumed to collude with the coordinator.
     ``expected_dropout`` is the fraction assumed to drop out by themselves; it decides availability only.
     ``coordinator`` is the key that signs the log; ``registrar`` the key that signed the roster.
@@ -107,6 +110,7 @@ class SessionOpen(Record):
     session: bytes = hex_field(SESSION_ID_BYTES)
     protocol: str = text_field(16, "pairwise")
     coordinator: bytes = hex_field(32)
+    log: str = text_field(MAX_ORIGIN_BYTES)
     opened_at_s: int = integer_field(0)
     base_model: str = text_field(1024)
     base_model_digest: bytes = hex_field(32)
@@ -161,15 +165,18 @@ class SessionClose(Record):
     """U3: whose contributions are in the sum, fixed before anything is opened.
 
     ``contributions`` is the root over the accepted headers in order of index, ``dispositions`` the root over one
-    leaf for each index of U1, ``masked_sum`` the SHA-256 of the sum of the accepted masked inputs.
+    leaf for each index of U1. ``limb_sum`` is the SHA-256 of the integer sums of the accepted masked inputs' 16-bit
+    limbs: uint64 little-endian, four for each lane, one such sum for each shard.
     """
 
     TYPE: ClassVar[str] = "session-close"
     session: bytes = hex_field(SESSION_ID_BYTES)
     count: int = integer_field(2, MAX_COHORT)
+    rejected: int = integer_field(0, MAX_COHORT)
+    dropped: int = integer_field(0, MAX_COHORT)
     contributions: bytes = hex_field(32)
     dispositions: bytes = hex_field(32)
-    masked_sum: bytes = hex_field(32)
+    limb_sum: bytes = hex_field(32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +184,8 @@ class SessionResult(Record):
     """The sum.
 
     ``integer_sum`` is the SHA-256 of the int64 little-endian sums, without counter and padding;
-    ``openings`` the root over the signed answers that were used; ``mean`` the SHA-256 of the float32 mean.
+    ``openings`` the root over the signed answers that were used; ``mean`` the SHA-256 of the float32 mean;
+    ``adapter_model`` and ``adapter_config`` those of the merged adapter's two files.
     """
 
     TYPE: ClassVar[str] = "session-result"
@@ -186,25 +194,43 @@ class SessionResult(Record):
     openings: bytes = hex_field(32)
     integer_sum: bytes = hex_field(32)
     mean: bytes = hex_field(32)
+    adapter_model: bytes = hex_field(32)
+    adapter_config: bytes = hex_field(32)
 
 
 @dataclass(frozen=True, slots=True)
 class SessionAbort(Record):
-    """The session ended without a result; ``answers`` counts unmasking answers received before it did."""
+    """The session ended without a result.
+
+    ``answers`` counts the unmasking answers received before it did, ``openings`` is the root over them: what was
+    released.
+    """
 
     TYPE: ClassVar[str] = "session-abort"
     session: bytes = hex_field(SESSION_ID_BYTES)
     reason: str = text_field(64)
     answers: int = integer_field(0, MAX_COHORT)
+    openings: bytes = hex_field(32)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedRoster(Record):
+    """A roster, as its registrar signed it; sessions name it by its root. It belongs to no session."""
+
+    TYPE: ClassVar[str] = "roster"
+    head: RosterHead = record_field(RosterHead)
+    signature: bytes = hex_field(64)
 
 
 SessionEntry: TypeAlias = SessionOpen | KeysAdvertised | KeysShared | SessionClose | SessionResult | SessionAbort
-_KINDS: dict[str, type[SessionEntry]] = {
-    kind.TYPE: kind for kind in (SessionOpen, KeysAdvertised, KeysShared, SessionClose, SessionResult, SessionAbort)
+LogEntry: TypeAlias = SignedRoster | SessionEntry
+_KINDS: dict[str, type[LogEntry]] = {
+    kind.TYPE: kind
+    for kind in (SignedRoster, SessionOpen, KeysAdvertised, KeysShared, SessionClose, SessionResult, SessionAbort)
 }
 
 
-def decode_entry(data: bytes) -> SessionEntry:
+def decode_entry(data: bytes) -> LogEntry:
     """The entry with these canonical bytes.
 
     Raises:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from secagg.transcript import merkle
+from secagg.transcript.entries import SESSION_ID_BYTES
 from secagg.transcript.record import Record, hex_field, integer_field
 
-SESSION_ID_BYTES = 16
+
 MAX_ENTRY_BYTES = 65_535
 MAX_ENTRIES = 16
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, TypeVar
 from secagg.transcript import canonical
 from secagg.transcript.canonical import CanonicalError, JsonValue
 
-VERSION = 1
+VERSION = 2
 _HEX = re.compile(r"[0-9a-f]*")
 _FRACTION = re.compile(r"(0|[1-9][0-9]{0,39})/([1-9][0-9]{0,39})\Z")
 

@@ -23,7 +23,7 @@ class RosterMember(Record):
 class RosterHead(Record):
     """What the registrar signs: ``size`` members, ordered by identity, have the root ``root``."""
 
-    TYPE: ClassVar[str] = "roster"
+    TYPE: ClassVar[str] = "roster-head"
     registrar: bytes = hex_field(32)
     size: int = integer_field(1, 2**40)
     root: bytes = hex_field(32)

@@ -54,9 +54,10 @@ class ShareStatement(Record):
 
 @dataclass(frozen=True, slots=True)
 class ContributionHeader(Record):
-    """Phase MASKED_INPUT: the digest and length of the upload and the neighbours it is *not* masked with.
+    """Phase MASKED_INPUT: digests and length of the upload and the neighbours it is *not* masked with.
 
-    The mask neighbours are all graph neighbours in U2 except ``missing`` (indices, ascending).
+    ``upload`` is the SHA-256 of the lanes, ``linear_hash`` the SHA-256 of their linear hash (16 KiB). The mask
+    neighbours are all graph neighbours in U2 except ``missing`` (indices, ascending).
     """
 
     TYPE: ClassVar[str] = "contribution"
@@ -64,6 +65,7 @@ class ContributionHeader(Record):
     shared: bytes = hex_field(32)
     identity: bytes = hex_field(32)
     upload: bytes = hex_field(32)
+    linear_hash: bytes = hex_field(32)
     lanes: int = integer_field(1)
     missing: tuple[int, ...] = list_field(integer_codec(0, _LAST), MAX_NEIGHBOURS)
 
