@@ -42,14 +42,26 @@ def write_adapter(
         AdapterError: WRONG_DTYPE, NON_FINITE, or tensors that do not fit ``template``; nothing is written.
         OSError: the files cannot be written.
     """
+    files = encode_adapter(template, tensors)
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, pieces in files.items():
+        _replace(folder / name, pieces)
+    _sync_folder(folder)
+
+
+def encode_adapter(
+    template: AdapterTemplate, tensors: Mapping[str, npt.NDArray[np.float32]]
+) -> dict[str, list[bytes | memoryview]]:
+    """The two files of an adapter by name, the tensors first, each as pieces to be written one after the other.
+
+    Raises:
+        AdapterError: WRONG_DTYPE, NON_FINITE, or tensors that do not fit ``template``.
+    """
     for name, values in tensors.items():
         require_float32(name, values)
     modules = template.check_tensors({name: values.shape for name, values in tensors.items()})
-    folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / TENSOR_FILE, encode_tensors(tensors))
-    _replace(folder / CONFIG_FILE, [encode_config(template, modules)])
-    _sync_folder(folder)
+    return {TENSOR_FILE: list(encode_tensors(tensors)), CONFIG_FILE: [encode_config(template, modules)]}
 
 
 def encode_config(template: AdapterTemplate, modules: Iterable[LoraModule]) -> bytes:

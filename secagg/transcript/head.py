@@ -13,7 +13,6 @@ from secagg.transcript import merkle
 from secagg.transcript.entries import SESSION_ID_BYTES
 from secagg.transcript.record import Record, hex_field, integer_field
 
-
 MAX_ENTRY_BYTES = 65_535
 MAX_ENTRIES = 16
 

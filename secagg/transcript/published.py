@@ -24,7 +24,7 @@ _MAX_PATH = 20
 
 @dataclass(frozen=True, slots=True)
 class PairBox(Record):
-    """The sealed pair seed that contributor ``sender`` dealt to ``recipient``, a client with a higher index that dropped.
+    """The sealed pair seed that contributor ``sender`` dealt to ``recipient``, who has a higher index and dropped.
 
     ``share_box`` is the SHA-256 of the share box beside it, ``commitments`` what was promised of the content of both,
     ``path`` the audit path of their leaf under the root of boxes that the sender signed.
