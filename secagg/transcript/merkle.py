@@ -226,8 +226,8 @@ def verify_consistency(old_size: int, old_root: bytes, size: int, root: bytes, p
         if old_size == size and old_root != root:
             raise ProofError("root differs")
         return
-    if any(len(node) != DIGEST_BYTES for node in proof):
-        raise ProofError("proof element is not 32 bytes")
+    if any(len(node) != DIGEST_BYTES for node in (old_root, root, *proof)):
+        raise ProofError("a root or proof element is not 32 bytes")
     nodes = list(proof)
     if old_size & (old_size - 1) == 0:
         nodes.insert(0, old_root)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TypeAlias, assert_never
 
 from secagg.transcript.note import NoteError, SignatureType, VerifierKey, parse_decimal
 
-MAX_POLICY_BYTES = 1024 * 1024
+MAX_POLICY_LENGTH = 1024 * 1024
 NO_QUORUM = "none"
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
@@ -116,8 +116,8 @@ class LogPolicy:
         Raises:
             PolicyError: a line breaks a rule, or there is not exactly one quorum.
         """
-        if not text.endswith("\n") or len(text) > MAX_POLICY_BYTES:
-            raise PolicyError(0, f"no final newline, or longer than {MAX_POLICY_BYTES}")
+        if not text.endswith("\n") or len(text) > MAX_POLICY_LENGTH:
+            raise PolicyError(0, f"no final newline, or longer than {MAX_POLICY_LENGTH} characters")
         draft = _Draft()
         for number, line in enumerate(text[:-1].split("\n"), start=1):
             try:
@@ -179,6 +179,8 @@ class _Draft:
                 self._add_members(rule)
                 self._add_name(rule.name)
                 self.groups.append(rule)
+            case _:
+                assert_never(rule)
 
     def set_quorum(self, name: str) -> None:
         if self.quorum is not None:

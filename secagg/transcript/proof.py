@@ -54,6 +54,8 @@ class LogProof:
     def __post_init__(self) -> None:
         if type(self.extra) is not bytes or len(self.extra) > MAX_EXTRA_BYTES:
             raise LogProofError("proof.extra", f"not at most {MAX_EXTRA_BYTES} bytes")
+        if type(self.checkpoint) is not bytes:
+            raise LogProofError("proof.checkpoint", "not bytes")
         try:
             check_integer(self.index, "proof.index")
             check_hashes(self.path, "proof.path")

@@ -36,6 +36,8 @@ class AddCheckpoint:
     def __post_init__(self) -> None:
         check_integer(self.old_size, "request.old_size")
         check_hashes(self.proof, "request.proof")
+        if type(self.note) is not bytes:
+            raise NoteError("request.note", "not bytes")
         Checkpoint.parse(Note.parse(self.note).text)
 
     def to_bytes(self) -> bytes:
