@@ -80,8 +80,8 @@ def open_checkpoint(data: bytes, log: VerifierKey, witnesses: Collection[Verifie
 
     Raises:
         NoteError: ``data`` is no checkpoint of the profile (fields as the parsers name them); its origin is not the
-            log's name ("checkpoint.origin"); the log's signature is missing ("log"); that of any known key does not verify
-            ("signature") or has not the form of its kind ("cosignature").
+            log's name ("checkpoint.origin"); the log's signature is missing ("log"); the signature of any known key
+            does not verify ("signature") or has not the form of its kind ("cosignature").
     """
     known = _known_keys(log, witnesses)
     note = Note.parse(data)
