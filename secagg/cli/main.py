@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "roster": "say who may contribute, and sign it",
     "client": "write the configuration of a contributor",
     "contribute": "add your adapter to a session",
+    "witness": "run a witness, which cosigns a log's one history",
 }
 """Name and summary of each command; ``secagg.cli.NAME`` holds it."""
 
