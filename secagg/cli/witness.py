@@ -193,7 +193,9 @@ def _make_home(home: Path, files: tuple[Path, ...]) -> None:
         if os.path.lexists(file):
             raise IdentityFileError(file, FileRefusal.EXISTS, "", "choose another directory, or serve this one")
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if home.stat().st_mode & 0o077:
+    if not any(home.iterdir()):
+        home.chmod(0o700)
+    elif home.stat().st_mode & 0o077:
         raise IdentityFileError(home, FileRefusal.OPEN_PERMISSIONS, "", f"fix it with: chmod 700 {home}")
 
 
