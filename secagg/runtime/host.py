@@ -22,6 +22,7 @@ from secagg.protocol.pairwise.coordinator_states import (
     COORDINATOR_PERSISTENCE,
     Aborted,
     Collecting,
+    Confirming,
     CoordinatorEffect,
     CoordinatorEvent,
     CoordinatorState,
@@ -41,6 +42,7 @@ from secagg.protocol.pairwise.coordinator_states import (
     Rows,
     SetupRow,
     SharesStored,
+    Sharing,
     SumFolded,
     SumRecovered,
     deadline_of,
@@ -51,9 +53,20 @@ from secagg.protocol.session import Session
 from secagg.runtime import vectors
 from secagg.runtime.clock import Clock
 from secagg.runtime.driver import Driver
-from secagg.runtime.ports import BlobStore, LogPort, SessionStore, StoreError
-from secagg.runtime.shown import ShownSession
+from secagg.runtime.ports import BlobStore, LogPort, RecordPort, SessionStore, StoreError
+from secagg.runtime.publication import SessionFiles
+from secagg.runtime.shown import ShownSession, showable
 from secagg.transcript import merkle
+from secagg.transcript.entries import (
+    KeysAdvertised,
+    KeysShared,
+    SessionClose,
+    SessionOpen,
+    SessionResult,
+    SignedRoster,
+    decode_entry,
+)
+from secagg.transcript.roster import RosterHead
 from secagg.transcript.statements import Receipt, Signed
 
 
@@ -64,6 +77,7 @@ class CoordinatorPorts:
     store: SessionStore
     blobs: BlobStore
     log: LogPort
+    record: RecordPort
     clock: Clock
     key: SigningKey
     report: Callable[[str, bytes, str], None]
@@ -76,11 +90,12 @@ class SessionHost(ShownSession):
         driver: Driver[CoordinatorState, CoordinatorEvent, CoordinatorEffect] = Driver(
             session.parameters.session, ports.store, COORDINATOR_PERSISTENCE, self._step, self._dispatch
         )
-        super().__init__(session, ports.blobs, driver)
+        super().__init__(session, ports.blobs, ports.log, driver)
         self._ports = ports
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._timer: asyncio.Task[None] | None = None
         self._moved_on: asyncio.Future[None] | None = None
+        self._files = SessionFiles(session, ports.record, ports.blobs)
         self._folded: Lanes | None = None
 
     async def open(self, setup: SetupRow) -> None:
@@ -128,6 +143,13 @@ class SessionHost(ShownSession):
         await self.driver.check(lambda state, rows: admission.admit(self.session, cast("Rows", rows), state, event))
         blob = await asyncio.to_thread(self._ports.blobs.put, data)
         await self.driver.feed(SharesStored(message, blob))
+
+    def setup(self) -> SetupRow:
+        """What the session was opened with."""
+        row = self.rows[row_key(0, RowKind.SETUP)]
+        if not isinstance(row, SetupRow):
+            raise StoreError("the session has no setup row")
+        return row
 
     def receipt(self, signed: Signed) -> SignedReceipt:
         """The signed receipt for an accepted contribution."""
@@ -194,17 +216,37 @@ class SessionHost(ShownSession):
     async def _perform(self, effect: CoordinatorEffect) -> CoordinatorEvent | None:
         match effect:
             case PublishEntry(position, entry):
-                entries = (*self._published_before(position), entry)
-                head, signature = await self._ports.log.publish(self.session.parameters.session, entries)
-                return EntryPublished(position, head, signature)
+                # The files first: whoever sees an entry can fetch what it is about.
+                await asyncio.to_thread(self._publish_files, entry)
+                return EntryPublished(position, await self._ports.log.append(self._entries(position, entry)))
             case FoldUploads(digests):
                 self._folded = await asyncio.to_thread(self._fold, digests)
                 return SumFolded(vectors.digest_of(self._folded))
             case RecoverSum():
                 return await asyncio.to_thread(self._recover)
 
-    def _published_before(self, position: int) -> tuple[bytes, ...]:
-        return self.evidence().entries[:position] if position else ()
+    def _entries(self, position: int, entry: bytes) -> tuple[bytes, ...]:
+        """What the log has to take: before the open entry the roster that it names, unless another session had it."""
+        if position:
+            return (entry,)
+        setup = self.setup()
+        return SignedRoster(RosterHead.from_bytes(setup.roster_head), setup.roster_signature).to_bytes(), entry
+
+    def _publish_files(self, data: bytes) -> None:
+        state = showable(self.driver.state)
+        match decode_entry(data), state:
+            case SessionOpen(), _:
+                self._files.opened(self.setup())
+            case KeysAdvertised(), Sharing():
+                self._files.advertised(self.rows, state.cohort)
+            case KeysShared(), Collecting():
+                self._files.shared(self.rows, state.cohort)
+            case SessionClose() as close, Confirming():
+                self._files.closed(close, self.rows, state)
+            case SessionResult() as result, Finished():
+                self._files.result(result)
+            case _:
+                return
 
     def _fold(self, digests: tuple[bytes, ...]) -> Lanes:
         lanes = self.session.field_layout.lanes

@@ -15,7 +15,6 @@ from secagg.protocol.pairwise.coordinator_states import (
     Cohort,
     ConfirmRow,
     HeaderRow,
-    LogRow,
     RejectedRow,
     Row,
     RowKind,
@@ -25,7 +24,6 @@ from secagg.protocol.pairwise.coordinator_states import (
     row_key,
     row_position,
 )
-from secagg.transcript.head import LogEvidence
 from secagg.transcript.statements import Absent, Accepted, ContributionHeader, Dropped, Rejected, Signed
 
 RowT = TypeVar("RowT", bound=Row)
@@ -136,10 +134,3 @@ def log_size(rows: Rows) -> int:
     while row_key(size, RowKind.LOG) in rows:
         size += 1
     return size
-
-
-def evidence(rows: Rows) -> LogEvidence:
-    """All entries so far under the latest head."""
-    entries = [require(rows, position, RowKind.LOG, LogRow) for position in range(log_size(rows))]
-    last = entries[-1]
-    return LogEvidence(tuple(row.entry for row in entries), last.head, last.signature)
