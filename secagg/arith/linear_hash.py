@@ -18,7 +18,7 @@ what the hash proves and what it does not.
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import numpy as np
@@ -33,6 +33,9 @@ SEED_LABEL: Final = b"secagg/v1/linear-hash"
 
 HASH_WORDS: Final = DEGREE
 """Length of a hash in uint64 words."""
+
+HASH_BYTES: Final = 8 * HASH_WORDS
+"""Length of a hash as it is sent and published: 16 KiB, words little-endian."""
 
 LIMBS_PER_LANE: Final = 4
 """Limbs of 16 bits in a lane, lowest first."""
@@ -94,6 +97,19 @@ def shards_needed(contributors: int, lanes: int) -> int:
     if contributors < 1:
         raise ArithmeticInputError("contributors", f"must be at least 1, got {contributors}")
     return -(-contributors // max_contributors(lanes))
+
+
+def shard_ranges(contributors: int, lanes: int) -> list[range]:
+    """Which contributions, by their place in the set, each limb sum of a session holds.
+
+    Consecutive ones, `max_contributors(lanes)` in each but the last. The coordinator and whoever checks it cut alike.
+
+    Raises:
+        ArithmeticInputError: `contributors` is below 1, or `lanes` is not 1 to `MAX_LANES`.
+    """
+    most = max_contributors(lanes)
+    starts = [most * shard for shard in range(shards_needed(contributors, lanes))]
+    return [range(start, min(start + most, contributors)) for start in starts]
 
 
 class LimbSum:
@@ -170,16 +186,43 @@ class LimbSum:
         Raises:
             ArithmeticInputError: field `lanes`, or `contributors` when the bound is reached.
         """
+        pieces = self._limbs_of(lanes)
+        self._count(1)
+        for target, wide in self._pieces(pieces):
+            np.add(target, wide, out=target)
+
+    def subtract_lanes(self, lanes: NDArray[np.uint64]) -> None:
+        """Takes one contribution that was added out again; a refused one changes nothing.
+
+        Args:
+            lanes: uint64[lanes], contiguous.
+
+        Raises:
+            ArithmeticInputError: field `lanes`, also where they are more than the sum: they were not added.
+        """
+        pieces = self._limbs_of(lanes)
+        if not self._contributors or any((target < wide).any() for target, wide in self._pieces(pieces)):
+            raise ArithmeticInputError("lanes", "are not in this limb sum")
+        self._contributors -= 1
+        for target, wide in self._pieces(pieces):
+            np.subtract(target, wide, out=target)
+
+    def _limbs_of(self, lanes: NDArray[np.uint64]) -> NDArray[np.uint16]:
         pieces = limbs(lanes)
         if pieces.size != self._entries.size:
             raise ArithmeticInputError("lanes", f"must be {self.lanes} in number, got {lanes.size}")
-        self._count(1)
+        return pieces
+
+    def _pieces(self, pieces: NDArray[np.uint16]) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.uint64]]]:
+        """Stretches of the sum with the limbs that belong to them, widened.
+
+        Widening first, and adding uint64 to uint64, is faster than the addition of mixed types.
+        """
         for start in range(0, pieces.size, _ADDITION_LIMBS):
             target = self._entries[start : start + _ADDITION_LIMBS]
-            # Widening first, and adding uint64 to uint64, is faster than the addition of mixed types.
             wide = self._buffer[: target.size]
             wide[...] = pieces[start : start + _ADDITION_LIMBS]
-            np.add(target, wide, out=target)
+            yield target, wide
 
     def merge(self, other: "LimbSum") -> None:
         """Adds another limb sum, of other contributions, to this one; a refused one changes nothing.

@@ -31,6 +31,7 @@ class RejectReason(enum.Enum):
     WRONG_MISSING = "missing neighbours must be neighbours that shared keys"
     TOO_FEW_NEIGHBOURS = "fewer mask neighbours than the threshold"
     WRONG_UPLOAD = "the upload does not match its signed header"
+    WRONG_LINEAR_HASH = "the linear hash is not the signed one, or not that of the upload"
     UNKNOWN_UPLOAD = "no upload has this token"
     CHUNK_TOO_LARGE = "the chunk is larger than allowed"
     UPLOAD_OFFSET_MISMATCH = "the chunk does not continue the upload"

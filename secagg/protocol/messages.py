@@ -48,9 +48,13 @@ class ShareKeys:
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """Client to coordinator, phase 3: the signed header; the masked input itself is streamed."""
+    """Client to coordinator, phase 3: the signed header and the linear hash; the masked input itself is streamed.
+
+    ``linear_hash`` are the 2048 words (16 KiB, little-endian) whose SHA-256 is in the header.
+    """
 
     signed: Signed
+    linear_hash: bytes
 
 
 @dataclass(frozen=True, slots=True)

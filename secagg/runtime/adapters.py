@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from secagg.derive.result import FloatVector
+from secagg.lora.config import CONFIG_FILE
 from secagg.lora.layout import Layout
+from secagg.lora.reader import TENSOR_FILE
 from secagg.lora.template import AdapterTemplate
+from secagg.lora.vector import FactorMean
+from secagg.lora.writer import encode_adapter
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
 from secagg.transcript import canonical
 from secagg.transcript.entries import SessionOpen
@@ -29,3 +34,15 @@ def check_layout(parameters: SessionOpen, layout: bytes, adapter: bytes) -> tupl
         raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, "layout: dimension differs from the encoding")
     template.check_tensors(dict(decoded.tensors))
     return decoded, template
+
+
+def merged_adapter(parameters: SessionOpen, layout: bytes, adapter: bytes, mean: FloatVector) -> tuple[bytes, bytes]:
+    """The two files of the adapter that the mean is: tensors and configuration.
+
+    Raises:
+        RemoteProtocolError: layout or template are not the session's.
+        AdapterError: the mean is not finite.
+    """
+    decoded, template = check_layout(parameters, layout, adapter)
+    files = encode_adapter(template, FactorMean().to_adapter(mean, decoded, template))
+    return b"".join(files[TENSOR_FILE]), b"".join(files[CONFIG_FILE])

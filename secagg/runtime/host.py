@@ -11,8 +11,10 @@ from typing import cast
 from secagg.arith.errors import ArithmeticInputError
 from secagg.crypto.signing import SigningKey
 from secagg.derive.opening import OpeningError
-from secagg.derive.result import Lanes, decode
+from secagg.derive.result import decode
+from secagg.lora.errors import AdapterError
 from secagg.protocol.messages import (
+    Contribution,
     ShareKeys,
     SignedReceipt,
 )
@@ -29,6 +31,7 @@ from secagg.protocol.pairwise.coordinator_states import (
     DeadlinePassed,
     EntryPublished,
     Finished,
+    Folding,
     FoldUploads,
     HeaderRow,
     Phase,
@@ -45,14 +48,18 @@ from secagg.protocol.pairwise.coordinator_states import (
     Sharing,
     SumFolded,
     SumRecovered,
+    UploadsRefuted,
+    UploadStaged,
     deadline_of,
     phase_of,
     row_key,
 )
 from secagg.protocol.session import Session
 from secagg.runtime import vectors
+from secagg.runtime.adapters import merged_adapter
 from secagg.runtime.clock import Clock
 from secagg.runtime.driver import Driver
+from secagg.runtime.limb_sums import HashedUpload, Refuted, SessionSum, masked_sum
 from secagg.runtime.ports import BlobStore, LogPort, RecordPort, SessionStore, StoreError
 from secagg.runtime.publication import SessionFiles
 from secagg.runtime.shown import ShownSession, showable
@@ -96,7 +103,8 @@ class SessionHost(ShownSession):
         self._timer: asyncio.Task[None] | None = None
         self._moved_on: asyncio.Future[None] | None = None
         self._files = SessionFiles(session, ports.record, ports.blobs)
-        self._folded: Lanes | None = None
+        self._sum = SessionSum(ports.blobs, session.field_layout.lanes)
+        self._adder: asyncio.Task[None] | None = None
 
     async def open(self, setup: SetupRow) -> None:
         """Create the session and wait until its open entry is in the log."""
@@ -121,15 +129,24 @@ class SessionHost(ShownSession):
         """Go on after a restart."""
         if not await self.driver.resume():
             raise StoreError("the session is not in the store")
+        for row in list(self.rows.values()):
+            if isinstance(row, HeaderRow) and self.is_staged(row.signed.statement.identity):
+                self._add_staged(row.signed.statement.identity)
         self._start_timer()
 
     async def close(self) -> None:
         """Stop timers and background work; what they had not finished is done after the next start."""
-        await self.driver.close([*self._tasks.values(), *([self._timer] if self._timer else [])])
+        self._sum.stop()
+        more = [task for task in (self._timer, self._adder) if task is not None]
+        await self.driver.close([*self._tasks.values(), *more])
 
     async def submit(self, event: CoordinatorEvent) -> None:
         """Feed a client's message; returns once it is accepted and durable."""
+        if isinstance(event, Contribution):
+            await self._keep_linear_hash(event)
         await self.driver.feed(event)
+        if isinstance(event, UploadStaged):
+            self._add_staged(event.identity)
 
     async def end_phase(self, phase: Phase) -> None:
         """End a phase now, if it is the current one."""
@@ -219,9 +236,8 @@ class SessionHost(ShownSession):
                 # The files first: whoever sees an entry can fetch what it is about.
                 await asyncio.to_thread(self._publish_files, entry)
                 return EntryPublished(position, await self._ports.log.append(self._entries(position, entry)))
-            case FoldUploads(digests):
-                self._folded = await asyncio.to_thread(self._fold, digests)
-                return SumFolded(vectors.digest_of(self._folded))
+            case FoldUploads(accepted):
+                return await asyncio.to_thread(self._fold, accepted)
             case RecoverSum():
                 return await asyncio.to_thread(self._recover)
 
@@ -248,33 +264,76 @@ class SessionHost(ShownSession):
             case _:
                 return
 
-    def _fold(self, digests: tuple[bytes, ...]) -> Lanes:
-        lanes = self.session.field_layout.lanes
-        return vectors.fold(self._ports.blobs, digests, lanes, vectors.worker_threads())
+    async def _keep_linear_hash(self, message: Contribution) -> None:
+        # Refused before anything is stored, as with boxes; and once a header is accepted, its hash is there.
+        await self.driver.check(lambda state, rows: admission.admit(self.session, cast("Rows", rows), state, message))
+        position = roster_position(self.session, message.signed.statement.identity)
+        if row_key(position, RowKind.HEADER) not in self.rows:
+            await asyncio.to_thread(self._ports.blobs.put, message.linear_hash)
+
+    def _add_staged(self, identity: bytes) -> None:
+        """Add a durable upload to the limb sum, in the background: what is missing there at close is added then."""
+        state = self.driver.state
+        if not isinstance(state, Collecting):
+            return
+        index = admission.cohort_index(state.cohort, roster_position(self.session, identity))
+        found = tables.header_at(self.rows, state.cohort, index)
+        if found is None:
+            return
+        self._sum.offer(index, HashedUpload(found[1].upload, found[1].linear_hash), len(state.present))
+        if self._adder is None or self._adder.done():
+            self._adder = asyncio.ensure_future(self._add_offered())
+
+    async def _add_offered(self) -> None:
+        while self._sum.has_offered:
+            try:
+                await asyncio.to_thread(self._sum.add_offered)
+            except (StoreError, OSError) as error:
+                self._ports.report("limb_sum_delayed", self.session.parameters.session, type(error).__name__)
+
+    def _fold(self, accepted: tuple[int, ...]) -> CoordinatorEvent | None:
+        state = self.driver.state
+        if not isinstance(state, Folding) or state.accepted != accepted:
+            return None  # an effect of before a restart, carried out again: this set is closed, or refuted
+        headers = tables.staged_headers(self.rows, state.cohort, accepted)
+        items = {index: HashedUpload(header.upload, header.linear_hash) for index, header in headers.items()}
+        folded = self._sum.fold(items)
+        if isinstance(folded, Refuted):
+            return UploadsRefuted(folded.indices)
+        self._sum.forget()
+        return SumFolded(folded.limb_sum)
 
     def _recover(self) -> CoordinatorEvent | None:
         state = self.driver.state
         if not isinstance(state, Recovering):
             return None  # an effect of before a restart, carried out again: this recovery is over
-        last = state.unmasking
+        last, blobs, parameters = state.unmasking, self._ports.blobs, self.session.parameters
+        rows = dict(self.rows)  # answers go on arriving: what is published is what was used
         try:
-            removal = recovery.recover(self.session, self.rows, last, self._ports.blobs.read)
-            if self._folded is None:
-                headers = tables.staged_headers(self.rows, last.cohort, last.accepted)
-                self._folded = self._fold(tuple(headers[index].upload for index in last.accepted))
-            lanes = self._folded.copy()
+            removal = recovery.recover(self.session, rows, last, blobs.read)
+            lanes = masked_sum(
+                blobs, tables.close_entry(rows).limb_sum, len(last.accepted), self.session.field_layout.lanes
+            )
             vectors.remove_masks(lanes, removal, vectors.worker_threads())
-            decoded = decode(self.session.parameters.encoding, lanes, len(last.accepted))
+            decoded = decode(parameters.encoding, lanes, len(last.accepted))
+            setup = self.setup()
+            files = merged_adapter(parameters, blobs.get(setup.layout), blobs.get(setup.adapter), decoded.mean)
         except OpeningError as error:
             return RecoveryFailed(error.reason)
         except ArithmeticInputError as error:
             # Every mask is out, so some upload was not an encoding: nothing wrong is published.
             return RecoveryFailed(f"the sum does not decode: {error.field}")
-        integer_sum = self._ports.blobs.put(vectors.as_bytes(decoded.integer_sum))
-        mean = self._ports.blobs.put(vectors.as_bytes(decoded.mean))
-        self._folded = None
-        _, answers = recovery.answers(self.rows, last)
-        return SumRecovered(merkle.root(answers), integer_sum, mean)
+        except AdapterError as error:
+            return RecoveryFailed(f"the mean is no adapter: {error.reason.name}")
+        _, answers = recovery.answers(rows, last)
+        self._files.openings(rows, last, answers)
+        return SumRecovered(
+            openings=merkle.root(answers),
+            integer_sum=blobs.put(vectors.as_bytes(decoded.integer_sum)),
+            mean=blobs.put(vectors.as_bytes(decoded.mean)),
+            adapter_model=blobs.put(files[0]),
+            adapter_config=blobs.put(files[1]),
+        )
 
     def _start_timer(self) -> None:
         self._timer = asyncio.ensure_future(self._watch_deadlines())
@@ -298,6 +357,7 @@ class SessionHost(ShownSession):
             finally:
                 changed.cancel()
         self._move_on()
+        await asyncio.to_thread(self._sum.forget)
 
     def _move_on(self) -> None:
         if self._moved_on is not None and not self._moved_on.done():

@@ -307,7 +307,8 @@ class Participant:
 
     def _encode_and_mask(self, plan: MaskInput) -> InputMasked:
         lanes, self.report = vectors.masked_input(self._context.session, self._vector, plan)
-        return InputMasked(self._ports.blobs.put(vectors.as_bytes(lanes)), lanes.size)
+        linear_hash = vectors.linear_hash_of(lanes)
+        return InputMasked(self._ports.blobs.put(vectors.as_bytes(lanes)), lanes.size, linear_hash)
 
     async def _send(self, message: ClientMessage) -> None:
         if isinstance(message, Contribution):

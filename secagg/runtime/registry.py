@@ -22,7 +22,7 @@ from secagg.protocol.pairwise.coordinator_states import (
 from secagg.protocol.session import Session
 from secagg.runtime.host import CoordinatorPorts, SessionHost
 from secagg.runtime.ports import SessionKey, StoredSession, StoreError, VersionConflictError
-from secagg.transcript.entries import SessionOpen
+from secagg.transcript.entries import SessionClose, SessionOpen, decode_entry
 from secagg.transcript.roster import Roster
 from secagg.transcript.statements import ContributionHeader
 
@@ -148,7 +148,7 @@ class Registry:
                 self.ports.report("sweep_failed", key, type(error).__name__)
 
     async def _sweep(self, key: SessionKey) -> None:
-        """Delete the masked inputs and boxes of a session that is past its retention."""
+        """Delete the masked inputs, boxes, hashes and limb sum of a session that is past its retention."""
         stored = await self.ports.store.load(key)
         if stored is None or not _has_ended(stored):
             return
@@ -157,21 +157,23 @@ class Registry:
         if self.ports.clock.now_s() < ended.ended_at_s + parameters.retention_s:
             return
         for data in stored.rows.values():
-            blob = _private_blob(COORDINATOR_PERSISTENCE.decode(data))
-            if blob is not None:
+            for blob in _blobs_of(COORDINATOR_PERSISTENCE.decode(data)):
                 await asyncio.to_thread(self.ports.blobs.delete, blob)
         self._swept.add(key)
 
 
-def _private_blob(row: Row) -> bytes | None:
-    """The blob of a row that must not be kept: a masked input, or sealed boxes."""
+def _blobs_of(row: Row) -> tuple[bytes, ...]:
+    """The blobs of a row that are not kept: a masked input with its hash, sealed boxes, the limb sum of a close."""
     match row:
         case HeaderRow(signed) if isinstance(signed.statement, ContributionHeader):
-            return signed.statement.upload
+            return signed.statement.upload, signed.statement.linear_hash
         case ShareRow():
-            return row.blob
+            return (row.blob,)
+        case LogRow():
+            entry = decode_entry(row.entry)
+            return (entry.limb_sum,) if isinstance(entry, SessionClose) else ()
         case _:
-            return None
+            return ()
 
 
 def _has_ended(stored: StoredSession) -> bool:

@@ -1,21 +1,19 @@
-"""Work on vectors, outside the machines: encode and mask, fold, remove masks, decode.
+"""Work on vectors, outside the machines: encode, mask and hash, remove masks.
 
-Blocks are read from blobs into reused buffers, so that memory is a few vectors however many clients there are;
 numpy and OpenSSL release the GIL, so blocking calls run in threads.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
 import hashlib
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from secagg.arith.keystream import Keystream, add_masks
+from secagg.arith.linear_hash import hash_lanes
 from secagg.arith.quantiser import Quantiser, clip
 from secagg.crypto.kdf import derive
 from secagg.crypto.labels import Label
@@ -24,11 +22,7 @@ from secagg.derive.opening import Removal
 from secagg.derive.result import FloatVector, Lanes, flatten_map
 from secagg.protocol.pairwise.client_states import MaskInput
 from secagg.protocol.session import Session
-from secagg.runtime.ports import BlobStore
 from secagg.transcript.entries import Encoding, Flattening
-
-_FOLD_BLOCK_LANES = 1 << 15
-"""256 KiB: accumulator and buffer stay in the second-level cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,26 +63,9 @@ def mask(lanes: Lanes, plan: MaskInput, threads: int = 1) -> None:
     add_masks(lanes, add, [key.expose() for key in plan.subtract], threads)
 
 
-def fold(blobs: BlobStore, digests: Sequence[bytes], lanes: int, threads: int) -> Lanes:
-    """The sum mod 2^64 of the uploads with these digests, each of ``lanes`` words.
-
-    Threads take disjoint stretches of the vector: no locks, one result vector.
-    """
-    total = np.zeros(lanes, dtype=np.uint64)
-    blocks = range(0, lanes, _FOLD_BLOCK_LANES)
-
-    def fold_blocks(starts: Sequence[int]) -> None:
-        buffer = np.empty(_FOLD_BLOCK_LANES, dtype=np.uint64)
-        for start in starts:
-            target = total[start : start + _FOLD_BLOCK_LANES]
-            piece = buffer[: target.size]
-            for digest in digests:
-                blobs.read_into(digest, 8 * start, piece)
-                np.add(target, piece, out=target)
-
-    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        list(pool.map(fold_blocks, [blocks[i::threads] for i in range(threads)]))
-    return total
+def linear_hash_of(lanes: Lanes) -> bytes:
+    """The linear hash of an upload as it is sent: 16 KiB."""
+    return bytes(as_bytes(hash_lanes(lanes)))
 
 
 def remove_masks(lanes: Lanes, removal: Removal, threads: int) -> None:

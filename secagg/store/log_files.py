@@ -148,6 +148,7 @@ class LogDirectory(RecordFiles):
         if head is None:
             if self.checkpoint() is not None or self.names():
                 raise StaleStoreError(f"{self.record} holds a log, and {private} does not know it. {_ADVICE}")
+            fsync_directory(private)  # the head must not outlive the lock file that it names
             self._keep(b"")
             return b""
         if head.inode != self._inode:

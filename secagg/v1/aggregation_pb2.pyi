@@ -207,12 +207,14 @@ class GetSharedKeysResponse(_message.Message):
     def __init__(self, evidence: _Optional[_Union[LogEvidence, _Mapping]] = ..., leaves: _Optional[_Iterable[bytes]] = ..., inbox: _Optional[_Iterable[_Union[GetSharedKeysResponse.Boxes, _Mapping]]] = ...) -> None: ...
 
 class StartUploadRequest(_message.Message):
-    __slots__ = ("session", "signed")
+    __slots__ = ("session", "signed", "linear_hash")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     SIGNED_FIELD_NUMBER: _ClassVar[int]
+    LINEAR_HASH_FIELD_NUMBER: _ClassVar[int]
     session: bytes
     signed: bytes
-    def __init__(self, session: _Optional[bytes] = ..., signed: _Optional[bytes] = ...) -> None: ...
+    linear_hash: bytes
+    def __init__(self, session: _Optional[bytes] = ..., signed: _Optional[bytes] = ..., linear_hash: _Optional[bytes] = ...) -> None: ...
 
 class StartUploadResponse(_message.Message):
     __slots__ = ("token", "committed_bytes", "preferred_chunk_bytes", "max_chunk_bytes", "receipt")

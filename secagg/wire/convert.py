@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, assert_never
 
+from secagg.arith.linear_hash import HASH_BYTES
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
 from secagg.protocol.messages import (
     AdvertisedList,
@@ -122,14 +123,15 @@ def share_keys_from_pb(request: pb.ShareKeysRequest) -> ShareKeys:
 
 
 def contribution_to_pb(session: bytes, message: Contribution) -> pb.StartUploadRequest:
-    """Phase 3, the header, encoded."""
-    return pb.StartUploadRequest(session=session, signed=message.signed.to_bytes())
+    """Phase 3, the header and the linear hash, encoded."""
+    return pb.StartUploadRequest(session=session, signed=message.signed.to_bytes(), linear_hash=message.linear_hash)
 
 
 def contribution_from_pb(request: pb.StartUploadRequest) -> Contribution:
-    """Phase 3, the header, decoded. Raises RemoteProtocolError(MALFORMED_MESSAGE)."""
+    """Phase 3, the header and the linear hash, decoded. Raises RemoteProtocolError(MALFORMED_MESSAGE)."""
     session_from_pb(request)
-    return Contribution(_signed("signed", request.signed))
+    linear_hash = _exactly("linear_hash", request.linear_hash, HASH_BYTES)
+    return Contribution(_signed("signed", request.signed), linear_hash)
 
 
 def confirm_close_to_pb(session: bytes, message: ConfirmClose) -> pb.ConfirmCloseRequest:

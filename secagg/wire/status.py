@@ -54,6 +54,7 @@ def reject_code(reason: RejectReason) -> grpc.StatusCode:  # noqa: PLR0911 - one
             | RejectReason.WRONG_MISSING
             | RejectReason.TOO_FEW_NEIGHBOURS
             | RejectReason.WRONG_UPLOAD
+            | RejectReason.WRONG_LINEAR_HASH
             | RejectReason.CHUNK_TOO_LARGE
             | RejectReason.WRONG_SHARES
             | RejectReason.UNSAFE_PARAMETERS

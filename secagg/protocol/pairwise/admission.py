@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import hashlib
 
+from secagg.arith.linear_hash import HASH_BYTES
 from secagg.crypto.sealing import SealingError, check_public_key
 from secagg.derive import boxes
 from secagg.derive.graph import MaskingGraph
@@ -106,7 +107,8 @@ def _row(event: Admissible, statement: Statement) -> tuple[RowKind, Row]:
             hashes = b"".join(boxes.box_hashes(message.boxes))
             commitments = tuple(box.commitments for box in message.boxes)
             return RowKind.SHARE, ShareRow(message.signed, hashes, commitments, blob)
-        case Contribution(signed), ContributionHeader():
+        case Contribution(signed, linear_hash), ContributionHeader():
+            _check_linear_hash(statement, linear_hash)
             return RowKind.HEADER, HeaderRow(signed)
         case ConfirmClose(signed), ConfirmStatement():
             return RowKind.CONFIRM, ConfirmRow(signed)
@@ -114,6 +116,14 @@ def _row(event: Admissible, statement: Statement) -> tuple[RowKind, Row]:
             return RowKind.ANSWER, AnswerRow(signed.to_bytes())
         case _:
             raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, f"a {statement.TYPE} statement here")
+
+
+def _check_linear_hash(header: ContributionHeader, linear_hash: bytes) -> None:
+    """Also for a header that was accepted before: whatever passes here is stored under its digest."""
+    if len(linear_hash) != HASH_BYTES:
+        raise RemoteProtocolError(RejectReason.WRONG_LINEAR_HASH, f"{len(linear_hash)} bytes")
+    if hashlib.sha256(linear_hash).digest() != header.linear_hash:
+        raise RemoteProtocolError(RejectReason.WRONG_LINEAR_HASH, "digest differs from the header's")
 
 
 def _check_advertise(session: Session, state: CoordinatorState, event: AdvertiseKeys, statement: Statement) -> None:

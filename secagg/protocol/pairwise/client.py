@@ -11,6 +11,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import assert_never
 
+from secagg.arith.linear_hash import HASH_BYTES
 from secagg.crypto.rng import Rng
 from secagg.crypto.sealing import SealingKey
 from secagg.crypto.secret import Secret
@@ -204,6 +205,8 @@ def _masked(context: ClientContext, state: ClientState, event: InputMasked) -> C
         raise LocalProtocolError(RejectReason.WRONG_PHASE, "an input was masked before")
     if event.lanes != context.session.field_layout.lanes:
         raise LocalProtocolError(RejectReason.WRONG_LENGTH, f"{event.lanes} lanes")
+    if len(event.linear_hash) != HASH_BYTES:
+        raise LocalProtocolError(RejectReason.WRONG_LINEAR_HASH, f"{len(event.linear_hash)} bytes")
     shared = state.view.shared
     if shared is None:
         raise LocalProtocolError(RejectReason.WRONG_PHASE)
@@ -212,12 +215,14 @@ def _masked(context: ClientContext, state: ClientState, event: InputMasked) -> C
         shared.root,
         context.identity.public_bytes,
         event.digest,
+        hashlib.sha256(event.linear_hash).digest(),
         event.lanes,
         state.missing,
     )
     signed = _sign(context, header)
     contributed = Contributed(state.view, state.place, state.present, state.shares, signed)
-    return Transition(contributed, (Send(Contribution(signed)),))
+    # The hash travels in the effect, which is kept until it is delivered: after a crash the same bytes are sent again.
+    return Transition(contributed, (Send(Contribution(signed, event.linear_hash)),))
 
 
 def _acknowledged(context: ClientContext, state: ClientState, event: SignedReceipt) -> ClientTransition:

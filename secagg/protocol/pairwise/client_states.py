@@ -138,10 +138,11 @@ ClientState: TypeAlias = Advertised | SharedKeys | Masking | Contributed | Confi
 
 @dataclass(frozen=True, slots=True)
 class InputMasked:
-    """Event: the masked input is durable; SHA-256 of its bytes, and its number of lanes."""
+    """Event: the masked input is durable; SHA-256 of its bytes, its number of lanes, its linear hash (16 KiB)."""
 
     digest: bytes
     lanes: int
+    linear_hash: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ from secagg.protocol.pairwise.coordinator_states import (
     SumFolded,
     SumRecovered,
     Unmasking,
+    UploadsRefuted,
     UploadStaged,
     deadline_of,
     phase_of,
@@ -63,6 +64,7 @@ from secagg.transcript.entries import (
     SessionEntry,
     SessionResult,
 )
+from secagg.transcript.statements import ContributionHeader, Rejected
 
 CoordinatorTransition = Transition[CoordinatorState, CoordinatorEffect]
 
@@ -106,6 +108,8 @@ def step(moment: Moment, state: CoordinatorState, event: CoordinatorEvent) -> Co
             return _published(moment, state, event)
         case SumFolded():
             return _folded(moment, state, event)
+        case UploadsRefuted():
+            return _refuted(moment, state, event)
         case SumRecovered():
             return _recovered(moment, state, event)
         case RecoveryFailed():
@@ -189,7 +193,7 @@ def _end_phase(moment: Moment, state: CoordinatorState) -> CoordinatorTransition
         case Unmasking() if state.answered > state.tried:
             return Transition(Recovering(state, state.answered), (RecoverSum(),))
         case Unmasking():
-            return _abort(moment, "too few unmasking answers", state.answered, {})
+            return _abort(moment, "too few unmasking answers", {}, state)
         case _:
             return Transition(state)
 
@@ -198,11 +202,11 @@ def _close_advertising(moment: Moment, rows: dict[int, Row]) -> CoordinatorTrans
     session = moment.session
     positions = tables.advertised_positions(moment.rows)
     if len(positions) < session.parameters.min_contributors:
-        return _abort(moment, "fewer than min_contributors advertised keys", 0, rows)
+        return _abort(moment, "fewer than min_contributors advertised keys", rows)
     try:
         parameters = session.graph_parameters(len(positions))
     except LocalProtocolError:
-        return _abort(moment, "no safe degree and threshold for this cohort", 0, rows)
+        return _abort(moment, "no safe degree and threshold for this cohort", rows)
     root = merkle.root(tables.advertised_leaves(moment.rows, positions))
     cohort = Cohort(positions, root, parameters.degree, parameters.threshold)
     entry = KeysAdvertised(session.parameters.session, len(positions), root)
@@ -213,40 +217,63 @@ def _close_sharing(moment: Moment, state: Sharing, rows: dict[int, Row]) -> Coor
     parameters = moment.session.parameters
     present = tables.present_indices(moment.rows, state.cohort)
     if len(present) < parameters.min_contributors:
-        return _abort(moment, "fewer than min_contributors shared keys", 0, rows)
+        return _abort(moment, "fewer than min_contributors shared keys", rows)
     root = merkle.root(tables.shared_leaves(moment.rows, state.cohort))
     entry = KeysShared(parameters.session, len(present), root)
     return _publish(entry, 2, Collecting(0, state.cohort, present, root, 0), rows)
 
 
 def _close_collecting(moment: Moment, state: Collecting, rows: dict[int, Row]) -> CoordinatorTransition:
-    """Fix U3: everybody whose upload is durable, without one end of every asymmetric edge."""
+    """Fix U3: everybody whose upload is durable, as far as the rules of a close allow."""
     headers = tables.staged_headers(moment.rows, state.cohort, state.present)
+    return _close_over(moment, Folding(state.cohort, state.present, state.shared, ()), headers, rows)
+
+
+def _close_over(
+    moment: Moment, state: Folding, headers: dict[int, ContributionHeader], rows: dict[int, Row]
+) -> CoordinatorTransition:
+    """Fix U3 among the senders of ``headers``: without one end of every asymmetric edge, if they are enough."""
     graph = moment.session.graph(len(state.cohort.positions), state.cohort.root)
     for index in admission.ends_to_reject(graph, headers, moment.session.parameters.max_corrupt):
         del headers[index]
         key = row_key(state.cohort.positions[index], RowKind.REJECTED)
         rows[key] = RejectedRow(RejectReason.ASYMMETRIC_EDGE.name)
     if len(headers) < moment.session.parameters.min_contributors:
-        return _abort(moment, "fewer than min_contributors contributed", 0, rows)
+        return _abort(moment, "fewer than min_contributors contributed", rows)
     # A logged close counts as a publication, so none is logged that cannot be opened.
     if len(headers) < max(moment.session.quorum(len(state.cohort.positions)), state.cohort.threshold + 1):
-        return _abort(moment, "too few contributed to open a sum", 0, rows)
+        return _abort(moment, "too few contributed to open a sum", rows)
     accepted = tuple(sorted(headers))
-    digests = tuple(headers[index].upload for index in accepted)
-    folding = Folding(state.cohort, state.present, state.shared, accepted)
-    return Transition(folding, (FoldUploads(digests),), rows)
+    return Transition(dataclasses.replace(state, accepted=accepted), (FoldUploads(accepted),), rows)
+
+
+def _refuted(moment: Moment, state: CoordinatorState, event: UploadsRefuted) -> CoordinatorTransition:
+    """Whoever signed another hash than its upload's is left out, before any log entry counts it; then close anew."""
+    if not isinstance(state, Folding):
+        return Transition(state)
+    # An effect that was carried out twice, before and after a crash, names indices that are rejected already.
+    liars = frozenset(event.indices).intersection(state.accepted)
+    if not liars:
+        return Transition(state)
+    rejected = RejectedRow(RejectReason.WRONG_LINEAR_HASH.name)
+    rows: dict[int, Row] = {row_key(state.cohort.positions[index], RowKind.REJECTED): rejected for index in liars}
+    rest = [index for index in state.accepted if index not in liars]
+    return _close_over(moment, state, tables.staged_headers(moment.rows, state.cohort, rest), rows)
 
 
 def _folded(moment: Moment, state: CoordinatorState, event: SumFolded) -> CoordinatorTransition:
     if not isinstance(state, Folding):
         return Transition(state)
+    dispositions = tables.dispositions(moment.rows, state.cohort, state.present, state.accepted)
+    rejected = sum(isinstance(each, Rejected) for each in dispositions)
     entry = SessionClose(
         moment.session.parameters.session,
-        len(state.accepted),
-        merkle.root(tables.contribution_leaves(moment.rows, state.cohort, state.accepted)),
-        merkle.root(tables.disposition_leaves(moment.rows, state.cohort, state.present, state.accepted)),
-        event.masked_sum,
+        count=len(state.accepted),
+        rejected=rejected,
+        dropped=len(dispositions) - len(state.accepted) - rejected,
+        contributions=merkle.root(tables.contribution_leaves(moment.rows, state.cohort, state.accepted)),
+        dispositions=merkle.root([each.to_bytes() for each in dispositions]),
+        limb_sum=event.limb_sum,
     )
     close = hashlib.sha256(entry.to_bytes()).digest()
     return _publish(entry, 3, Confirming(0, state.cohort, state.present, state.accepted, close, 0))
@@ -283,6 +310,8 @@ def _recovered(moment: Moment, state: CoordinatorState, event: SumRecovered) -> 
         event.openings,
         event.integer_sum,
         event.mean,
+        event.adapter_model,
+        event.adapter_config,
     )
     finished = Finished(last.cohort, last.present, last.accepted, event.integer_sum, event.mean, moment.now_s)
     return _publish(entry, 4, finished)
@@ -291,20 +320,27 @@ def _recovered(moment: Moment, state: CoordinatorState, event: SumRecovered) -> 
 def _failed(moment: Moment, state: CoordinatorState, event: RecoveryFailed) -> CoordinatorTransition:
     """Wrong or too few shares: wait for more answers until the deadline, then give up."""
     if isinstance(state, Folding):
-        return _abort(moment, event.reason, 0, {})
+        return _abort(moment, event.reason, {})
     if not isinstance(state, Recovering):
         return Transition(state)
     last = state.unmasking
     if last.answered > state.used:
         return Transition(Recovering(last, last.answered), (RecoverSum(),))
     if moment.now_s >= last.deadline_s or last.answered == len(last.accepted):
-        return _abort(moment, event.reason, last.answered, {})
+        return _abort(moment, event.reason, {}, last)
     return Transition(dataclasses.replace(last, tried=last.answered))
 
 
-def _abort(moment: Moment, reason: str, answers: int, rows: dict[int, Row]) -> CoordinatorTransition:
+def _abort(
+    moment: Moment, reason: str, rows: dict[int, Row], released: Unmasking | None = None
+) -> CoordinatorTransition:
+    """End without a result; the entry commits to every answer that was ``released`` to us."""
+    answers: dict[int, bytes] = {}
+    if released is not None:
+        answers = tables.answer_leaves(moment.rows, released.cohort, released.accepted)
     position = tables.log_size(moment.rows)
-    entry = SessionAbort(moment.session.parameters.session, reason, answers)
+    root = merkle.root(tuple(answers.values()))
+    entry = SessionAbort(moment.session.parameters.session, reason, len(answers), root)
     return _publish(entry, position, Aborted(reason, moment.now_s), rows)
 
 

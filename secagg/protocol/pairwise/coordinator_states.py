@@ -187,7 +187,7 @@ class Collecting:
 
 @dataclass(frozen=True, slots=True)
 class Folding:
-    """The set is fixed; the runtime adds up its uploads."""
+    """The set is fixed but for clients that lied about their upload; the runtime adds up and checks the hashes."""
 
     cohort: Cohort
     present: tuple[int, ...]
@@ -307,18 +307,27 @@ class EntryPublished:
 
 @dataclass(frozen=True, slots=True)
 class SumFolded:
-    """Event: SHA-256 of the sum of the accepted masked inputs."""
+    """Event: the accepted uploads are added up, as their linear hashes say; SHA-256 of the durable limb sum."""
 
-    masked_sum: bytes
+    limb_sum: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class UploadsRefuted:
+    """Event: the uploads of these indices do not have the linear hash that their senders signed."""
+
+    indices: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class SumRecovered:
-    """Event: the sum is decoded and durable; root of the answers used, digests of sum and mean."""
+    """Event: the sum is decoded and durable; root of the answers used, digests of sum, mean and merged adapter."""
 
     openings: bytes
     integer_sum: bytes
     mean: bytes
+    adapter_model: bytes
+    adapter_config: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,6 +348,7 @@ CoordinatorEvent: TypeAlias = (
     | PhaseEnded
     | EntryPublished
     | SumFolded
+    | UploadsRefuted
     | SumRecovered
     | RecoveryFailed
 )
@@ -354,9 +364,9 @@ class PublishEntry:
 
 @dataclass(frozen=True, slots=True)
 class FoldUploads:
-    """Effect: add up these uploads, then report SumFolded."""
+    """Effect: add up the uploads of these indices, check their hashes, then report SumFolded or UploadsRefuted."""
 
-    digests: tuple[bytes, ...]
+    accepted: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from secagg.transcript.statements import (
     AdvertiseStatement,
     ContributionHeader,
     Disposition,
+    Rejected,
     ShareStatement,
     Signed,
     Statement,
@@ -146,14 +147,15 @@ def check_closed(
 ) -> dict[int, Signed]:
     """The accepted headers by index, in ascending order.
 
-    Rules: one disposition for each member under the entry's root, each in its place; the accepted headers are
-    as many as the entry says, at least ``min_contributors``, under the entry's contribution root, signed by
-    their members. Headers are checked further by ``check_header`` where the graph is known.
+    Rules: one disposition for each member under the entry's root, each in its place; of each kind there are
+    as many as the entry says; the accepted headers are at least ``min_contributors``, under the entry's
+    contribution root, signed by their members. ``check_header`` checks them further where the graph is known.
     """
     _check_root("session-close", entry.dispositions, leaves)
     if len(leaves) != len(members):
         raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "session-close: not one leaf for each member")
     accepted: dict[int, Signed] = {}
+    rejected = 0
     for index, (data, identity) in enumerate(zip(leaves, members, strict=True)):
         leaf = _decode_disposition(data)
         if leaf.index != index:
@@ -164,7 +166,9 @@ def check_closed(
                 raise RemoteProtocolError(RejectReason.LOG_MISMATCH, f"session-close: leaf {index} is not its member's")
             check_signature(leaf.contribution, identity)
             accepted[index] = leaf.contribution
-    if len(accepted) != entry.count:
+        rejected += isinstance(leaf, Rejected)
+    counts = len(accepted), rejected, len(leaves) - len(accepted) - rejected
+    if counts != (entry.count, entry.rejected, entry.dropped):
         raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "session-close: count differs")
     if contributions_root(accepted) != entry.contributions:
         raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "session-close: contribution root differs")

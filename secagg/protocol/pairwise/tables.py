@@ -15,6 +15,7 @@ from secagg.protocol.pairwise.coordinator_states import (
     Cohort,
     ConfirmRow,
     HeaderRow,
+    LogRow,
     RejectedRow,
     Row,
     RowKind,
@@ -24,7 +25,16 @@ from secagg.protocol.pairwise.coordinator_states import (
     row_key,
     row_position,
 )
-from secagg.transcript.statements import Absent, Accepted, ContributionHeader, Dropped, Rejected, Signed
+from secagg.transcript.entries import SessionClose
+from secagg.transcript.statements import (
+    Absent,
+    Accepted,
+    ContributionHeader,
+    Disposition,
+    Dropped,
+    Rejected,
+    Signed,
+)
 
 RowT = TypeVar("RowT", bound=Row)
 
@@ -97,23 +107,29 @@ def contribution_leaves(rows: Rows, cohort: Cohort, accepted: Sequence[int]) -> 
     )
 
 
-def disposition_leaves(
+def dispositions(
     rows: Rows, cohort: Cohort, present: Sequence[int], accepted: Sequence[int]
-) -> tuple[bytes, ...]:
+) -> tuple[Disposition, ...]:
     """What became of each index of U1."""
     present_set, accepted_set = frozenset(present), frozenset(accepted)
-    leaves = []
+    found: list[Disposition] = []
     for index, position in enumerate(cohort.positions):
         rejected = find(rows, position, RowKind.REJECTED, RejectedRow)
         if index in accepted_set:
             signed = require(rows, position, RowKind.HEADER, HeaderRow).signed
-            leaves.append(Accepted(index, signed).to_bytes())
+            found.append(Accepted(index, signed))
         elif rejected is not None:
-            leaves.append(Rejected(index, rejected.reason).to_bytes())
+            found.append(Rejected(index, rejected.reason))
         else:
-            phase = "masked-input" if index in present_set else "share-keys"
-            leaves.append(Dropped(index, phase).to_bytes())
-    return tuple(leaves)
+            found.append(Dropped(index, "masked-input" if index in present_set else "share-keys"))
+    return tuple(found)
+
+
+def disposition_leaves(
+    rows: Rows, cohort: Cohort, present: Sequence[int], accepted: Sequence[int]
+) -> tuple[bytes, ...]:
+    """The dispositions as leaves, in order of index."""
+    return tuple(each.to_bytes() for each in dispositions(rows, cohort, present, accepted))
 
 
 def confirmations(rows: Rows, cohort: Cohort, indices: Sequence[int]) -> tuple[Signed, ...]:
@@ -126,6 +142,18 @@ def answer_leaves(rows: Rows, cohort: Cohort, accepted: Sequence[int]) -> dict[i
     """Signed answers by index."""
     found = {index: find(rows, cohort.positions[index], RowKind.ANSWER, AnswerRow) for index in accepted}
     return {index: row.leaf for index, row in found.items() if row is not None}
+
+
+def close_entry(rows: Rows) -> SessionClose:
+    """The close entry, which the log must have.
+
+    Raises:
+        LocalProtocolError: it does not have it.
+    """
+    row = find(rows, 3, RowKind.LOG, LogRow)
+    if row is None:
+        raise LocalProtocolError(RejectReason.WRONG_PHASE, "no session-close entry")
+    return SessionClose.from_bytes(row.entry)
 
 
 def log_size(rows: Rows) -> int:
