@@ -195,6 +195,11 @@ class Findings:
         room = MAX_SHOWN - len(self.failures)
         self.failures.extend(replace(finding, session=self.session) for finding in error.findings[:room])
 
+    def raise_failures(self) -> None:
+        """Raise what failed so far, if anything did, as a CheckFailedError."""
+        if self.failed:
+            raise CheckFailedError(self.failures, self.failed)
+
     def unavailable(self, place: Place, reason: str) -> None:
         """Something could not be checked."""
         if len(self.missing) < MAX_SHOWN:
