@@ -130,7 +130,8 @@ async def test_a_met_policy_waits_for_the_rest_no_longer_than_the_grace():
         urls = await witnesses(stack, "w1", "w2")
         stalled = await stack.enter_async_context(lying(hanging))
         asking = cosigners([*urls, stalled.url], 2, CosignTimes(timeout_s=3600.0, grace_s=0.05))
-        assert signers(await ask(asking, 5), 5) == ["w1", "w2"]
+        async with asyncio.timeout(10):
+            assert signers(await ask(asking, 5), 5) == ["w1", "w2"]
 
 
 # One witness lies, the others are honest: it changes nothing.
@@ -234,7 +235,7 @@ async def test_lines_of_strangers_are_left_out_of_what_is_published():
 @pytest.mark.parametrize("talk", [hanging, repeating(b"H", b"")], ids=["hangs", "stops"])
 @in_event_loop
 async def test_a_witness_that_does_not_answer_is_too_late_and_costs_no_more_than_the_timeout(talk):
-    async with lying(talk) as stalled, serving(witness_of("w2")) as port:
+    async with lying(talk) as stalled, serving(witness_of("w2")) as port, asyncio.timeout(10):
         with pytest.raises(CosignError) as refused:
             await ask(cosigners([stalled.url, url(port)], 2, IMPATIENT), 5)
         assert {name: each.fault for name, each in refused.value.failures.items()} == {"w1": WitnessFault.TOO_LATE}
@@ -248,7 +249,7 @@ async def test_a_witness_that_answers_a_byte_at_a_time_is_too_late():
             await writer.drain()
             await asyncio.sleep(0.02)
 
-    async with lying(drip) as dripping:
+    async with lying(drip) as dripping, asyncio.timeout(10):
         with pytest.raises(CosignError) as refused:
             await ask(cosigners([dripping.url], 1, IMPATIENT), 5)
     assert refused.value.failures["w1"].fault is WitnessFault.TOO_LATE
