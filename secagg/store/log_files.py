@@ -37,6 +37,7 @@ from secagg.store.files import (
 )
 from secagg.transcript.checkpoint import Checkpoint
 from secagg.transcript.note import Note, NoteError
+from secagg.transcript.tiles import parse_tile_path
 
 PUBLIC_FILE_MODE = 0o644
 PUBLIC_DIRECTORY_MODE = 0o755
@@ -75,6 +76,31 @@ class RecordFiles:
         """The published checkpoint, or None."""
         return self.read(CHECKPOINT_FILE)
 
+    def replace_tiles(self, tiles: Sequence[tuple[str, bytes]]) -> None:
+        """Write tiles, also over others that are there; entries and checkpoint cannot be written this way.
+
+        Raises:
+            TileError: a path is not of a tile.
+            StoreError: the disk refuses.
+        """
+        for path, _ in tiles:
+            parse_tile_path(path)
+        with disk_errors(f"writing {self.record}"):
+            self._place([(self.record / path, data) for path, data in tiles])
+
+    def _place(self, files: Sequence[tuple[Path, bytes]]) -> None:
+        """Give each of ``files`` its name, durably: all are synced first, and each directory once at the end."""
+        staging = self.record / _STAGING
+        staging.mkdir(mode=0o700, exist_ok=True)
+        staged = [
+            (_stage(staging / f"{os.getpid()}-{number}", data), target) for number, (target, data) in enumerate(files)
+        ]
+        for source, target in staged:
+            _make_directories(target.parent)
+            os.replace(source, target)
+        for directory in sorted({target.parent for target, _ in files}):
+            fsync_directory(directory)
+
 
 class LogDirectory(RecordFiles):
     """The ``LogFiles`` in the directory ``record``, with private state in ``private``; for one process at a time.
@@ -89,16 +115,15 @@ class LogDirectory(RecordFiles):
     def __init__(self, record: Path, private: Path) -> None:
         super().__init__(record)
         self._head_path = private / _HEAD_FILE
-        self._staging = record / _STAGING
         with ExitStack() as cleanup, disk_errors(f"opening {record}"):
             make_private_directory(private)
             lock = ProcessLock(private / _LOCK_FILE)
             cleanup.callback(lock.release)
-            self._make_directories(record)
+            _make_directories(record)
             self._inode = (private / _LOCK_FILE).stat().st_ino
             self._signed = self._enter(private)
-            self._staging.mkdir(mode=0o700, exist_ok=True)
-            for left in self._staging.iterdir():
+            staging = record / _STAGING
+            for left in staging.iterdir() if staging.is_dir() else ():
                 left.unlink()
             # A process that was killed may have given names that its machine would still forget.
             for directory in _directories(record, private):
@@ -172,34 +197,6 @@ class LogDirectory(RecordFiles):
                 fsync_directory(target.parent)
         self._place(fresh)
 
-    def _place(self, files: Sequence[tuple[Path, bytes]]) -> None:
-        """Give each of ``files`` its name, durably: all are synced first, and each directory once at the end."""
-        staged = [(self._stage(str(number), data), target) for number, (target, data) in enumerate(files)]
-        for source, target in staged:
-            self._make_directories(target.parent)
-            os.replace(source, target)
-        for directory in sorted({target.parent for target, _ in files}):
-            fsync_directory(directory)
-
-    def _stage(self, name: str, data: bytes) -> Path:
-        path = self._staging / name
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PUBLIC_FILE_MODE)
-        try:
-            os.fchmod(descriptor, PUBLIC_FILE_MODE)  # whatever the umask is
-            write_all(descriptor, data, 0)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        return path
-
-    @staticmethod
-    def _make_directories(path: Path) -> None:
-        missing = [directory for directory in (path, *path.parents) if not directory.exists()]
-        for directory in reversed(missing):
-            directory.mkdir()
-            directory.chmod(PUBLIC_DIRECTORY_MODE)
-            fsync_directory(directory.parent)
-
 
 def mark_moved(record: Path, private: Path) -> int:
     """Accept a record and its private state in a new place. For operators, by hand, while the log is closed.
@@ -263,6 +260,25 @@ def _read(path: Path) -> bytes | None:
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def _stage(path: Path, data: bytes) -> Path:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PUBLIC_FILE_MODE)
+    try:
+        os.fchmod(descriptor, PUBLIC_FILE_MODE)  # whatever the umask is
+        write_all(descriptor, data, 0)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return path
+
+
+def _make_directories(path: Path) -> None:
+    missing = [directory for directory in (path, *path.parents) if not directory.exists()]
+    for directory in reversed(missing):
+        directory.mkdir()
+        directory.chmod(PUBLIC_DIRECTORY_MODE)
+        fsync_directory(directory.parent)
 
 
 def _remove_directories(directories: Sequence[Path]) -> None:
