@@ -39,6 +39,7 @@ from secagg.protocol import log
 from secagg.protocol.errors import LocalProtocolError, RejectReason, RemoteProtocolError
 from secagg.protocol.log import LogView
 from secagg.protocol.messages import SignedReceipt
+from secagg.protocol.pairwise import lists
 from secagg.protocol.pairwise.client import ClientContext
 from secagg.protocol.pairwise.client_states import Aborted
 from secagg.protocol.session import ClientPolicy, Session
@@ -50,10 +51,14 @@ from secagg.runtime.participant import Milestone, Participant, ParticipantPorts,
 from secagg.store.blobs import DirectoryBlobStore
 from secagg.store.sealed import SealedSessionStore
 from secagg.store.sqlite import SqliteSessionStore
+from secagg.transcript import merkle
 from secagg.transcript.entries import SessionOpen, SessionResult
 from secagg.transcript.evidence import LogEvidence
 from secagg.transcript.policy import LogPolicy
+from secagg.transcript.proof import LogProof
+from secagg.transcript.receipt import ContributionProof
 from secagg.transcript.record import RecordError
+from secagg.transcript.segment import LogSegment
 
 _FIRST_DELAY_S = 0.1
 _LONGEST_DELAY_S = 5.0
@@ -214,6 +219,34 @@ class Coordinator:
         """
         details = await self.details(session)
         return await self._result(details)
+
+    async def contribution_proof(self, session: bytes, identity: bytes) -> LogProof:
+        """The proof that the contribution of ``identity`` is in the closed set of a session, for any verifier.
+
+        Raises:
+            RemoteProtocolError: WRONG_PHASE before the close; LEFT_OUT if it is not in the set; otherwise the log or the
+                list does not hold.
+        """
+        details = await self.details(session)
+        closed = await self.port.closed_list(session)
+        parameters = details.session.parameters
+        view = log.extend(details.view, parameters, self._trust.policy, closed.evidence)
+        if view.close is None:
+            raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "no session-close entry")
+        accepted = lists.published_contributions(view.close, closed.leaves)
+        position = next((at for at, signed in enumerate(accepted) if signed.statement.identity == identity), None)
+        if position is None:
+            raise RemoteProtocolError(RejectReason.LEFT_OUT, f"identity {identity.hex()}")
+        tree = merkle.Tree([merkle.leaf_hash(signed.to_bytes()) for signed in accepted])
+        proof = ContributionProof(
+            close=view.entries[3].decode("utf-8"),
+            contribution=accepted[position],
+            position=position,
+            path=tree.inclusion_proof(position),
+        )
+        index = view.start + view.segment.index(view.entries[3])
+        path = LogSegment(view.start, view.prefix, view.segment).inclusion_proof(index)
+        return LogProof(proof.to_bytes(), index, path, closed.evidence.checkpoint)
 
     async def _result(self, details: SessionDetails) -> Result:
         parameters = details.session.parameters
