@@ -224,8 +224,8 @@ class Coordinator:
         """The proof that the contribution of ``identity`` is in the closed set of a session, for any verifier.
 
         Raises:
-            RemoteProtocolError: WRONG_PHASE before the close; LEFT_OUT if it is not in the set; otherwise the log or the
-                list does not hold.
+            RemoteProtocolError: WRONG_PHASE before the close; LEFT_OUT if it is not in the set; otherwise the log or
+                the list does not hold.
         """
         details = await self.details(session)
         closed = await self.port.closed_list(session)

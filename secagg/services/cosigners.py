@@ -3,7 +3,7 @@
 Nothing a witness says is believed. A cosignature counts once it verifies under the key of the policy over the very
 checkpoint that was sent, with a time near ours. A claim that our log was longer, or had another history, counts as
 that witness's failure until the witness shows a checkpoint that our own key signed: then it is proof that our state
-went back in time or was copied, and the log has to stop (``LogRolledBackError``).
+went back in time or was copied, and the log has to stop (``RollbackShownError``).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from secagg.crypto.notes import open_checkpoint
 from secagg.runtime.clock import Clock
+from secagg.runtime.log_ports import CosignError, LogRolledBackError
 from secagg.runtime.witness import origin_hash
 from secagg.services.http_exchange import HttpAnswer, HttpError, HttpPrefix
 from secagg.transcript.checkpoint import Checkpoint
@@ -57,7 +58,7 @@ class WitnessFailure:
         return self.fault.value + (f" ({self.detail})" if self.detail else "")
 
 
-class CosignError(Exception):
+class PolicyNotMetError(CosignError):
     """The policy is not met; asking again may help. ``failures``: by name of the witness in the policy."""
 
     def __init__(self, failures: Mapping[str, WitnessFailure]) -> None:
@@ -66,7 +67,7 @@ class CosignError(Exception):
         super().__init__(f"not enough witnesses cosigned: {each or 'the policy has none with an address'}")
 
 
-class LogRolledBackError(Exception):
+class RollbackShownError(LogRolledBackError):
     """Our log went back in time, or is run twice: what it signs now contradicts what it signed before.
 
     Attributes:
@@ -131,20 +132,20 @@ class HttpCosigners:
         self._witnesses = {rule.name: (rule, HttpPrefix.parse(rule.url or "")) for rule in asked}
         self._seen = {rule.name: published_size for rule in asked}
 
-    async def cosign(self, note: bytes, consistency: Consistency) -> tuple[NoteSignature, ...]:
+    async def cosign(self, checkpoint: Note, consistency: Consistency) -> tuple[NoteSignature, ...]:
         """Cosignatures that meet the policy, in its order of witnesses, and those that come within the grace.
 
         Args:
-            note: a checkpoint that our log signed. Everything in it has to be durable before.
+            checkpoint: a note that our log signed. Everything in it has to be durable before.
             consistency: is asked for sizes from 0 to the size of the checkpoint.
 
         Raises:
-            NoteError: ``note`` is not a checkpoint of our log.
-            CosignError: the policy is not met in time.
-            LogRolledBackError: see there.
+            NoteError: it is not a checkpoint of our log.
+            PolicyNotMetError: the policy is not met in time.
+            RollbackShownError: see there.
         """
-        checkpoint = open_checkpoint(note, self._log, ()).checkpoint
-        question = _Question(note, checkpoint, consistency)
+        note = checkpoint.to_bytes()
+        question = _Question(note, open_checkpoint(note, self._log, ()).checkpoint, consistency)
         tasks = {name: asyncio.create_task(self._ask(name, question)) for name in self._witnesses}
         try:
             return await self._collect(tasks)
@@ -178,11 +179,11 @@ class HttpCosigners:
         claimants = tuple(name for name, failure in failures.items() if failure.fault in claims)
         others = [rule.key.public_key for rule, _ in self._witnesses.values() if rule.name not in claimants]
         if claimants and not self._policy.is_met_by(others):
-            return LogRolledBackError(claimants, None)
-        return CosignError(failures)
+            return RollbackShownError(claimants, None)
+        return PolicyNotMetError(failures)
 
     async def _ask(self, name: str, question: _Question) -> NoteSignature:
-        """One witness's cosignature. Raises _WitnessFailedError, LogRolledBackError."""
+        """One witness's cosignature. Raises _WitnessFailedError, RollbackShownError."""
         rule, prefix = self._witnesses[name]
         old_size = min(self._seen[name], question.checkpoint.size)
         for _ in range(_MOST_REQUESTS):
@@ -220,7 +221,7 @@ class HttpCosigners:
         return next(line for line in lines if (line.name, line.key_id) == (rule.key.name, rule.key.key_id))
 
     async def _look_for_evidence(self, name: str, question: _Question) -> None:
-        """Raise LogRolledBackError if the witness shows a checkpoint of ours that ours of today does not continue."""
+        """Raise RollbackShownError if the witness shows a checkpoint of ours that ours of today does not continue."""
         try:
             answer = await _exchange(
                 self._witnesses[name][1], "GET", f"/{origin_hash(question.checkpoint.origin)}/checkpoint", b""
@@ -237,7 +238,7 @@ class HttpCosigners:
                 pass
             else:
                 return
-        raise LogRolledBackError((name,), answer.body)
+        raise RollbackShownError((name,), answer.body)
 
 
 async def _exchange(prefix: HttpPrefix, method: str, path: str, body: bytes) -> HttpAnswer:

@@ -17,10 +17,10 @@ from secagg.runtime.clock import SystemClock
 from secagg.runtime.witness import origin_hash
 from secagg.services.cosigners import (
     MAX_ANSWER_BYTES,
-    CosignError,
     CosignTimes,
     HttpCosigners,
-    LogRolledBackError,
+    PolicyNotMetError,
+    RollbackShownError,
     WitnessFault,
 )
 from secagg.services.witness import WitnessServer
@@ -51,7 +51,7 @@ def cosigners(urls: Sequence[str], threshold: int, times: CosignTimes = QUICK) -
 
 
 async def ask(asking: HttpCosigners, size: int, history: History = LOG) -> tuple[NoteSignature, ...]:
-    return await asking.cosign(history.note(size), lambda old: history.proof(old, size))
+    return await asking.cosign(Note.parse(history.note(size)), lambda old: history.proof(old, size))
 
 
 def signers(lines: Sequence[NoteSignature], size: int, history: History = LOG) -> list[str]:
@@ -201,7 +201,7 @@ async def test_a_lie_of_one_witness_is_not_counted_and_not_believed(lie):
         async with serving(witness_of("w2")) as port, serving(witness_of("w3")) as other:
             urls = [liar.url, url(port), url(other)]
             assert signers(await ask(cosigners(urls, 2), 5), 5) == ["w2", "w3"]
-            with pytest.raises(CosignError) as refused:
+            with pytest.raises(PolicyNotMetError) as refused:
                 await ask(cosigners([liar.url, url(port), "http://127.0.0.1:1"], 2), 5)
             failures = refused.value.failures
             assert failures["w1"].fault in faults
@@ -236,7 +236,7 @@ async def test_lines_of_strangers_are_left_out_of_what_is_published():
 @in_event_loop
 async def test_a_witness_that_does_not_answer_is_too_late_and_costs_no_more_than_the_timeout(talk):
     async with lying(talk) as stalled, serving(witness_of("w2")) as port, asyncio.timeout(10):
-        with pytest.raises(CosignError) as refused:
+        with pytest.raises(PolicyNotMetError) as refused:
             await ask(cosigners([stalled.url, url(port)], 2, IMPATIENT), 5)
         assert {name: each.fault for name, each in refused.value.failures.items()} == {"w1": WitnessFault.TOO_LATE}
 
@@ -250,7 +250,7 @@ async def test_a_witness_that_answers_a_byte_at_a_time_is_too_late():
             await asyncio.sleep(0.02)
 
     async with lying(drip) as dripping, asyncio.timeout(10):
-        with pytest.raises(CosignError) as refused:
+        with pytest.raises(PolicyNotMetError) as refused:
             await ask(cosigners([dripping.url], 1, IMPATIENT), 5)
     assert refused.value.failures["w1"].fault is WitnessFault.TOO_LATE
 
@@ -262,7 +262,7 @@ async def test_one_key_behind_two_addresses_counts_once():
     forged = replace(as_w2, key_id=witness_key("w2", key_of("w2").public_bytes).key_id)
     for body in (HONEST, as_w2.to_line().encode(), forged.to_line().encode()):
         async with serving(witness_of("w1")) as port, lying(answering(200, body)) as double:
-            with pytest.raises(CosignError) as refused:
+            with pytest.raises(PolicyNotMetError) as refused:
                 await ask(cosigners([url(port), double.url], 2), 5)
             assert refused.value.failures["w2"].fault is WitnessFault.BAD_COSIGNATURE
 
@@ -273,7 +273,7 @@ async def test_nothing_goes_to_an_address_that_is_not_in_the_policy():
         location = f"Location: {elsewhere.url}/add-checkpoint\r\nRefresh: 0; url={elsewhere.url}\r\n"
         for status in (301, 302, 303, 307, 308):
             async with lying(answering(status, b"", location)) as redirecting:
-                with pytest.raises(CosignError):
+                with pytest.raises(PolicyNotMetError):
                     await ask(cosigners([redirecting.url], 1), 5)
                 assert [asked.path for asked in redirecting.asked] == ["/add-checkpoint"]
         assert elsewhere.asked == []
@@ -296,7 +296,7 @@ async def test_a_log_that_went_back_is_told_by_its_own_signature():
     async with AsyncExitStack() as stack:
         urls = await witnesses(stack, "w1", "w2", "w3")
         await ask(cosigners(urls, 3), 9)
-        with pytest.raises(LogRolledBackError) as stopped:
+        with pytest.raises(RollbackShownError) as stopped:
             await ask(cosigners(urls, 2), 7)
         evidence = stopped.value.evidence
         assert open_checkpoint(evidence, LOG.key, ()).checkpoint == LOG.checkpoint(9)
@@ -308,7 +308,7 @@ async def test_a_log_that_went_back_and_grew_again_is_told_by_its_own_signature(
     async with AsyncExitStack() as stack:
         urls = await witnesses(stack, "w1", "w2", "w3")
         await ask(cosigners(urls, 3), 9)
-        with pytest.raises(LogRolledBackError) as stopped:
+        with pytest.raises(RollbackShownError) as stopped:
             await ask(cosigners(urls, 2), size, LOG.fork(7))
         assert open_checkpoint(stopped.value.evidence, LOG.key, ()).checkpoint == LOG.checkpoint(9)
 
@@ -318,7 +318,7 @@ async def test_one_witness_s_proof_is_enough_to_stop_whoever_else_cosigned():
     async with AsyncExitStack() as stack:
         urls = await witnesses(stack, "w1", "w2", "w3")
         await ask(cosigners(urls[:1], 1), 9)
-        with pytest.raises(LogRolledBackError) as stopped:
+        with pytest.raises(RollbackShownError) as stopped:
             await ask(cosigners(urls, 2, CosignTimes(30.0, 10.0)), 7)
         assert stopped.value.witnesses == ("w1",)
 
@@ -352,7 +352,7 @@ async def test_one_liar_cannot_stop_a_log_that_did_nothing_wrong(shown, conflict
             lines = await ask(cosigners(urls, 2, CosignTimes(30.0, 10.0)), 5)
             assert signers(lines, 5) == ["w2", "w3"]
             # Nor does it while another witness is away: asking again can help.
-            with pytest.raises(CosignError):
+            with pytest.raises(PolicyNotMetError):
                 await ask(cosigners([liar.url, url(port), "http://127.0.0.1:1"], 2), 5)
 
 
@@ -363,7 +363,7 @@ async def test_claims_that_only_the_claimants_could_outvote_stop_the_log_without
     async with AsyncExitStack() as stack:
         claiming = [await stack.enter_async_context(lying(answering(*conflict))) for _ in range(2)]
         urls = [*(each.url for each in claiming), *await witnesses(stack, "w3")]
-        with pytest.raises(LogRolledBackError) as stopped:
+        with pytest.raises(RollbackShownError) as stopped:
             await ask(cosigners(urls, 2), 5)
     assert (stopped.value.evidence, stopped.value.witnesses) == (None, ("w1", "w2"))
 
@@ -380,12 +380,12 @@ async def test_a_witness_behind_tls_must_have_a_certificate_for_its_name(tmp_pat
     server = await asyncio.start_server(served._connected, "localhost", 0, ssl=context)
     port = server.sockets[0].getsockname()[1]
     try:
-        with pytest.raises(CosignError) as refused:
+        with pytest.raises(PolicyNotMetError) as refused:
             await ask(cosigners([f"https://localhost:{port}"], 1), 5)
         assert refused.value.failures["w1"].fault is WitnessFault.UNREACHABLE
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "tls.crt"))
         assert signers(await ask(cosigners([f"https://localhost:{port}"], 1), 5), 5) == ["w1"]
-        with pytest.raises(CosignError):
+        with pytest.raises(PolicyNotMetError):
             await ask(cosigners([f"https://127.0.0.1:{port}"], 1), 5)
     finally:
         server.close()
@@ -407,7 +407,7 @@ async def test_only_a_checkpoint_of_our_log_is_sent():
             History(LOG.entries, ORIGIN, "stranger").note(5),
         ):
             with pytest.raises(NoteError):
-                await asking.cosign(note, lambda _: ())
+                await asking.cosign(Note.parse(note), lambda _: ())
         assert asked.asked == []
 
 
@@ -418,4 +418,4 @@ async def test_a_fault_of_our_own_is_not_taken_for_a_witness_s():
 
     async with serving(witness_of("w1")) as port:
         with pytest.raises(LookupError):
-            await cosigners([url(port)], 1).cosign(LOG.note(5), broken)
+            await cosigners([url(port)], 1).cosign(Note.parse(LOG.note(5)), broken)

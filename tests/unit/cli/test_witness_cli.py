@@ -69,7 +69,7 @@ def cosigned(policy_line: str, history: History, size: int) -> frozenset[bytes]:
     name = policy_line.split(" ")[1]
     policy = LogPolicy.parse(f"{policy_line}\nquorum {name}\n")
     asking = HttpCosigners(policy, history.key, SystemClock())
-    lines = asyncio.run(asking.cosign(history.note(size), lambda old: history.proof(old, size)))
+    lines = asyncio.run(asking.cosign(Note.parse(history.note(size)), lambda old: history.proof(old, size)))
     note = Note.parse(history.note(size)).with_signatures(lines)
     return open_checkpoint(note.to_bytes(), history.key, policy.witness_keys).public_keys
 
