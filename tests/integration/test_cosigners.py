@@ -27,10 +27,9 @@ from secagg.services.witness import WitnessServer
 from secagg.transcript.note import Note, NoteError, NoteSignature
 from secagg.transcript.policy import GroupRule, LogPolicy, LogRule, WitnessRule
 from secagg.transcript.witness_request import AddCheckpoint
-from tests.support.cohort import key_of
 from tests.support.lying_witness import Asked, Talk, answering, answering_each, hanging, lying, repeating, saying
 from tests.support.witness_process import LOG, in_event_loop, serving, witness_of
-from tests.support.witnessed_log import NOW_S, ORIGIN, FixedClock, History
+from tests.support.witnessed_log import NOW_S, ORIGIN, FixedClock, History, key_of
 
 QUICK = CosignTimes(timeout_s=30.0, grace_s=0.05)
 IMPATIENT = CosignTimes(timeout_s=0.3, grace_s=0.05)

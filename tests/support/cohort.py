@@ -15,6 +15,8 @@ import numpy as np
 
 from secagg.crypto.secret import Secret
 from secagg.crypto.signing import SigningKey
+from secagg.lora.layout import Layout
+from secagg.lora.template import AdapterTemplate
 from secagg.protocol.log import LogView
 from secagg.protocol.messages import ClientMessage, Contribution, ShareKeys
 from secagg.protocol.pairwise import client
@@ -32,6 +34,8 @@ from secagg.runtime import vectors
 from secagg.runtime.host import CoordinatorPorts, SessionHost
 from secagg.runtime.log import SigningLog
 from secagg.runtime.memory import MemoryBlobStore, MemorySessionStore
+from secagg.runtime.ports import BlobStore
+from secagg.transcript import canonical
 from secagg.transcript.entries import (
     Deadlines,
     Encoding,
@@ -59,6 +63,20 @@ def key_of(name: str) -> SigningKey:
     return SigningKey(Secret(CountingRng(name.encode()).bytes(32)))
 
 
+def tiny_template(dimension: int) -> tuple[Layout, AdapterTemplate]:
+    """Layout and template of an adapter of rank 1 with so many parameters, at least 2."""
+    name = "base_model.model.layer.q_proj"
+    layout = Layout.from_shapes({f"{name}.lora_A.weight": (1, dimension - 1), f"{name}.lora_B.weight": (1, 1)})
+    return layout, AdapterTemplate("tiny-base", "", "CAUSAL_LM", 1, 1, use_rslora=False, fan_in_fan_out=False)
+
+
+def setup_of(session: Session, blobs: BlobStore) -> SetupRow:
+    """Store what the session is about; its roster is in no file."""
+    layout, template = tiny_template(session.parameters.encoding.dimension)
+    names = [blobs.put(canonical.encode(each.to_json_value())) for each in (layout, template)]
+    return SetupRow(b"", b"", b"", *names)
+
+
 def session_of(
     identities: Sequence[SigningKey],
     *,
@@ -71,17 +89,20 @@ def session_of(
 ) -> Session:
     """A session for these identities."""
     roster = Roster.of([RosterMember(key.public_bytes, "") for key in identities])
+    encoding = encoding or Encoding(dimension, 15, 1024, 64, Fraction(1), NoFlattening())
+    layout, template = tiny_template(encoding.dimension)
     parameters = SessionOpen(
         session=CountingRng(b"session").bytes(16),
         protocol="pairwise",
         coordinator=(coordinator or key_of("coordinator")).public_bytes,
+        log="log.example/secagg",
         opened_at_s=1_000_000,
         base_model="example-base",
         base_model_digest=bytes(32),
-        adapter=bytes(32),
-        layout=bytes(32),
+        adapter=template.digest,
+        layout=layout.digest,
         merge="factors",
-        encoding=encoding or Encoding(dimension, 15, 1024, 64, Fraction(1), NoFlattening()),
+        encoding=encoding,
         min_contributors=min_contributors,
         max_corrupt=max_corrupt,
         expected_dropout=expected_dropout,
@@ -127,7 +148,7 @@ class Client:
                 self.masks = effect
                 lanes, _ = vectors.masked_input(self.context.session, self.vector, effect)
                 self.upload = bytes(vectors.as_bytes(lanes))
-                self.feed(InputMasked(vectors.digest_of(lanes), lanes.size))
+                self.feed(InputMasked(vectors.digest_of(lanes), lanes.size, vectors.linear_hash_of(lanes)))
 
 
 @dataclass
@@ -230,7 +251,7 @@ async def open_cohort(
         MemorySessionStore(), blobs, SigningLog(key), clock, key, lambda *event: reports.append(event)
     )
     host = SessionHost(session, ports)
-    await host.open(SetupRow(b"", b"", b"", b"", b""))
+    await host.open(setup_of(session, blobs))
     clients = [
         Client(
             client.ClientContext(identity, session, policy or ClientPolicy()),

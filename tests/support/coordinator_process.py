@@ -166,6 +166,7 @@ def one_hot_session(
         session=SystemRng().bytes(16),
         protocol="pairwise",
         coordinator=key_of("coordinator").public_bytes,
+        log="log.example/secagg",
         opened_at_s=SystemClock().now_s(),
         base_model=template.base_model,
         base_model_digest=bytes(32),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import hashlib
 from collections.abc import Callable, Iterable
 
 from secagg.crypto.sealing import seal
@@ -106,11 +107,20 @@ def claiming_missing(liar: Client, shared_root: bytes, missing: Iterable[int]) -
     plan = without(liar, names)
     lanes, _ = vectors.masked_input(session, liar.vector, plan)
     liar.upload = bytes(vectors.as_bytes(lanes))
-    header = ContributionHeader(session.digest, shared_root, liar.identity, vectors.digest_of(lanes), lanes.size, names)
+    linear_hash = vectors.linear_hash_of(lanes)
+    header = ContributionHeader(
+        session.digest,
+        shared_root,
+        liar.identity,
+        vectors.digest_of(lanes),
+        hashlib.sha256(linear_hash).digest(),
+        lanes.size,
+        names,
+    )
     signed = signed_by(liar.context.identity, header)
     held = tuple(share for share in liar.state.shares if share.index not in names)
     liar.state = dataclasses.replace(liar.state, sent=signed, shares=held)
-    return Contribution(signed)
+    return Contribution(signed, linear_hash)
 
 
 def without(liar: Client, names: tuple[int, ...]) -> MaskInput:

@@ -102,6 +102,7 @@ async def open_example_session(
         session=SystemRng().bytes(16),
         protocol="pairwise",
         coordinator=service.key,
+        log="log.example/secagg",
         opened_at_s=SystemClock().now_s(),
         base_model=template.base_model,
         base_model_digest=bytes(32),

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+import numpy as np
 import pytest
 
 from secagg.crypto.signing import SigningKey
@@ -36,6 +37,7 @@ from secagg.transcript.statements import (
     ContributionHeader,
     Disposition,
     Dropped,
+    Rejected,
     RootShare,
     SelfMaskShare,
     Signed,
@@ -178,10 +180,12 @@ def closing(leaves: Sequence[Disposition], session_id: bytes, count: int | None 
     headers = [leaf.contribution.to_bytes() for leaf in leaves if isinstance(leaf, Accepted)]
     return SessionClose(
         session_id,
-        len(headers) if count is None else count,
-        merkle.root(headers),
-        merkle.root([leaf.to_bytes() for leaf in leaves]),
-        bytes(32),
+        count=len(headers) if count is None else count,
+        rejected=sum(isinstance(leaf, Rejected) for leaf in leaves),
+        dropped=sum(isinstance(leaf, Dropped) for leaf in leaves),
+        contributions=merkle.root(headers),
+        dispositions=merkle.root([leaf.to_bytes() for leaf in leaves]),
+        limb_sum=bytes(32),
     )
 
 
@@ -291,11 +295,10 @@ def unmasked(stage: Stage, accepted: Sequence[int], forks: Iterable[Fork]) -> li
     present = tuple(range(stage.size))
     state = Unmasking(0, stage.cohort, present, tuple(accepted), bytes(32), 0, 0, 0)
     removal = recovery.recover(stage.session, rows, state, stage.blobs.read)
-    uploads = []
+    lanes = np.zeros(stage.session.field_layout.lanes, dtype=np.uint64)
     for index in accepted:
         statement = header_of(stage, index).statement
         assert isinstance(statement, ContributionHeader)
-        uploads.append(statement.upload)
-    lanes = vectors.fold(stage.blobs, uploads, stage.session.field_layout.lanes, 1)
+        lanes += np.frombuffer(stage.blobs.get(statement.upload), dtype="<u8")
     vectors.remove_masks(lanes, removal, 1)
     return decode(stage.session.parameters.encoding, lanes, len(accepted)).integer_sum.tolist()

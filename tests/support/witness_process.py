@@ -23,9 +23,8 @@ from secagg.runtime.witness import Witness, WitnessState
 from secagg.services.logs import EventLog
 from secagg.services.witness import WitnessLimits, WitnessServer
 from secagg.store.witness_state import DirectoryWitnessState, MemoryWitnessState
-from tests.support.cohort import key_of
 from tests.support.faults import FaultTime
-from tests.support.witnessed_log import FixedClock, History
+from tests.support.witnessed_log import FixedClock, History, key_of
 
 LOG = History.of(20)
 

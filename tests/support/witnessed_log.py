@@ -5,14 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from secagg.crypto.notes import log_key, sign_checkpoint
+from secagg.crypto.secret import Secret
+from secagg.crypto.signing import SigningKey
 from secagg.transcript.checkpoint import Checkpoint
 from secagg.transcript.merkle import Tree, leaf_hash
 from secagg.transcript.note import VerifierKey
 from secagg.transcript.witness_request import AddCheckpoint
-from tests.support.cohort import key_of
+from tests.support.rng import CountingRng
 
 ORIGIN = "aggregator.example/log"
 NOW_S = 1_700_000_000
+
+
+def key_of(name: str) -> SigningKey:
+    """A signing key that follows from a name."""
+    return SigningKey(Secret(CountingRng(name.encode()).bytes(32)))
 
 
 class FixedClock:

@@ -149,7 +149,7 @@ def check_closed(
 
     Rules: one disposition for each member under the entry's root, each in its place; of each kind there are
     as many as the entry says; the accepted headers are at least ``min_contributors``, under the entry's
-    contribution root, signed by their members. ``check_header`` checks them further where the graph is known.
+    contribution root, signed by their members. ``check_header`` checks them further, where the graph is known.
     """
     _check_root("session-close", entry.dispositions, leaves)
     if len(leaves) != len(members):

@@ -16,8 +16,7 @@ from secagg.store.witness_state import MemoryWitnessState
 from secagg.transcript.checkpoint import Checkpoint
 from secagg.transcript.note import Note, NoteError, NoteSignature, parse_signatures
 from secagg.transcript.witness_request import AddCheckpoint
-from tests.support.cohort import key_of
-from tests.support.witnessed_log import NOW_S, ORIGIN, FixedClock, History
+from tests.support.witnessed_log import NOW_S, ORIGIN, FixedClock, History, key_of
 
 LOG = History.of(20)
 NAME = "witness.example/w1"
