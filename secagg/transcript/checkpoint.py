@@ -14,7 +14,7 @@ from secagg.transcript.note import (
     check_bytes,
     check_integer,
     check_name,
-    decode_hash,
+    decode_base64,
     encode_base64,
     parse_decimal,
 )
@@ -54,4 +54,4 @@ class Checkpoint:
         if len(lines) != _LINES + 1 or lines[-1]:
             raise NoteError("checkpoint", "not exactly three lines")
         origin, size, root, _ = lines
-        return cls(origin, parse_decimal(size, "checkpoint.size"), decode_hash(root, "checkpoint.root"))
+        return cls(origin, parse_decimal(size, "checkpoint.size"), decode_base64(root, "checkpoint.root"))

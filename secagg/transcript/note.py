@@ -87,14 +87,6 @@ def decode_base64(text: str, field: str) -> bytes:
     return data
 
 
-def decode_hash(text: str, field: str) -> bytes:
-    """As ``decode_base64``, for exactly 32 bytes."""
-    data = decode_base64(text, field)
-    if len(data) != HASH_BYTES:
-        raise NoteError(field, "not 32 bytes")
-    return data
-
-
 def check_bytes(value: bytes, length: int, field: str) -> None:
     """Exactly ``length`` bytes. Raises NoteError."""
     if type(value) is not bytes or len(value) != length:
@@ -179,8 +171,6 @@ class NoteSignature:
         if not line.startswith(_DASH) or not space:
             raise NoteError("signature", "not of the form: dash, name, base64")
         data = decode_base64(encoded, "signature.signature")
-        if len(data) <= KEY_ID_BYTES:
-            raise NoteError("signature.signature", "too short")
         return cls(name, data[:KEY_ID_BYTES], data[KEY_ID_BYTES:])
 
 

@@ -17,7 +17,6 @@ from secagg.transcript.note import (
     check_hashes,
     check_integer,
     decode_base64,
-    decode_hash,
     encode_base64,
     parse_decimal,
 )
@@ -106,4 +105,4 @@ def _read_lines(lines: list[str]) -> tuple[bytes, int, tuple[bytes, ...]]:
     if not lines or not lines[0].startswith(_INDEX):
         raise LogProofError("proof.index", "missing")
     index = parse_decimal(lines.pop(0).removeprefix(_INDEX), "proof.index")
-    return extra, index, tuple(decode_hash(line, "proof.path") for line in lines)
+    return extra, index, tuple(decode_base64(line, "proof.path") for line in lines)

@@ -106,7 +106,7 @@ def decode_bundle(data: bytes) -> tuple[bytes, ...]:
             raise TileError("bundle", f"more than {TILE_WIDTH} entries")
         body = start + _LENGTH_BYTES
         end = body + int.from_bytes(data[start:body], "big")
-        if body > len(data) or end > len(data):
+        if end > len(data):
             raise TileError("entry", "cut short")
         entries.append(data[body:end])
         start = end

@@ -15,7 +15,7 @@ from secagg.transcript.note import (
     NoteError,
     check_hashes,
     check_integer,
-    decode_hash,
+    decode_base64,
     encode_base64,
     parse_decimal,
 )
@@ -64,4 +64,4 @@ class AddCheckpoint:
         if not old.startswith(_OLD):
             raise NoteError("request.old_size", "missing")
         size = parse_decimal(old.removeprefix(_OLD), "request.old_size")
-        return cls(size, tuple(decode_hash(line, "request.proof") for line in hashes), note)
+        return cls(size, tuple(decode_base64(line, "request.proof") for line in hashes), note)

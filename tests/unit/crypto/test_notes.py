@@ -280,7 +280,8 @@ def test_a_result_that_counts_a_key_twice_cannot_be_constructed():
 
 def test_keys_of_the_wrong_kind_are_refused():
     data = COSIGNED.to_bytes()
-    assert refused(data, log=witness_key(ORIGIN, LOG.public_bytes)).field == "log"
+    refusal = refused(data, log=witness_key(ORIGIN, LOG.public_bytes))
+    assert (refusal.field, refusal.reason) == ("log", "not the key of a log")
     assert refused(data, witnesses=[log_key("w1", W1.public_bytes)]).field == "witnesses"
     assert (LOG_KEY.kind, W1_KEY.kind) == (SignatureType.ED25519, SignatureType.COSIGNATURE_V1)
     assert LOG_KEY.key_id != witness_key(ORIGIN, LOG.public_bytes).key_id

@@ -299,12 +299,33 @@ def test_every_tree_begins_with_the_empty_one_and_equals_itself():
             merkle.verify_consistency(*refused)
 
 
-@pytest.mark.parametrize(("old_size", "size"), [(-1, 5), (6, 5), (-2, -1), (2**63, 2**63), (1, 2**63), (1, 0)])
+@pytest.mark.parametrize(
+    ("old_size", "size"),
+    # A larger old size whose path would be empty is the case that looks like an equal one.
+    [(-1, 5), (6, 5), (2, 1), (4, 1), (4, 3), (8, 5), (-2, -1), (2**63, 2**63), (1, 2**63), (1, 0)],
+)
 def test_sizes_out_of_range_are_refused(old_size, size):
     root = merkle.leaf_hash(b"a")
     for proof in ((), (root,)):
         with pytest.raises(ProofError):
             merkle.verify_consistency(old_size, root, size, root, proof)
+
+
+def test_a_proof_that_does_not_fit_says_how():
+    hashes = [merkle.leaf_hash(item) for item in leaves(7)]
+    root, proof = merkle.root_of_hashes(hashes), merkle.consistency_proof(hashes, 5)
+    old_root = merkle.root_of_hashes(hashes[:5])
+    for wrong, reason in (
+        ((*proof, root), "too long"),
+        (proof[:-1], "too short"),
+        ((), "too short"),
+        ((proof[0] + b"x", *proof[1:]), "32 bytes"),
+        ((*proof[:-1], root), "old root differs"),
+    ):
+        with pytest.raises(ProofError, match=reason):
+            merkle.verify_consistency(5, old_root, 7, root, wrong)
+    with pytest.raises(ProofError, match=r"^root differs"):
+        merkle.verify_consistency(5, old_root, 7, old_root, proof)
 
 
 @pytest.mark.parametrize("length", [0, 31, 33, 64])

@@ -107,7 +107,7 @@ def test_a_decimal_is_read_back(value):
 @pytest.mark.parametrize(
     "text",
     [
-        "", "00", "01", "+1", "-1", "-0", " 1", "1 ", "1\n", "1_0", "0x1", "1.0", "1e3", "\u0661", "\uff11", "\u00b2",
+        "", "00", "01", "+1", "-1", "-0", " 1", "1 ", "1\n", "1_0", "0x1", "1.0", "1e3", "\u0661", "1\u0661", "1\uff10", "\uff11", "\u00b2",
         str(2**63), str(2**64), "9" * 19, "9" * 5000, "9" * 20,
     ],
 )  # fmt: skip
@@ -173,12 +173,12 @@ MALFORMED = {
     "a name with a no-break space": (f"a\n\n{LINE}".replace("w", "w\u00a0").encode(), "signature.name"),
     "a name with a plus sign": (f"a\n\n{LINE}".replace("w", "w+").encode(), "signature.name"),
     "no base64": ("a\n\n\u2014 w\n".encode(), "signature"),
-    "empty base64": ("a\n\n\u2014 w \n".encode(), "signature.signature"),
+    "empty base64": ("a\n\n\u2014 w \n".encode(), "signature.key_id"),
     "url-safe base64": ("a\n\n\u2014 w AQIDBAU-\n".encode(), "signature.signature"),
     "non-canonical base64": ("a\n\n\u2014 w AQIDBAV=\n".encode(), "signature.signature"),
     "unpadded base64": ("a\n\n\u2014 w AQIDBAU\n".encode(), "signature.signature"),
     "a key id only": ("a\n\n\u2014 w AQIDBA==\n".encode(), "signature.signature"),
-    "three bytes": ("a\n\n\u2014 w AQID\n".encode(), "signature.signature"),
+    "three bytes": ("a\n\n\u2014 w AQID\n".encode(), "signature.key_id"),
     "a line twice": (f"a\n\n{LINE}{LINE}".encode(), "signatures"),
     "a line twice, apart": (f"a\n\n{LINE}{LINE.replace('w', 'v')}{LINE}".encode(), "signatures"),
     "text below the signatures": (f"a\n\n{LINE}b\n".encode(), "signature"),
@@ -205,8 +205,9 @@ def test_the_last_empty_line_divides_text_and_signatures():
 def test_lines_end_at_newlines_and_nowhere_else():
     for separator in ("\u2028", "\u2029"):
         assert Note.parse(f"a{separator}b\n\n{LINE}".encode()).text == f"a{separator}b\n"
-        for place in (f"{LINE[:-1]}{separator}{LINE}", f"{LINE}{separator}"):
-            refused(Note.parse, f"a\n\n{place}\n".encode())
+        other = LINE.replace("w", "v")
+        for block in (f"{LINE[:-1]}{separator}{other}", f"{LINE}{separator}\n", f"{LINE}{other[:-1]}{separator}\n"):
+            refused(Note.parse, f"a\n\n{block}".encode())
 
 
 @pytest.mark.parametrize("char", CONTROLS)
@@ -293,6 +294,18 @@ def test_the_lines_of_a_witness_are_read_as_in_a_note(answered):
 )
 def test_what_is_no_answer_of_a_witness_is_refused(body):
     refused(note.parse_signatures, body)
+
+
+def test_the_answer_of_a_witness_has_at_most_64_lines_and_64_kibibytes():
+    assert len(note.parse_signatures("".join(line.to_line() for line in lines(64)).encode())) == 64
+    assert refused(note.parse_signatures, "".join(line.to_line() for line in lines(65)).encode()).field == "signatures"
+    longest = NoteSignature("w", bytes(4), bytes(49_140)).to_line().encode()
+    assert len(note.parse_signatures(longest)) == 1
+    assert refused(note.parse_signatures, longest * 2).field == "signatures"
+    assert (
+        "longer"
+        in refused(note.parse_signatures, NoteSignature("w", bytes(4), bytes(49_150)).to_line().encode()).reason
+    )
 
 
 @pytest.mark.parametrize("text", FOREIGN_KEYS)
