@@ -9,7 +9,6 @@ the log is made of. What nobody could have signed or logged so is done to the fi
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from secagg.transcript.growing_tree import GrowingTree
 from secagg.transcript.note import Note
 from secagg.transcript.policy import GroupRule, LogPolicy, LogRule, WitnessRule
 from secagg.transcript.proof import LogProof
+from secagg.transcript.receipt import ContributionProof
 from secagg.transcript.roster import Roster, RosterMember
 from tests.support.forge_session import MODEL_DIGEST, Edit, Plan, SessionForge, Surroundings
 
@@ -115,7 +115,7 @@ class Forge:
     def run(self) -> Forge:
         """Play all sessions, their entries interleaved."""
         main, second, aborted = self.sessions
-        self.append(self._made("roster_entry", self._roster_entry()))
+        self.append(self.roster_entry())
         for step in (
             main.open,
             second.open,
@@ -136,11 +136,18 @@ class Forge:
 
     def run_main(self) -> Forge:
         """Play the session ``main`` alone."""
-        self.append(self._made("roster_entry", self._roster_entry()))
+        self.append(self.roster_entry())
         main = self.main
         for step in (main.open, main.advertise, main.share, main.close, main.result):
             self.append(step())
         return self
+
+    def roster_entry(self) -> SignedRoster:
+        """The roster, signed by the registrar."""
+        head = self.roster.head(self.registrar.public_bytes)
+        entry = SignedRoster(head, self.registrar.sign_statement(head.to_bytes()))
+        made: SignedRoster = self._made("roster_entry", entry)
+        return made
 
     def append(self, entry: Any) -> None:
         """Log an entry."""
@@ -170,8 +177,6 @@ class Forge:
 
     def receipt(self, index: int, note: bytes) -> bytes:
         """The receipt of a contributor to ``main``."""
-        from secagg.transcript.receipt import ContributionProof
-
         main = self.main
         position = main.accepted.index(index)
         leaves = [merkle.leaf_hash(signed.to_bytes()) for signed in main.contributed]
@@ -196,9 +201,9 @@ class Forge:
         policy = POLICY.format(registrar=self.registrar.public_bytes.hex(), model=MODEL_DIGEST.hex())
         beside = {"policy": self.log_policy().to_text().encode(), "policy.toml": policy.encode()}
         if hasattr(self.main, "closing"):
-            if importlib.util.find_spec("secagg.transcript.receipt") is not None:
-                beside["receipt"] = self.receipt(self.main.accepted[0], note)
-            for lanes in self.main.uploads.values():
+            beside["receipt"] = self.receipt(self.main.accepted[0], note)
+        for session in self.sessions:
+            for lanes in session.uploads.values():
                 beside[f"masked-inputs/{hashlib.sha256(lanes.tobytes()).hexdigest()}.bin"] = lanes.tobytes()
         _write(directory, beside)
         return Written(record, directory / "policy.toml", directory / "masked-inputs", directory / "receipt", self)
@@ -209,10 +214,6 @@ class Forge:
         if name == "main":
             own |= {key: edit for key, edit in self.edits.items() if "." not in key}
         return SessionForge(around, name, plan, own)
-
-    def _roster_entry(self) -> SignedRoster:
-        head = self.roster.head(self.registrar.public_bytes)
-        return SignedRoster(head, self.registrar.sign_statement(head.to_bytes()))
 
     def _made(self, name: str, value: Any) -> Any:
         edit = self.edits.get(name)

@@ -156,6 +156,7 @@ class SessionForge:
         self.roots = [self.secret("root", index) for index in range(plan.size)]
         self.self_masks = [self.secret("self-mask", index) for index in range(plan.size)]
         self.files: dict[str, bytes] = {}
+        self.uploads: dict[int, np.ndarray] = {}
         self._pair_streams: dict[tuple[int, int], Secret] = {}
 
     def secret(self, purpose: str, index: int) -> Secret:
