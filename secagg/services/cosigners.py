@@ -62,9 +62,15 @@ class PolicyNotMetError(CosignError):
     """The policy is not met; asking again may help. ``failures``: by name of the witness in the policy."""
 
     def __init__(self, failures: Mapping[str, WitnessFailure]) -> None:
+        # The reason is for event logs: names of the policy and words of ours, nothing that a witness sent.
+        super().__init__(
+            " ".join(["POLICY_NOT_MET", *(f"{name}:{each.fault.name}" for name, each in failures.items())])
+        )
         self.failures = dict(failures)
-        each = "; ".join(f"{name} {failure}" for name, failure in failures.items())
-        super().__init__(f"not enough witnesses cosigned: {each or 'the policy has none with an address'}")
+
+    def __str__(self) -> str:
+        each = "; ".join(f"{name} {failure}" for name, failure in self.failures.items())
+        return f"not enough witnesses cosigned: {each or 'the policy has none with an address'}"
 
 
 class RollbackShownError(LogRolledBackError):

@@ -206,7 +206,8 @@ async def test_a_lie_of_one_witness_is_not_counted_and_not_believed(lie):
             assert failures["w1"].fault in faults
             assert failures["w3"].fault is WitnessFault.UNREACHABLE
             assert set(failures) == {"w1", "w3"}
-            assert "w1 " in str(refused.value)
+            assert f"w1 {failures['w1'].fault.value}" in str(refused.value)
+            assert refused.value.reason == f"POLICY_NOT_MET w1:{failures['w1'].fault.name} w3:UNREACHABLE"
             assert len(liar.asked) <= 8
 
 
