@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from verifier.checks import Level
-from verifier.report import Report, Verdict
+from verifier.report import Report, SessionEnd, Verdict
 
 LEVEL_NAMES = {level: level.name.lower() for level in Level}
 
@@ -107,6 +107,10 @@ def _remarks(report: Report) -> tuple[str, ...]:
         )
     if report.left_out:
         found.append(f"{report.left_out} sessions of the log were not asked for, and nothing is said of them.")
+    if report.level >= Level.PREOPEN and not any(session.contributors for session in report.sessions):
+        found.append("No session that was checked was ever closed: there is no sum here.")
+    elif report.level >= Level.SUM and not report.count(SessionEnd.RESULT):
+        found.append("No session that was checked has a result: there is no sum here.")
     released = sum(1 for session in report.sessions if session.answers_released)
     if released:
         found.append(
