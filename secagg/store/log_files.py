@@ -12,7 +12,8 @@ what is there with other bytes is never overwritten.
 
 An old copy is recognised by what it lacks (``runtime.log_state``). Where record and private state are old together, the
 lock file's inode tells: a copy that was unpacked has another one. What that cannot detect is a snapshot of the whole
-volume; only witnesses, or a client that kept a checkpoint, can.
+volume, or a file system that gives the inode of a file that was deleted before to the copy; only witnesses, or a client
+that kept a checkpoint, can.
 """
 
 from __future__ import annotations
