@@ -117,9 +117,11 @@ def _add_mark_restored(commands: Any) -> None:  # noqa: ANN401
         A coordinator refuses to start on a database that went back in time: its sessions may have gone on after
         the backup was taken, and resuming them could contradict what contributors have seen already. This command
         accepts the database as it is now and ABANDONS every session in it, for good; contributors of open ones
-        have to be asked again in a new session. Results that were published stay valid for whoever has them. Run
-        it only after a restore or a move that you made on purpose, while the coordinator is stopped; delete a
-        file sessions.db-wal that belongs to the replaced database before you restore.""",
+        have to be asked again in a new session. Results that were published stay valid for whoever has them. The
+        record directory is not for restoring from a backup: keep the newest there is. An older one contradicts what
+        witnesses and clients have seen; then the log has ended, and another one needs another origin. Run this only
+        after a restore or a move that you made on purpose, while the coordinator is stopped; delete a file
+        sessions.db-wal that belongs to the replaced database before you restore.""",
         "secagg coordinator mark-restored --config aggregator/coordinator.toml",
     )
     _add_config(parser)
@@ -283,12 +285,15 @@ def _serve(arguments: argparse.Namespace) -> ExitCode:
 
 def _mark_restored(arguments: argparse.Namespace) -> ExitCode:
     from secagg.cli.serving import SESSIONS_FILE
+    from secagg.store.log_files import mark_moved
     from secagg.store.sqlite import mark_restored
 
     config = load_config(arguments.config)
-    abandoned = mark_restored(config.state_directory / SESSIONS_FILE)
+    database, record = config.state_directory / SESSIONS_FILE, config.record_directory
+    abandoned = mark_restored(database)
+    signed = mark_moved(record, config.state_directory)
     Reporter.of(arguments).result(
-        {"database": str(config.state_directory / SESSIONS_FILE), "abandoned": abandoned},
-        f"accepted {config.state_directory / SESSIONS_FILE}; sessions abandoned: {abandoned}",
+        {"database": str(database), "abandoned": abandoned, "record": str(record), "log_size": signed},
+        f"accepted {database}; sessions abandoned: {abandoned}; the log in {record} has {signed} entries",
     )
     return ExitCode.OK

@@ -126,9 +126,8 @@ class LogDirectory(RecordFiles):
             staging = record / _STAGING
             for left in staging.iterdir() if staging.is_dir() else ():
                 left.unlink()
-            # A process that was killed may have given names that its machine would still forget.
-            for directory in _directories(record, private):
-                fsync_directory(directory)
+            self._flush()
+            self._in_doubt = False
             self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="secagg-log-writer")
             cleanup.callback(self._writer.shutdown)
             self._cleanup = cleanup.pop_all()
@@ -160,13 +159,23 @@ class LogDirectory(RecordFiles):
     async def _write(self, work: Callable[[], object]) -> None:
         def written() -> None:
             with disk_errors("writing the log"):
+                if self._in_doubt:
+                    self._flush()
+                self._in_doubt = True
                 work()
+                self._in_doubt = False
 
         try:
             waiting = asyncio.get_running_loop().run_in_executor(self._writer, written)
         except RuntimeError as error:  # the pool is shut down
             raise StoreError("the log is closed") from error
         await waiting
+
+    def _flush(self) -> None:
+        """Make durable what a process that was killed, or a write that failed, has given a name and not flushed."""
+        directories = [Path(directory) for directory, _, _ in os.walk(self.record, onerror=_raise)]
+        for directory in (self._head_path.parent, self.record.parent, *directories):
+            fsync_directory(directory)
 
     def _enter(self, private: Path) -> bytes:
         """The note signed last, from a private state that belongs here; it is made for a record that is empty."""
@@ -289,11 +298,6 @@ def _remove_directories(directories: Sequence[Path]) -> None:
             for file in directory.iterdir():
                 file.unlink()
             directory.rmdir()
-
-
-def _directories(record: Path, private: Path) -> list[Path]:
-    below = [Path(directory) for directory, _, _ in os.walk(record, onerror=_raise)]
-    return [private, record.parent, *below]
 
 
 def _raise(error: OSError) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import errno
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -25,6 +26,8 @@ class CutTime(enum.Enum):
     AFTER = "after"
     TORN = "torn"
     """A write is done in half; any other call is not done."""
+    ERROR = "error"
+    """The call is not done and fails; the process goes on."""
 
 
 class Loss(enum.Enum):
@@ -68,7 +71,7 @@ class Disk:
 
     @contextmanager
     def life(self, monkeypatch: pytest.MonkeyPatch, cut_at: int = 0, when: CutTime = CutTime.BEFORE) -> Iterator[None]:
-        """Stand between the block and the system, and end the block at its ``cut_at``-th call, counted from 1.
+        """Stand between the block and the system, and cut the block off at its ``cut_at``-th call, counted from 1.
 
         ``calls`` names the calls of this life that change or flush something. After the cut every further one fails
         as well. Afterwards no descriptor of the block is open.
@@ -102,6 +105,8 @@ class Disk:
                 raise CrashError
             self.calls.append(name)
             cut = len(self.calls) == self._cut_at
+            if cut and self._when is CutTime.ERROR:
+                raise OSError(errno.EIO, "Input/output error")
             self.is_dead = cut
             if cut and self._when is CutTime.TORN and name == "pwrite":
                 descriptor, data, offset = arguments

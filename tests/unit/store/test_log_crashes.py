@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[3]
 STEPS = ((0, 2), (2, 255), (1, 257), (257, 258))
 """Entries of each append; the third one goes over the end of a bundle and repeats what is there."""
 TOTAL = 258
+CUTS = (CutTime.BEFORE, CutTime.AFTER, CutTime.TORN)
 
 
 class History:
@@ -45,7 +46,10 @@ class History:
             )
             try:
                 for start, end in steps:
-                    last = await log.append(entries(start, end))
+                    try:
+                        last = await log.append(entries(start, end))
+                    except StoreError:
+                        last = await log.append(entries(start, end))
                     self.see(log.inclusion(last)[1])
                     self.acknowledged.update(range(start, end))
                     assert last == end - 1
@@ -110,14 +114,14 @@ def crash_everywhere(tmp_path: Path, monkeypatch, when: CutTime, loss: Loss, str
 
 
 @pytest.mark.parametrize("loss", Loss, ids=lambda loss: loss.name)
-@pytest.mark.parametrize("when", CutTime, ids=lambda when: when.name)
+@pytest.mark.parametrize("when", CUTS, ids=lambda when: when.name)
 def test_a_crash_at_any_system_call_loses_nothing_acknowledged_and_forks_nothing(tmp_path, monkeypatch, when, loss):
     crash_everywhere(tmp_path, monkeypatch, when, loss, 1 if when is CutTime.TORN else 3)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("loss", Loss, ids=lambda loss: loss.name)
-@pytest.mark.parametrize("when", CutTime, ids=lambda when: when.name)
+@pytest.mark.parametrize("when", CUTS, ids=lambda when: when.name)
 def test_a_crash_at_any_system_call_with_any_loss_forks_nothing(tmp_path, monkeypatch, when, loss):
     crash_everywhere(tmp_path, monkeypatch, when, loss, 1)
 
@@ -136,6 +140,24 @@ def test_what_a_killed_process_had_not_flushed_is_flushed_before_anything_is_bui
             history.check()
             assert not live(history, disk, monkeypatch)
             history.check()
+
+
+@pytest.mark.parametrize("call", ["pwrite", "fsync", "replace", "mkdir"])
+def test_a_call_that_fails_fails_one_append_and_loses_nothing_when_the_machine_fails_later(tmp_path, monkeypatch, call):
+    calls = calls_of_a_life(tmp_path, monkeypatch)
+    began = next(at for at, each in enumerate(calls) if each == "pwrite" and at > 20)
+    for at in [at for at, each in enumerate(calls, start=1) if each == call and at > began][:30]:
+        history, disk = new(tmp_path, str(at))
+        with disk.life(monkeypatch, at, CutTime.ERROR):
+            try:
+                history.run()
+            except StoreError as error:
+                assert "Input/output error" in str(error)
+        disk.fail(Loss.UNFLUSHED)
+        history.check()
+        assert not live(history, disk, monkeypatch)
+        history.check()
+        assert len(history.acknowledged) == TOTAL
 
 
 LOGGER = """
