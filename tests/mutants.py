@@ -254,8 +254,8 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant(
         "the close entry says how many there are",
         f"{_PAIRWISE}/lists.py",
-        "if len(accepted) != entry.count:",
-        "if len(accepted) > entry.count:",
+        "if counts != (entry.count, entry.rejected, entry.dropped):",
+        "if counts[1:] != (entry.rejected, entry.dropped):",
         f"{_COORDINATOR}::TestClosesWhatMustNotBeClosed::"
         "test_fewer_than_the_minimum_that_are_counted_as_enough_are_refused",
     ),

@@ -277,7 +277,7 @@ def test_a_host_that_is_closed_as_its_state_changes_does_close() -> None:
 def test_a_hundred_complainers_among_a_thousand_do_not_stall_the_coordinator() -> None:
     parameters = threshold.graph_parameters(1000, 100, 900, Fraction(1, 20))
     graph = masking_graph(bytes(32), 1000, parameters.degree)
-    blank = ContributionHeader(bytes(32), bytes(32), bytes(32), bytes(32), 1, ())
+    blank = ContributionHeader(*[bytes(32)] * 5, 1, ())
     headers = dict.fromkeys(range(1000), blank)
     for index in range(900, 1000):
         targets = [other for other in graph.neighbours(index) if other < 900]

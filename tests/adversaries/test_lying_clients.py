@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 import numpy as np
 import pytest
 
+from secagg.arith.linear_hash import HASH_BYTES
 from secagg.crypto.secret import Secret
 from secagg.derive.opening import Removal
 from secagg.protocol.errors import ProtocolError, RejectReason
@@ -49,6 +50,7 @@ from tests.support.liars import (
     garbage_for,
     settled,
     stop,
+    uploading,
     wrong_share,
 )
 from tests.support.stage import UNIT, signed_by
@@ -412,7 +414,9 @@ class TestAContribution:
         async def script(cohort: Cohort) -> RejectReason:
             one, message = await self.ready(cohort)
             statement = dataclasses.replace(message.signed.statement, **change)
-            return await refused(cohort, one, Contribution(signed_by(one.context.identity, statement)))
+            return await refused(
+                cohort, one, Contribution(signed_by(one.context.identity, statement), message.linear_hash)
+            )
 
         assert play(script) is reason
 
@@ -423,7 +427,7 @@ class TestAContribution:
             statement = dataclasses.replace(message.signed.statement, upload=_sha256(bytes(length)))
             desk = UploadDesk(cohort.blobs, Secret(bytes(32)))
             signed = signed_by(one.context.identity, statement)
-            token, committed, receipt = await desk.begin(cohort.host, Contribution(signed))
+            token, committed, receipt = await desk.begin(cohort.host, Contribution(signed, message.linear_hash))
             assert (committed, receipt) == (0, None)
             data = bytes(length)
 
@@ -462,7 +466,7 @@ class TestAContribution:
             await cohort.send(one, message)
             await cohort.send(one, message)
             other = dataclasses.replace(message.signed.statement, upload=cohort.blobs.put(bytes(80)))
-            return await refused(cohort, one, Contribution(signed_by(one.context.identity, other)))
+            return await refused(cohort, one, Contribution(signed_by(one.context.identity, other), message.linear_hash))
 
         assert play(script) is RejectReason.EQUIVOCATION
 
@@ -477,23 +481,21 @@ class TestAContribution:
                 cohort.host.driver.state.shared,
                 absent.identity,
                 bytes(32),
+                _sha256(bytes(HASH_BYTES)),
                 cohort.session.field_layout.lanes,
                 (),
             )
-            return await refused(cohort, absent, Contribution(signed_by(absent.context.identity, header)))
+            return await refused(
+                cohort, absent, Contribution(signed_by(absent.context.identity, header), bytes(HASH_BYTES))
+            )
 
         assert play(script) is RejectReason.NOT_IN_COHORT
 
     def test_of_noise_is_never_published_as_a_sum(self) -> None:
         async def script(cohort: Cohort) -> str:
-            one, message = await self.ready(cohort)
-            noise = np.full(cohort.session.field_layout.lanes, 0x0123456789ABCDEF, dtype="<u8").tobytes()
-            statement = dataclasses.replace(message.signed.statement, upload=_sha256(noise))
-            one.outbox.clear()
-            one.upload = noise
-            signed = signed_by(one.context.identity, statement)
-            one.state = dataclasses.replace(one.state, sent=signed)
-            await contribute(cohort, one, Contribution(signed))
+            one, _ = await self.ready(cohort)
+            noise = np.full(cohort.session.field_layout.lanes, 0x0123456789ABCDEF, dtype=np.uint64)
+            await contribute(cohort, one, uploading(one, noise))
             await cohort.upload([other for other in cohort.clients if other is not one])
             await settled(cohort, Phase.MASKED_INPUT)
             return await finish(cohort, cohort.clients)

@@ -273,14 +273,14 @@ class TestLogsTwoCloses:
         assert refusal(stage, 0, state, lie) is RejectReason.LOG_ORDER
 
     def test_an_abort_in_the_middle_is_refused(self, stage: Stage) -> None:
-        session_abort = SessionAbort(stage.session.parameters.session, "regrets", 0)
+        session_abort = SessionAbort(stage.session.parameters.session, "regrets", 0, merkle.root(()))
         lie = ClosedList(
             signed_log(stage.session, *stage.log[:3], session_abort, stage.log[3]), close_with(stage, ALL).leaves
         )
         assert refusal(stage, 0, stage.contributed[0], lie) is RejectReason.LOG_ORDER
 
     def test_after_an_abort_nobody_answers(self, stage: Stage) -> None:
-        session_abort = SessionAbort(stage.session.parameters.session, "regrets", 0)
+        session_abort = SessionAbort(stage.session.parameters.session, "regrets", 0, merkle.root(()))
         state = confirmed(stage, 0, stage.closed)
         evidence = signed_log(stage.session, *stage.closed.evidence.entries, session_abort)
         after = step(stage, 0, state, SessionEnded(evidence)).state
@@ -290,7 +290,7 @@ class TestLogsTwoCloses:
     def test_a_result_in_a_forked_log_ends_nothing(self, stage: Stage) -> None:
         state = confirmed(stage, 0, stage.closed)
         other = close_with(stage, ALL - {3}).evidence.entries
-        result = SessionResult(stage.session.parameters.session, 6, bytes(32), bytes(32), bytes(32))
+        result = SessionResult(stage.session.parameters.session, 6, *[bytes(32)] * 5)
         lie = SessionEnded(signed_log(stage.session, *other, result))
         assert refusal(stage, 0, state, lie) is RejectReason.LOG_FORKED
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from secagg.crypto.sealing import seal
 from secagg.crypto.secret import Secret
 from secagg.derive import boxes
+from secagg.derive.result import Lanes
 from secagg.protocol.messages import Contribution, OutgoingBoxes, ShareKeys, UnmaskAnswer
 from secagg.protocol.pairwise.client_states import MaskInput
 from secagg.protocol.pairwise.coordinator_states import (
@@ -26,12 +27,7 @@ from secagg.protocol.session import Session
 from secagg.runtime import vectors
 from secagg.runtime.host import SessionHost
 from secagg.transcript import merkle
-from secagg.transcript.statements import (
-    ContributionHeader,
-    ReleasedShare,
-    ShareStatement,
-    UnmaskStatement,
-)
+from secagg.transcript.statements import ReleasedShare, ShareStatement, UnmaskStatement
 from tests.support.cohort import Client, Cohort, one_hot, open_cohort, session_of
 from tests.support.stage import LENIENT, signed_by, sorted_keys
 
@@ -102,24 +98,24 @@ def dealt(liar: Client, alter: Callable[[OutgoingBoxes], OutgoingBoxes]) -> Shar
 def claiming_missing(liar: Client, shared_root: bytes, missing: Iterable[int]) -> Contribution:
     """The liar's contribution as if the boxes of ``missing`` had not opened: their masks left out, all signed."""
     assert liar.masks is not None
-    liar.outbox.clear()
     session, names = liar.context.session, tuple(sorted(missing))
     plan = without(liar, names)
     lanes, _ = vectors.masked_input(session, liar.vector, plan)
-    liar.upload = bytes(vectors.as_bytes(lanes))
-    linear_hash = vectors.linear_hash_of(lanes)
-    header = ContributionHeader(
-        session.digest,
-        shared_root,
-        liar.identity,
-        vectors.digest_of(lanes),
-        hashlib.sha256(linear_hash).digest(),
-        lanes.size,
-        names,
-    )
-    signed = signed_by(liar.context.identity, header)
     held = tuple(share for share in liar.state.shares if share.index not in names)
-    liar.state = dataclasses.replace(liar.state, sent=signed, shares=held)
+    liar.state = dataclasses.replace(liar.state, shares=held)
+    return uploading(liar, lanes, shared=shared_root, missing=names)
+
+
+def uploading(liar: Client, lanes: Lanes, linear_hash: bytes | None = None, **changes: object) -> Contribution:
+    """The liar's contribution with these lanes and this hash (by default theirs), and other changes of its header."""
+    liar.outbox.clear()
+    liar.upload = bytes(vectors.as_bytes(lanes))
+    if linear_hash is None:
+        linear_hash = vectors.linear_hash_of(lanes)
+    digests = {"upload": vectors.digest_of(lanes), "linear_hash": hashlib.sha256(linear_hash).digest()}
+    header = dataclasses.replace(liar.state.sent.statement, **digests, lanes=lanes.size, **changes)
+    signed = signed_by(liar.context.identity, header)
+    liar.state = dataclasses.replace(liar.state, sent=signed)
     return Contribution(signed, linear_hash)
 
 

@@ -153,7 +153,9 @@ def test_the_recovered_seeds_the_sum_and_the_mean_are_those_of_the_contributors(
     assert [entry["type"] for entry in entries] == [
         "keys-advertised", "keys-shared", "session-close", "session-result",
     ]  # fmt: skip
-    assert entries[2]["masked_sum"] == hashlib.sha256(masked.astype("<u8").tobytes()).hexdigest()
+    limbs = [lanes_of(uploads[client]["masked"]).astype("<u8").view("<u2").astype("<u8") for client in contributors]
+    assert entries[2]["limb_sum"] == hashlib.sha256(sum(limbs).tobytes()).hexdigest()
+    assert (entries[2]["rejected"], entries[2]["dropped"]) == (0, 1)
     total = decoded["expected"]
     assert entries[3]["integer_sum"] == total["integer_sum_sha256"]
     assert entries[3]["mean"] == total["mean_sha256"]

@@ -96,7 +96,8 @@ class CrowdPlay(Stage):
         made = self._ran({"op": "upload", "client": 0, "vector": hex_of(np.full(9, 0.125, dtype=np.float32))})
         yield made
         lanes = self.script.session.field_layout.lanes
-        yield self.client(0, {"type": "input-masked", "sha256": made["expected"]["sha256"], "lanes": lanes})
+        digests = {name: made["expected"][name] for name in ("sha256", "linear_hash")}
+        yield self.client(0, {"type": "input-masked", "lanes": lanes} | digests)
 
     def dealt(self, sender):
         """What a neighbour dealt to client 0, and the root over its boxes."""
@@ -116,11 +117,12 @@ class CrowdPlay(Stage):
     def close(self):
         lanes, headers = self.script.session.field_layout.lanes, []
         for index, key in enumerate(self.script.clients):
-            upload = hashlib.sha256(b"upload %d" % index).digest()
-            header = ContributionHeader(self.script.session.digest, self.shared, key.public_bytes, upload, lanes, ())
+            digests = [hashlib.sha256(b"%s %d" % (name, index)).digest() for name in (b"upload", b"linear hash")]
+            header = ContributionHeader(self.script.session.digest, self.shared, key.public_bytes, *digests, lanes, ())
             headers.append(signed_text(key, header) if index else self.sent[0, "contribution"]["signed"])
         leaves = [self.accepted(index, text) for index, text in enumerate(headers)]
-        entry = SessionClose(self.script.session.parameters.session, SIZE, root_of(headers), root_of(leaves), bytes(32))
+        roots = root_of(headers), root_of(leaves)
+        entry = SessionClose(self.script.session.parameters.session, SIZE, 0, 0, *roots, bytes(32))
         self.entries.append(entry.to_bytes().decode())
         yield self.client(0, {"type": "closed-list", "log": self.shown(), "leaves": leaves})
 

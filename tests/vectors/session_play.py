@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from secagg.arith.linear_hash import HASH_BYTES
 from secagg.crypto.secret import Secret
 from secagg.crypto.signing import SigningKey
 from secagg.derive import boxes
@@ -96,8 +97,11 @@ class Play(Stage):
         other = [[*box[:3], "00" * (len(box[3]) // 2)] for box in first["boxes"]]
         yield self.lie("commitments that were not signed", first | {"boxes": other})
         yield self.lie("over another U1", self.resigned(first, 0, advertised=bytes(32)))
-        early = ContributionHeader(self.script.session.digest, bytes(32), self.identity(0), bytes(32), LANES.lanes, ())
-        header = {"type": "contribution", "signed": signed_text(self.script.clients[0], early)}
+        nothing = self.script._named("linear_hash_of_zeros", bytes(HASH_BYTES))
+        digests = bytes(32), self.identity(0), bytes(32), hashlib.sha256(bytes(HASH_BYTES)).digest()
+        early = ContributionHeader(self.script.session.digest, *digests, LANES.lanes, ())
+        signed = signed_text(self.script.clients[0], early)
+        header = {"type": "contribution", "signed": signed, "linear_hash": nothing}
         yield self.lie("a header before its phase", header)
         for client in range(4):
             yield self.coordinator(self.sent[client, "share-keys"])
@@ -149,9 +153,12 @@ class Play(Stage):
             if client == 0:
                 # Encoding again, as after a crash, gives the same bytes.
                 yield self._ran({"op": "upload", "client": client, "vector": hex_of(vector)})
-            masked_event = {"type": "input-masked", "sha256": made["expected"]["sha256"], "lanes": LANES.lanes}
+            digests = {name: made["expected"][name] for name in ("sha256", "linear_hash")}
+            masked_event = {"type": "input-masked", "lanes": LANES.lanes} | digests
             if client == 0:
                 yield self.refused("an upload of another length", 0, masked_event | {"lanes": LANES.lanes + 1})
+                short = {"linear_hash": self.script._named("short_linear_hash", bytes(HASH_BYTES - 8))}
+                yield self.refused("a linear hash of another length", 0, masked_event | short)
             yield self.client(client, masked_event)
         yield from self.lies_to_the_collector()
         for client in self.contributors():
@@ -160,6 +167,7 @@ class Play(Stage):
             yield self.coordinator(header)
             if client == 0:
                 yield self.lie("a second header", self.resigned(header, 0, upload=bytes(32)))
+                yield self.lie("another linear hash afterwards", header | {"linear_hash": "linear_hash/1"})
                 staged = {"type": "upload-staged", "signed": header["signed"], "sha256": "00" * 32}
                 yield self.lie("other bytes than announced", staged)
             made = self.coordinator({"type": "upload-staged", "signed": header["signed"], "sha256": digest})
@@ -227,6 +235,10 @@ class Play(Stage):
         header = self.sent[0, "contribution"]
         yield self.lie("a header over another U2", self.resigned(header, 0, shared=bytes(32)))
         yield self.lie("an upload of another length", self.resigned(header, 0, lanes=LANES.lanes + 1))
+        yield self.lie("a linear hash that is not the signed one", header | {"linear_hash": "linear_hash/1"})
+        short = hashlib.sha256(self.script.table["short_linear_hash"]).digest()
+        cut = self.resigned(header, 0, linear_hash=short) | {"linear_hash": "short_linear_hash"}
+        yield self.lie("a signed linear hash of another length", cut)
         yield self.lie("missing somebody who is no neighbour", self.resigned(header, 0, missing=(0,)))
         yield self.lie("masked with fewer than the threshold", self.resigned(header, 0, missing=(1, 2)))
         staged = {"type": "upload-staged", "signed": header["signed"], "sha256": "00" * 32}
@@ -265,6 +277,7 @@ class Play(Stage):
         yield "left out of a sum over two", 0, self.told_u3([gone[0], *leaves[1:]], good)
         yield "a sum over two", 0, self.told_u3([leaves[0], gone[1], gone[2], leaves[3]], good)
         yield "another count", 0, self.told_u3(leaves, good, count=4)
+        yield "a client that dropped counted as rejected", 0, self.told_u3(leaves, good, rejected=1, dropped=0)
         yield "another root of the contributions", 0, self.told_u3(leaves, good, contributions=bytes(32))
         yield (
             "a header in another's place",
@@ -345,7 +358,9 @@ class Play(Stage):
         ended = {"type": "session-ended", "log": self.log(*entries)}
         yield self.refused("no end", 0, ended | {"log": self.log(*entries[:4])})
         yield self.refused("a second result", 0, ended | {"log": self.log(*entries, entries[4])})
-        aborted = SessionAbort(self.script.session.parameters.session, "why not", 0).to_bytes().decode()
+        aborted = (
+            SessionAbort(self.script.session.parameters.session, "why not", 0, merkle.root(())).to_bytes().decode()
+        )
         yield self.refused("an abort after the result", 0, ended | {"log": self.log(*entries, aborted)})
         fourth = entries[4].replace('"count":3', '"count":4')
         yield self.refused("a result over another count", 0, ended | {"log": self.log(*entries[:4], fourth)})

@@ -39,6 +39,7 @@ from secagg.transcript.statements import (
     Signed,
     UnmaskStatement,
 )
+from tests.support.cohort import tiny_template
 from tests.support.rng import CountingRng
 from tests.vectors.static_operations import OTHER, ROOT, SESSION, raw, secret
 
@@ -58,17 +59,19 @@ LANES = FieldLayout(15, 8, 9)
 
 
 def parameters_of(seeds):
+    layout, template = tiny_template(9)
     keys = [SigningKey(Secret(seed)) for seed in seeds]
     roster = Roster.of([RosterMember(key.public_bytes, "") for key in keys])
     return SessionOpen(
         session=CountingRng(b"vector session").bytes(16),
         protocol="pairwise",
         coordinator=SigningKey(secret(ROOT)).public_bytes,
+        log="log.example/secagg",
         opened_at_s=START_S,
         base_model="example/base",
         base_model_digest=bytes(32),
-        adapter=raw(OTHER),
-        layout=raw(SESSION),
+        adapter=template.digest,
+        layout=layout.digest,
         merge="factors",
         encoding=Encoding(9, 15, 8, 64, Fraction(1), NoFlattening()),
         min_contributors=3,
@@ -91,15 +94,15 @@ def examples():
     def signed_by_key(statement):
         return Signed(statement, key.sign_statement(statement.to_bytes()))
 
-    header = signed_by_key(ContributionHeader(digest, raw(OTHER), who, raw(ROOT), 4, (0, 2, 3)))
+    header = signed_by_key(ContributionHeader(digest, raw(OTHER), who, raw(ROOT), raw(SESSION), 4, (0, 2, 3)))
     shares = (SelfMaskShare(1, bytes(36)), RootShare(2, bytes(36)))
     made = [
         ("entry", opened),
         ("entry", KeysAdvertised(opened.session, 4, raw(ROOT))),
         ("entry", KeysShared(opened.session, 3, raw(ROOT))),
-        ("entry", SessionClose(opened.session, 3, raw(ROOT), raw(OTHER), bytes(32))),
-        ("entry", SessionResult(opened.session, 3, raw(ROOT), raw(OTHER), bytes(32))),
-        ("entry", SessionAbort(opened.session, "fewer than min_contributors shared keys", 0)),
+        ("entry", SessionClose(opened.session, 3, 1, 0, raw(ROOT), raw(OTHER), bytes(32))),
+        ("entry", SessionResult(opened.session, 3, raw(ROOT), raw(OTHER), bytes(32), raw(SESSION), raw(ROOT))),
+        ("entry", SessionAbort(opened.session, "fewer than min_contributors shared keys", 0, merkle.root(()))),
         ("signed", signed_by_key(AdvertiseStatement(digest, who, raw(ROOT), raw(OTHER)))),
         ("signed", signed_by_key(ShareStatement(digest, raw(ROOT), who, raw(OTHER), bytes(32), raw(ROOT)))),
         ("signed", header),

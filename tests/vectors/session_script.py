@@ -56,8 +56,10 @@ from secagg.protocol.pairwise.coordinator_states import (
 )
 from secagg.protocol.session import ClientPolicy, Session
 from secagg.runtime import vectors
+from secagg.runtime.adapters import merged_adapter
+from secagg.runtime.limb_sums import Folded, HashedUpload, SessionSum, masked_sum
 from secagg.runtime.memory import MemoryBlobStore
-from secagg.transcript import merkle
+from secagg.transcript import canonical, merkle
 from secagg.transcript.entries import (
     Encoding,
     SessionOpen,
@@ -68,6 +70,7 @@ from secagg.transcript.statements import (
     Receipt,
     Signed,
 )
+from tests.support.cohort import tiny_template
 from tests.support.rng import CountingRng
 from tests.vectors.session_records import AWAY, LANES, START_S, texts_of
 from tests.vectors.static_operations import hex_of, lanes_of, raw, secret
@@ -76,14 +79,14 @@ EVENTS = {
     "start": {"policy", "log"},
     "advertised-list": {"log", "leaves", "keys"},
     "shared-list": {"log", "leaves", "inbox"},
-    "input-masked": {"sha256", "lanes"},
+    "input-masked": {"sha256", "lanes", "linear_hash"},
     "receipt": {"receipt", "signature"},
     "closed-list": {"log", "leaves"},
     "confirmations": {"signed"},
     "session-ended": {"log"},
     "advertise-keys": {"signed", "mask_public", "share_public"},
     "share-keys": {"signed", "boxes"},
-    "contribution": {"signed"},
+    "contribution": {"signed", "linear_hash"},
     "upload-staged": {"signed", "sha256"},
     "confirm-close": {"signed"},
     "unmask": {"signed"},
@@ -235,7 +238,12 @@ class Script:
         lanes, _ = vectors.encode(self.session.parameters.encoding, values, self.masks[client].rounding)
         plain = hex_of(lanes)
         vectors.mask(lanes, self.masks[client])
-        return {"lanes": plain, "masked": hex_of(lanes), "sha256": self.blobs.put(vectors.as_bytes(lanes)).hex()}
+        return {
+            "lanes": plain,
+            "masked": hex_of(lanes),
+            "sha256": self.blobs.put(vectors.as_bytes(lanes)).hex(),
+            "linear_hash": self._named(f"linear_hash/{client}", vectors.linear_hash_of(lanes)),
+        }
 
     def coordinator(self, event):
         if event["type"] == "deadline":
@@ -265,9 +273,13 @@ class Script:
                     published.append(
                         {"entry": entry.decode(), "head": head.decode(), "signature": done.signature.hex()}
                     )
-                case FoldUploads(digests):
-                    self.folded = vectors.fold(self.blobs, digests, LANES.lanes, 1)
-                    done = SumFolded(vectors.digest_of(self.folded))
+                case FoldUploads(accepted):
+                    headers = tables.staged_headers(self.rows, self.cohort, accepted)
+                    items = {index: HashedUpload(each.upload, each.linear_hash) for index, each in headers.items()}
+                    folded = SessionSum(self.blobs, LANES.lanes).fold(items)
+                    if not isinstance(folded, Folded):
+                        raise AssertionError("no client of the vectors lies about its upload")
+                    done = SumFolded(folded.limb_sum)
                 case RecoverSum():
                     done = self._recover()
             published += self._carry_on(self._coordinator_step(done))
@@ -276,11 +288,18 @@ class Script:
     def _recover(self) -> SumRecovered:
         state = self.state.unmasking
         self.removal = recovery.recover(self.session, self.rows, state, self.blobs.read)
+        limb_sum = tables.close_entry(self.rows).limb_sum
+        self.folded = masked_sum(self.blobs, limb_sum, len(state.accepted), LANES.lanes)
         self.opened = self.folded.copy()
         vectors.remove_masks(self.opened, self.removal, 1)
         made = decode(self.session.parameters.encoding, self.opened, len(state.accepted))
-        digests = vectors.digest_of(made.integer_sum), vectors.digest_of(made.mean)
-        return SumRecovered(merkle.root(recovery.answers(self.rows, state)[1]), *digests)
+        layout, template = (canonical.encode(each.to_json_value()) for each in tiny_template(9))
+        files = merged_adapter(self.session.parameters, layout, template, made.mean)
+        return SumRecovered(
+            merkle.root(recovery.answers(self.rows, state)[1]),
+            *(vectors.digest_of(each) for each in (made.integer_sum, made.mean)),
+            *(hashlib.sha256(each).digest() for each in files),
+        )
 
     @property
     def graph(self) -> Any:
@@ -324,6 +343,8 @@ class Script:
         if isinstance(message, AdvertiseKeys):
             for name in ("mask_public", "share_public"):
                 out[name] = self._named(f"{name}/{client}", getattr(message, name))
+        if isinstance(message, Contribution):
+            out["linear_hash"] = self._named(f"linear_hash/{client}", message.linear_hash)
         if isinstance(message, ShareKeys):
             out["boxes"] = [
                 [
@@ -353,8 +374,8 @@ class Script:
                     for sender, share, pair, commitments, path in inbox
                 )
                 return SharedList(evidence_of(shown), texts_of(leaves), items)
-            case {"type": "input-masked", "sha256": digest, "lanes": lanes}:
-                return InputMasked(raw(digest), lanes)
+            case {"type": "input-masked", "sha256": digest, "lanes": lanes, "linear_hash": name}:
+                return InputMasked(raw(digest), lanes, self._get(name))
             case {"type": "receipt", "receipt": receipt, "signature": signature}:
                 return SignedReceipt(receipt.encode(), raw(signature))
             case {"type": "closed-list", "log": shown, "leaves": leaves}:
@@ -380,8 +401,9 @@ class Script:
                 )
                 blob = self.blobs.put(b"".join(box.share_box + box.pair_box for box in made))
                 return SharesStored(ShareKeys(signed, made), blob)
-            case {"type": "contribution"}, Signed():
-                return Contribution(signed)
+            case {"type": "contribution", "linear_hash": name}, Signed():
+                self.blobs.put(self._get(name))
+                return Contribution(signed, self._get(name))
             case {"type": "upload-staged", "sha256": digest}, Signed():
                 return UploadStaged(signed.statement.identity, raw(digest))
             case {"type": "confirm-close"}, Signed():

@@ -95,7 +95,9 @@ class Stage:
     def told_u3(self, leaves, good, **changes):
         headers = [canonical.encode(json.loads(leaf)["contribution"]).decode() for leaf in leaves if "accepted" in leaf]
         session = self.script.session.parameters.session
-        entry = SessionClose(session, len(headers), root_of(headers), root_of(leaves), bytes(32))
+        rejected, dropped = (sum(f'"type":"{kind}"' in leaf for leaf in leaves) for kind in ("rejected", "dropped"))
+        roots = root_of(headers), root_of(leaves)
+        entry = SessionClose(session, len(headers), rejected, dropped, *roots, bytes(32))
         text = dataclasses.replace(entry, **changes).to_bytes().decode()
         return good | {"log": self.log(*good["log"]["entries"][:3], text), "leaves": leaves}
 

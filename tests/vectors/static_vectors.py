@@ -72,9 +72,9 @@ def record_operations() -> Iterator[dict[str, Any]]:
     texts = dict(reversed(known))
     opened, unmask = texts["entry"], next(t for _, t in known if '"type":"unmask"' in t)
     for name, reader, text in (
-        ("a member that nobody knows", "entry", opened.replace('"version":1}', '"version":1,"zeal":1}')),
+        ("a member that nobody knows", "entry", opened.replace('"version":2}', '"version":2,"zeal":1}')),
         ("a member missing", "entry", opened.replace('"merge":"factors",', "")),
-        ("another version", "member", texts["member"].replace('"version":1', '"version":2')),
+        ("another version", "member", texts["member"].replace('"version":2', '"version":1')),
         ("another type", "receipt", texts["head"]),
         ("hex in upper case", "head", texts["head"].replace("a", "A")),
         ("bytes cut short", "head", re.sub(r'[0-9a-f]{2}","session"', '","session"', texts["head"])),
@@ -190,8 +190,8 @@ def masking_operations() -> Iterator[dict[str, Any]]:
         given = {"session": SESSION, "index": index, "root": roots[index], "self_mask": self_masks[index]}
         yield {"op": "keys_of"} | given
     plain = (
-        '{"clip_norm":"1/1","dimension":3,"flatten":{"type":"none","version":1},"max_contributors":4,"type":"encoding",'
-        '"usable_bits":64,"value_bits":15,"version":1}'
+        '{"clip_norm":"1/1","dimension":3,"flatten":{"type":"none","version":2},"max_contributors":4,"type":"encoding",'
+        '"usable_bits":64,"value_bits":15,"version":2}'
     )
     flat = plain.replace('"none"', '"hadamard"').replace('{"type"', f'{{"seed":"{OTHER}","type"', 1)
     rows = np.array([[0.5, -0.25, 0], [1, 1, 1], [-0.125, 0, 1e-3]], dtype=np.float32)

@@ -353,7 +353,7 @@ def test_a_missing_and_an_unknown_member_are_refused_without_being_quoted(tmp_pa
 @pytest.mark.parametrize(
     "change",
     [
-        {"version": 2},
+        {"version": 1},
         {"type": "public-key"},
         {"kind": "king"},
         {"public": "AB" * 32},

@@ -36,9 +36,7 @@ def released_shares(draw):
 
 advertise_statements = st.builds(statements.AdvertiseStatement, digests, digests, digests, digests)
 share_statements = st.builds(statements.ShareStatement, digests, digests, digests, digests, digests, digests)
-contribution_headers = st.builds(
-    statements.ContributionHeader, digests, digests, digests, digests, st.integers(1, 2**53 - 1), ascending()
-)
+contribution_headers = st.builds(statements.ContributionHeader, *[digests] * 5, st.integers(1, 2**53 - 1), ascending())
 confirm_statements = st.builds(statements.ConfirmStatement, digests, digests, digests)
 unmask_statements = st.builds(statements.UnmaskStatement, digests, digests, digests, released_shares())
 any_statement = st.one_of(
@@ -53,6 +51,9 @@ def signed(statement: st.SearchStrategy[statements.Statement] = any_statement) -
 flattenings = st.one_of(st.builds(entries.NoFlattening), st.builds(entries.Flattening, digests))
 years = st.integers(1, 366 * 24 * 3600)
 deadlines = st.builds(entries.Deadlines, years, years, years, years, years)
+
+
+roster_heads = st.builds(roster.RosterHead, digests, st.integers(1, 2**40), digests)
 
 
 @st.composite
@@ -78,6 +79,7 @@ def session_opens(draw):
         session=draw(sessions),
         protocol="pairwise",
         coordinator=draw(digests),
+        log=draw(text(255)),
         opened_at_s=draw(st.integers(0, 2**53 - 1)),
         base_model=draw(text(256)),
         base_model_digest=draw(digests),
@@ -106,12 +108,24 @@ RECORDS: dict[type[Record], st.SearchStrategy[Record]] = {
     entries.SessionOpen: session_opens(),
     entries.KeysAdvertised: st.builds(entries.KeysAdvertised, sessions, counts, digests),
     entries.KeysShared: st.builds(entries.KeysShared, sessions, counts, digests),
-    entries.SessionClose: st.builds(entries.SessionClose, sessions, counts, digests, digests, digests),
-    entries.SessionResult: st.builds(entries.SessionResult, sessions, counts, digests, digests, digests),
-    entries.SessionAbort: st.builds(entries.SessionAbort, sessions, text(64), st.integers(0, entries.MAX_COHORT)),
+    entries.SessionClose: st.builds(
+        entries.SessionClose,
+        sessions,
+        counts,
+        st.integers(0, entries.MAX_COHORT),
+        st.integers(0, entries.MAX_COHORT),
+        digests,
+        digests,
+        digests,
+    ),
+    entries.SessionResult: st.builds(entries.SessionResult, sessions, counts, *[digests] * 5),
+    entries.SessionAbort: st.builds(
+        entries.SessionAbort, sessions, text(64), st.integers(0, entries.MAX_COHORT), digests
+    ),
+    entries.SignedRoster: st.builds(entries.SignedRoster, roster_heads, signatures),
     head.LogHead: st.builds(head.LogHead, digests, sessions, st.integers(1, head.MAX_ENTRIES), digests),
     roster.RosterMember: st.builds(roster.RosterMember, digests, text(64)),
-    roster.RosterHead: st.builds(roster.RosterHead, digests, st.integers(1, 2**40), digests),
+    roster.RosterHead: roster_heads,
     statements.AdvertiseStatement: advertise_statements,
     statements.ShareStatement: share_statements,
     statements.ContributionHeader: contribution_headers,

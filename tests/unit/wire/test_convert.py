@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 
 import pytest
 from google.protobuf.message import DecodeError, Message
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from secagg.arith.linear_hash import HASH_BYTES
 from secagg.protocol import messages
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
 from secagg.protocol.pairwise.coordinator_states import Phase
@@ -27,6 +29,7 @@ def several(strategy):
     return st.lists(strategy, max_size=3).map(tuple)
 
 
+linear_hashes = blobs.map(lambda seed: hashlib.shake_256(seed).digest(HASH_BYTES))
 # For each message: its values, the function to protobuf, the function back.
 REQUESTS = {
     messages.AdvertiseKeys: (
@@ -44,7 +47,7 @@ REQUESTS = {
         pb.ShareKeysRequest,
     ),
     messages.Contribution: (
-        st.builds(messages.Contribution, signed()),
+        st.builds(messages.Contribution, signed(), linear_hashes),
         convert.contribution_to_pb,
         convert.contribution_from_pb,
         pb.StartUploadRequest,
@@ -234,7 +237,7 @@ KEYS = pb.GetAdvertisedKeysResponse.Keys(index=1)
 SOUND = {
     pb.AdvertiseKeysRequest: pb.AdvertiseKeysRequest(session=SESSION, signed=STATEMENT),
     pb.ShareKeysRequest: pb.ShareKeysRequest(session=SESSION, signed=STATEMENT, boxes=[BOX, BOX]),
-    pb.StartUploadRequest: pb.StartUploadRequest(session=SESSION, signed=STATEMENT),
+    pb.StartUploadRequest: pb.StartUploadRequest(session=SESSION, signed=STATEMENT, linear_hash=bytes(HASH_BYTES)),
     pb.ConfirmCloseRequest: pb.ConfirmCloseRequest(session=SESSION, signed=STATEMENT),
     pb.UnmaskRequest: pb.UnmaskRequest(session=SESSION, signed=STATEMENT),
     pb.LogEvidence: EVIDENCE,
@@ -271,10 +274,16 @@ def test_a_request_with_a_malformed_field_names_it(kind):
         (b"{}", "signed: expected a record"),
         (STATEMENT + b" ", "bytes: not in canonical form"),
         (STATEMENT.replace(b'"close":"00', b'"close":"0'), "signed.statement.close: expected 32 bytes"),
-        (STATEMENT.replace(b'"version":1', b'"version":2'), "signed.version"),
+        (STATEMENT.replace(b'"version":2', b'"version":1'), "signed.version"),
     ]:
         detail = damage(kind, lambda message, data=data: setattr(message, "signed", data))
         assert detail.startswith(f"signed: {why}"), detail
+
+
+@pytest.mark.parametrize("length", [0, 8, HASH_BYTES - 8, HASH_BYTES + 8, 2 * HASH_BYTES])
+def test_a_linear_hash_of_another_length_is_malformed(length):
+    detail = damage(pb.StartUploadRequest, lambda message: setattr(message, "linear_hash", bytes(length)))
+    assert detail == f"linear_hash: expected {HASH_BYTES} bytes, found {length}"
 
 
 RESPONSES_WITH_EVIDENCE = [
