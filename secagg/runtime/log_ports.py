@@ -57,6 +57,10 @@ class LogFiles(RecordReader, Protocol):
         """The private note that was signed last, whether or not it was published, or None before the first."""
         ...
 
+    async def settle(self) -> None:
+        """After a write that failed: make durable whatever of it can be read, before it is read again."""
+        ...
+
     async def add(self, files: Sequence[tuple[str, bytes]]) -> None:
         """Write new published files, each whole or not at all; one that is there with the same bytes stays.
 

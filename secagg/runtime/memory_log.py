@@ -31,6 +31,9 @@ class MemoryLogFiles:
         """See ``LogFiles.last_signed``."""
         return self._signed
 
+    async def settle(self) -> None:
+        """See ``LogFiles.settle``."""
+
     async def add(self, files: Sequence[tuple[str, bytes]]) -> None:
         """See ``LogFiles.add``."""
         for path, data in files:

@@ -185,6 +185,7 @@ class TransparencyLog:
     async def _round(self, batch: Sequence[_Append]) -> None:
         """Give the new entries of ``batch`` their places, publish, and answer."""
         if self._in_doubt:
+            await self._files.settle()
             self._state = open_log(self._files, self._log_key)
             self._in_doubt = False
         filled = self._state.published_size

@@ -127,7 +127,6 @@ class LogDirectory(RecordFiles):
             for left in staging.iterdir() if staging.is_dir() else ():
                 left.unlink()
             self._flush()
-            self._in_doubt = False
             self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="secagg-log-writer")
             cleanup.callback(self._writer.shutdown)
             self._cleanup = cleanup.pop_all()
@@ -135,6 +134,10 @@ class LogDirectory(RecordFiles):
     def last_signed(self) -> bytes | None:
         """See ``LogFiles.last_signed``."""
         return self._signed or None
+
+    async def settle(self) -> None:
+        """See ``LogFiles.settle``."""
+        await self._write(self._flush)
 
     async def add(self, files: Sequence[tuple[str, bytes]]) -> None:
         """See ``LogFiles.add``."""
@@ -159,11 +162,7 @@ class LogDirectory(RecordFiles):
     async def _write(self, work: Callable[[], object]) -> None:
         def written() -> None:
             with disk_errors("writing the log"):
-                if self._in_doubt:
-                    self._flush()
-                self._in_doubt = True
                 work()
-                self._in_doubt = False
 
         try:
             waiting = asyncio.get_running_loop().run_in_executor(self._writer, written)

@@ -26,8 +26,6 @@ class CutTime(enum.Enum):
     AFTER = "after"
     TORN = "torn"
     """A write is done in half; any other call is not done."""
-    ERROR = "error"
-    """The call is not done and fails; the process goes on."""
 
 
 class Loss(enum.Enum):
@@ -64,19 +62,22 @@ class Disk:
         self._root = root
         self._tree = _Directory()
         self._descriptors: dict[int, _Node] = {}
-        self._cut_at = 0
+        self._cut_at = self._error_at = 0
         self._when = CutTime.BEFORE
         self.calls: list[str] = []
         self.is_dead = False
 
     @contextmanager
-    def life(self, monkeypatch: pytest.MonkeyPatch, cut_at: int = 0, when: CutTime = CutTime.BEFORE) -> Iterator[None]:
+    def life(
+        self, monkeypatch: pytest.MonkeyPatch, cut_at: int = 0, when: CutTime = CutTime.BEFORE, error_at: int = 0
+    ) -> Iterator[None]:
         """Stand between the block and the system, and cut the block off at its ``cut_at``-th call, counted from 1.
 
         ``calls`` names the calls of this life that change or flush something. After the cut every further one fails
-        as well. Afterwards no descriptor of the block is open.
+        as well. The ``error_at``-th is not done and fails, and life goes on. Afterwards no descriptor of the block is
+        open.
         """
-        self.calls, self.is_dead, self._cut_at, self._when = [], False, cut_at, when
+        self.calls, self.is_dead, self._cut_at, self._when, self._error_at = [], False, cut_at, when, error_at
         with monkeypatch.context() as patch:
             for name in ("open", "pwrite", "ftruncate", "replace", "rename", "mkdir", "rmdir", "unlink"):
                 patch.setattr(os, name, self._counted(name, getattr(os, name), getattr(self, f"_{name}")))
@@ -105,7 +106,7 @@ class Disk:
                 raise CrashError
             self.calls.append(name)
             cut = len(self.calls) == self._cut_at
-            if cut and self._when is CutTime.ERROR:
+            if len(self.calls) == self._error_at:
                 raise OSError(errno.EIO, "Input/output error")
             self.is_dead = cut
             if cut and self._when is CutTime.TORN and name == "pwrite":

@@ -66,6 +66,9 @@ class FaultyFiles(MemoryLogFiles):
         if fails:
             raise InjectedFaultError(f"call {self.calls}")
 
+    async def settle(self):
+        await self._pass(super().settle)
+
     async def add(self, files):
         await self._pass(lambda: super(FaultyFiles, self).add(files))
 
