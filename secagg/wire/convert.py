@@ -174,7 +174,7 @@ def log_evidence_from_pb(message: pb.LogEvidence) -> LogEvidence:
 def consistency_from_pb(message: pb.GetSessionResponse) -> tuple[bytes, ...]:
     """A consistency proof, decoded. Raises RemoteProtocolError(MALFORMED_MESSAGE)."""
     _at_most("consistency", message.consistency, MAX_PROOF)
-    return tuple(_exactly("consistency", node, DIGEST_BYTES) for node in message.consistency)
+    return tuple(_exactly(f"consistency[{i}]", node, DIGEST_BYTES) for i, node in enumerate(message.consistency))
 
 
 def advertised_list_to_pb(message: AdvertisedList) -> pb.GetAdvertisedKeysResponse:
