@@ -95,7 +95,8 @@ class Disk:
     def fail(self, loss: Loss, seed: int = 0) -> None:
         """Leave below ``root`` what is there when the machine starts again."""
         if loss is not Loss.NOTHING:
-            _materialise(self._root, self._tree, _chooser(loss, random.Random(seed)))
+            lost = self._root.with_name(f"lost-{self._root.name}")
+            _materialise(self._root, self._tree, _chooser(loss, random.Random(seed)), lost)
             self._tree = _flushed(self._root)
 
     def _counted(self, name: str, real: Callable[..., object], follow: Callable[..., None]) -> Callable[..., object]:
@@ -201,17 +202,17 @@ def _chooser(loss: Loss, rng: random.Random) -> _Choose:
     return choose
 
 
-def _materialise(path: Path, directory: _Directory, choose: _Choose) -> None:
+def _materialise(path: Path, directory: _Directory, choose: _Choose, lost: Path) -> None:
     """Make the directory what the model says; what stays keeps its inode."""
     for name in directory.entries.keys() | directory.durable.keys() | set(os.listdir(path)):
         node = choose(directory.entries.get(name), directory.durable.get(name))
         target = path / name
         if target.exists() and (node is None or target.is_dir() != isinstance(node, _Directory)):
-            _remove(target)
+            _remove(target, lost)
         match node:
             case _Directory():
                 target.mkdir(exist_ok=True)
-                _materialise(target, node, choose)
+                _materialise(target, node, choose, lost)
             case _File():
                 # What was never flushed has its length at most: here half of it, and not what was written.
                 content = node.durable if node.durable is not None else bytes(len(node.data) // 2)
@@ -230,10 +231,7 @@ def _flushed(path: Path) -> _Directory:
     return _Directory(entries, dict(entries))
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        for child in path.iterdir():
-            _remove(child)
-        path.rmdir()
-    else:
-        path.unlink()
+def _remove(path: Path, lost: Path) -> None:
+    """Take a file away for good. Its inode stays in use, as if much else had been written since."""
+    lost.mkdir(exist_ok=True)
+    path.rename(lost / str(len(os.listdir(lost))))

@@ -127,6 +127,16 @@ def test_a_crash_at_any_system_call_with_any_loss_forks_nothing(tmp_path, monkey
     crash_everywhere(tmp_path, monkeypatch, when, loss, 1)
 
 
+def test_a_crash_while_a_log_is_made_leaves_none_that_does_not_open(tmp_path, monkeypatch):
+    made = calls_of_a_life(tmp_path, monkeypatch).index("replace") + 3
+    for at in range(1, made + 1):
+        for seed in range(8):
+            history, disk = new(tmp_path, f"{at}-{seed}")
+            assert live(history, disk, monkeypatch, at)
+            disk.fail(Loss.SOME, seed)
+            assert not live(history, disk, monkeypatch)
+
+
 @pytest.mark.parametrize("loss", [Loss.UNFLUSHED, Loss.SOME], ids=lambda loss: loss.name)
 def test_what_a_killed_process_had_not_flushed_is_flushed_before_anything_is_built_on_it(tmp_path, monkeypatch, loss):
     calls = calls_of_a_life(tmp_path, monkeypatch)
