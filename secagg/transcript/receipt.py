@@ -41,7 +41,10 @@ class ContributionProof(Record):
 
     def closing(self) -> SessionClose:
         """The close entry. Raises RecordError."""
-        return SessionClose.from_bytes(self.close.encode("utf-8"))
+        try:
+            return SessionClose.from_bytes(self.close.encode("utf-8"))
+        except RecordError as error:
+            raise RecordError("contribution-proof.close", str(error)) from None
 
     def verify(self) -> None:
         """Check that the contribution is under the root of the close entry.
