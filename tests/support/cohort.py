@@ -71,10 +71,11 @@ def tiny_template(dimension: int) -> tuple[Layout, AdapterTemplate]:
 
 
 def setup_of(session: Session, blobs: BlobStore) -> SetupRow:
-    """Store what the session is about; its roster is in no file."""
+    """Store what the session is about; nobody signed its roster."""
     layout, template = tiny_template(session.parameters.encoding.dimension)
     names = [blobs.put(canonical.encode(each.to_json_value())) for each in (layout, template)]
-    return SetupRow(b"", b"", b"", *names)
+    roster = blobs.put(b"".join(leaf + b"\n" for leaf in session.roster.leaves()))
+    return SetupRow(roster, b"", b"", *names)
 
 
 def session_of(
