@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import hashlib
 import itertools
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -25,11 +26,13 @@ from google.rpc import error_details_pb2, status_pb2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from secagg.arith.linear_hash import HASH_BYTES
 from secagg.client import Coordinator, connect
 from secagg.lora.errors import AdapterError, AdapterRejectReason
 from secagg.protocol.errors import RejectReason
 from secagg.protocol.messages import ClientMessage, Contribution, ShareKeys
 from secagg.protocol.pairwise.client import ClientContext
+from secagg.protocol.pairwise.client_states import Aborted
 from secagg.protocol.pairwise.coordinator_states import Phase
 from secagg.protocol.session import ClientPolicy
 from secagg.remote import end_phase, open_session
@@ -42,11 +45,13 @@ from secagg.transcript.statements import (
     AdvertiseStatement,
     ConfirmStatement,
     ContributionHeader,
+    Rejected,
     RootShare,
     SelfMaskShare,
     ShareStatement,
     Signed,
     UnmaskStatement,
+    decode_disposition,
 )
 from secagg.v1 import aggregation_pb2 as pb
 from secagg.v1 import aggregation_pb2_grpc as pb_grpc
@@ -414,7 +419,9 @@ def untimely(stage: Stage, one: Client) -> dict[Phase, Signed]:
     statements = {
         Phase.ADVERTISE_KEYS: AdvertiseStatement(stage.digest, one.identity, nothing, nothing),
         Phase.SHARE_KEYS: ShareStatement(stage.digest, nothing, one.identity, nothing, nothing, nothing),
-        Phase.MASKED_INPUT: ContributionHeader(stage.digest, nothing, one.identity, nothing, lanes, ()),
+        Phase.MASKED_INPUT: ContributionHeader(
+            stage.digest, nothing, one.identity, nothing, hashlib.sha256(bytes(HASH_BYTES)).digest(), lanes, ()
+        ),
         Phase.CONSISTENCY_CHECK: ConfirmStatement(stage.digest, nothing, one.identity),
         Phase.UNMASK: UnmaskStatement(stage.digest, nothing, one.identity, (SelfMaskShare(0, bytes(36)),)),
     }
@@ -434,7 +441,9 @@ def requests_of(stage: Stage, signed: dict[Phase, Signed]) -> dict[Phase, tuple[
         ),
         Phase.MASKED_INPUT: (
             "StartUpload",
-            pb.StartUploadRequest(session=session, signed=signed[Phase.MASKED_INPUT].to_bytes()),
+            pb.StartUploadRequest(
+                session=session, signed=signed[Phase.MASKED_INPUT].to_bytes(), linear_hash=bytes(HASH_BYTES)
+            ),
         ),
         Phase.CONSISTENCY_CHECK: (
             "ConfirmClose",
@@ -554,7 +563,7 @@ def test_bad_headers_are_refused(tmp_path: Path) -> None:
 
         async def refused_header(code: Code, reason: RejectReason, **changes: Any) -> None:
             signed = signed_by(key, dataclasses.replace(header, **changes))
-            await stage.refused(stage.send(Contribution(signed)), code, reason)
+            await stage.refused(stage.send(Contribution(signed, message.linear_hash)), code, reason)
 
         await refused_header(Code.INVALID_ARGUMENT, Reason.WRONG_LENGTH, lanes=header.lanes + 1)
         await refused_header(Code.INVALID_ARGUMENT, Reason.WRONG_SESSION, session=bytes(32))
@@ -567,6 +576,64 @@ def test_bad_headers_are_refused(tmp_path: Path) -> None:
         await refused_header(Code.ALREADY_EXISTS, Reason.EQUIVOCATION, upload=bytes(32))
 
     staged(harm, tmp_path)
+
+
+def test_bad_linear_hashes_are_refused_and_nothing_is_stored(tmp_path: Path) -> None:
+    async def harm(stage: Stage) -> None:
+        await stage.advertised()
+        await stage.shared()
+        one = stage.clients[0]
+        message = peek(one)
+        key, header = one.context.identity, message.signed.statement
+        assert isinstance(header, ContributionHeader)
+        invalid, other = Code.INVALID_ARGUMENT, bytes(HASH_BYTES)
+
+        async def refused(signed: Signed, linear_hash: bytes, reason: RejectReason) -> None:
+            await stage.refused(stage.send(Contribution(signed, linear_hash)), invalid, reason)
+
+        for length in (0, HASH_BYTES - 8, HASH_BYTES + 8, 1 << 20):
+            await refused(message.signed, bytes(length), Reason.MALFORMED_MESSAGE)
+            signed = dataclasses.replace(header, linear_hash=hashlib.sha256(bytes(length)).digest())
+            await refused(signed_by(key, signed), bytes(length), Reason.MALFORMED_MESSAGE)
+        await refused(message.signed, other, Reason.WRONG_LINEAR_HASH)
+        await refused(
+            signed_by(key, dataclasses.replace(header, linear_hash=bytes(32))), other, Reason.WRONG_LINEAR_HASH
+        )
+        flipped = bytes([message.linear_hash[0] ^ 1]) + message.linear_hash[1:]
+        await refused(message.signed, flipped, Reason.WRONG_LINEAR_HASH)
+        await stage.send(message)
+        assert header.linear_hash.hex() in blob_names(stage.service.state)
+        await refused(message.signed, other, Reason.WRONG_LINEAR_HASH)
+        await stage.upload(one)
+        await refused(message.signed, other, Reason.WRONG_LINEAR_HASH)
+
+    staged(harm, tmp_path)
+
+
+def test_who_signs_the_hash_of_another_vector_is_left_out_at_close(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with on_stage(tmp_path) as stage:
+            await stage.advertised()
+            await stage.shared()
+            liar = stage.clients[0]
+            lie = hashlib.shake_256(b"another vector").digest(HASH_BYTES)
+            header = dataclasses.replace(peek(liar).signed.statement, linear_hash=hashlib.sha256(lie).digest())
+            signed = signed_by(liar.context.identity, header)
+            liar.outbox[0] = Contribution(signed, lie)
+            liar.state = dataclasses.replace(liar.state, sent=signed)
+            await stage.uploaded()
+            shown = await stage.coordinator.port.closed_list(stage.session)
+            leaves = [decode_disposition(leaf) for leaf in shown.leaves]
+            assert [leaf.reason for leaf in leaves if isinstance(leaf, Rejected)] == ["WRONG_LINEAR_HASH"]
+            assert isinstance(liar.state, Aborted)
+            assert liar.state.reason is Reason.LEFT_OUT
+            stage.clients.remove(liar)
+            await stage.confirmed()
+            await stage.answered()
+            result = await stage.coordinator.result(stage.session)
+            assert result.integer_sum[:SIZE].tolist() == [0] + [UNIT] * (SIZE - 1)
+
+    asyncio.run(run())
 
 
 def test_bad_chunks_are_refused(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ from secagg.transcript.head import LogEvidence
 from secagg.transcript.statements import ContributionHeader, SelfMaskShare, UnmaskStatement
 from secagg.v1 import aggregation_pb2 as pb
 from secagg.wire import convert
-from tests.support.cohort import key_of, one_hot, session_of
+from tests.support.cohort import key_of, one_hot, session_of, setup_of
 from tests.support.faults import FaultTime, FaultyStore, InjectedFaultError
 from tests.support.rng import CountingRng
 from tests.support.stage import UNIT, sorted_keys
@@ -280,10 +280,9 @@ class Site:
 
     async def _open(self, registry: Registry) -> None:
         """What an operator does, who tries again until it works."""
-        leaves = b"".join(leaf + b"\n" for leaf in self.session.roster.leaves())
         while True:
             try:
-                await registry.open(self.session, SetupRow(self.blobs.put(leaves), b"", b"", b"", b""))
+                await registry.open(self.session, setup_of(self.session, self.blobs))
                 return
             except StoreError:
                 await asyncio.sleep(0.1)
@@ -648,8 +647,7 @@ def test_a_coordinator_whose_store_fails_at_any_one_call_goes_on_without_a_resta
 def test_a_coordinator_whose_blob_store_fails_at_any_one_call_goes_on(when: FaultTime) -> None:
     async def one_run(call: int) -> bool:
         scene = _with_a_dropout()
-        leaves = b"".join(leaf + b"\n" for leaf in scene.site.session.roster.leaves())
-        scene.site.blobs.put(leaves)
+        setup_of(scene.site.session, scene.site.blobs)
         inner = scene.site.blobs
         assert isinstance(inner, MemoryBlobStore)
         flaky: Any = FlakyBlobs(inner, call, when)
@@ -864,8 +862,7 @@ def _registry(store: SessionStore, blobs: MemoryBlobStore) -> Registry:
 
 def _opening() -> tuple[Session, MemoryBlobStore, SetupRow]:
     session, blobs = session_of(sorted_keys(SIZE), dimension=SIZE), MemoryBlobStore()
-    roster = blobs.put(b"".join(leaf + b"\n" for leaf in session.roster.leaves()))
-    return session, blobs, SetupRow(roster, b"", b"", b"", b"")
+    return session, blobs, setup_of(session, blobs)
 
 
 def test_a_session_that_could_not_be_read_once_is_read_when_somebody_asks_again() -> None:
