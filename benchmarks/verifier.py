@@ -1,8 +1,8 @@
 """Measures an audit: `python -m benchmarks.verifier --json OUT` (`-`: standard output).
 
-A record with one finished session is forged and then checked at level `sum` by `verifier.run`, each in a process of its
-own. Reported are wall and CPU seconds, how much of them went into the keystreams of masks, what each check took (with
-what it was first to need of the record), and peak memory.
+A record with one finished session is forged and then checked by `verifier.run`, each in a process of its own.
+Reported are wall and CPU seconds, how much of them went into the keystreams of masks, what each check took (with what
+it was first to need of the record), and peak memory.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from secagg.transcript.entries import Encoding
 from tests.support.forge import COSIGNED_AT_S, Forge, Plan
 from tests.support.forge_session import SHAPES, flattened
 from verifier import run as verifier_run
-from verifier.audit import Audit
+from verifier.audit import Audit, Brought
 from verifier.checks import Level
 from verifier.families import results
 from verifier.policy import load_policy
@@ -66,10 +66,8 @@ class Scenario:
 
 
 def forge(scenario: Scenario, directory: Path) -> None:
-    """Write the record; masked inputs are left out, they are for level `full`."""
-    made = Forge(main=scenario.plan(), roster_size=scenario.cohort).run_main()
-    made.main.uploads = {}
-    made.write(directory)
+    """Write the record, and the masked inputs beside it."""
+    Forge(main=scenario.plan(), roster_size=scenario.cohort).run_main().write(directory)
 
 
 class Meter:
@@ -97,7 +95,7 @@ class Meter:
         return {"wall_s": round(wall, 3), "cpu_s": round(cpu, 3)}
 
 
-def check(directory: Path) -> Report:
+def check(directory: Path, level: Level) -> Report:
     """One audit in this process."""
     meter = Meter()
     streams: list[int] = []
@@ -110,9 +108,9 @@ def check(directory: Path) -> Report:
     by_check = meter.wrapped(verifier_run.run_check, lambda one, *_: one.identifier)
     verifier_run.run_check = by_check  # type: ignore[assignment]
     before = memory_mib("VmRSS")
-    audit = Audit(
-        RecordFiles(directory / "record"), load_policy(directory / "policy.toml"), Level.SUM, COSIGNED_AT_S + 60
-    )
+    brought = Brought(RecordFiles(directory / "masked-inputs"))
+    policy = load_policy(directory / "policy.toml")
+    audit = Audit(RecordFiles(directory / "record"), policy, level, COSIGNED_AT_S + 60, brought)
     report = meter.wrapped(verifier_run.run_audit, lambda _: "all")(audit)
     everything, masks = meter.figure("all"), meter.figure("keystreams")
     return {
@@ -141,26 +139,32 @@ def memory_mib(row: str) -> float:
     return 0.0
 
 
-def alone(step: str, scenario: Scenario, directory: Path) -> Report:
+def alone(step: str, scenario: Scenario, level: Level, directory: Path) -> Report:
     """One step in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.verifier", "--step", step, "--directory", str(directory)]
-    command += ["--scenarios", f"{scenario.contributions}x{scenario.dimension}+{scenario.dropped}"]
+    command += [
+        "--level",
+        level.name.lower(),
+        "--scenarios",
+        f"{scenario.contributions}x{scenario.dimension}+{scenario.dropped}",
+    ]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     made: Report = json.loads(done.stdout)
     return made
 
 
-def measure(scenario: Scenario, repeats: int) -> Report:
+def measure(scenario: Scenario, level: Level, repeats: int) -> Report:
     """The fastest of several audits of one record."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         started = time.perf_counter()
-        alone("forge", scenario, directory)
+        alone("forge", scenario, level, directory)
         forged_s = time.perf_counter() - started
         size = sum(path.stat().st_size for path in (directory / "record").rglob("*") if path.is_file())
-        runs = [alone("check", scenario, directory) for _ in range(repeats)]
+        runs = [alone("check", scenario, level, directory) for _ in range(repeats)]
     best = min(runs, key=lambda one: one["total"]["wall_s"])  # type: ignore[index]
     return {
+        "level": level.name.lower(),
         "contributions": scenario.contributions,
         "dimension": scenario.dimension,
         "dropped": scenario.dropped,
@@ -190,16 +194,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default="100x1000000,90x1000000+10,1000x100000",
         help="CONTRIBUTIONSxDIMENSION[+DROPPED], divided by commas",
     )
+    parser.add_argument("--level", choices=("sum", "full"), default="sum", help="how much is checked")
     parser.add_argument("--repeats", type=int, default=3, help="audits of which the fastest counts")
     parser.add_argument("--step", choices=("forge", "check"), help=argparse.SUPPRESS)
     parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    level = Level[options.level.upper()]
     if options.step == "forge":
         forge(options.scenarios[0], options.directory)
         print("{}")
         return
     if options.step == "check":
-        print(json.dumps(check(options.directory)))
+        print(json.dumps(check(options.directory, level)))
         return
     report = {
         "machine": {
@@ -208,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "python": platform.python_version(),
             "numpy": np.__version__,
         },
-        "runs": [measure(scenario, options.repeats) for scenario in options.scenarios],
+        "runs": [measure(scenario, level, options.repeats) for scenario in options.scenarios],
     }
     text = json.dumps(report, indent=2) + "\n"
     if options.json == "-":

@@ -138,7 +138,14 @@ class TestTheRootOfAnswers:
         assert "index 0 after 1" in reason(found, "OPN-3")
 
     def test_an_answer_twice_is_refused(self, tmp_path):
-        assert failing_after(tmp_path, openings=lambda openings, _: [openings[0], *openings]) == ["OPN-3"]
+        found = found_of(tmp_path, openings=lambda openings, _: [openings[0], openings[0], *openings[2:]])
+        assert failing(found) == ["OPN-3"]
+        assert "index 0 after 0" in reason(found, "OPN-3")
+
+    def test_more_answers_than_contributors_are_not_read(self, tmp_path):
+        found = found_of(tmp_path, openings=lambda openings, _: [*openings, openings[-1]])
+        assert failing(found) == ["OPN-3"]
+        assert "more than 8 lines" in reason(found, "OPN-3")
 
     def test_an_answer_taken_away_afterwards_is_missed(self, tmp_path):
         def drop(files, session):
@@ -262,7 +269,9 @@ class TestPairs:
         assert failing_after(tmp_path, pairs=show) == ["OPN-5"]
 
     def test_another_order_is_refused(self, tmp_path):
-        assert failing_after(tmp_path, pairs=lambda pairs, _: [pairs[1], pairs[0], *pairs[2:]]) == ["OPN-5"]
+        found = found_of(tmp_path, pairs=lambda pairs, _: [pairs[1], pairs[0], *pairs[2:]])
+        assert failing(found) == ["OPN-5"]
+        assert "pair-box of 0 and 4, expected pair-box of (0, 2)" in reason(found, "OPN-5")
 
     @pytest.mark.parametrize("kind", [PairBox, PairPromise])
     @pytest.mark.parametrize("member", ["commitments", "share_box"])
@@ -297,7 +306,9 @@ class TestPairs:
             told = PairPromise(pair.sender, pair.recipient, pair.share_box, digest, pair.commitments, pair.path)
             return [*pairs[:at], told, *pairs[at + 1 :]]
 
-        assert failing_after(tmp_path, pairs=promise) == ["OPN-5"]
+        found = found_of(tmp_path, pairs=promise)
+        assert failing(found) == ["OPN-5"]
+        assert "pair-promise of 0 and 2, expected pair-box" in reason(found, "OPN-5")
 
     @pytest.mark.parametrize(("sender", "recipient"), [(LOWER, DROPPED), (DROPPED, HIGHER)])
     def test_another_seed_than_the_promised_one_is_found(self, tmp_path, sender, recipient):

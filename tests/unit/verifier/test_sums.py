@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -81,9 +83,29 @@ class TestAnHonestRecord:
         assert [found[f"SUM-{number}"].examined for number in (1, 2, 4)] == [8, 1, 1]
         assert "OPN-1" not in found
 
+    def test_of_a_session_that_was_aborted_after_its_close_is_checked_up_to_there(self, tmp_path):
+        forge = Forge()
+        main = forge.main
+        forge.append(forge.roster_entry())
+        for step in (main.open, main.advertise, main.share, main.close, main.abort):
+            forge.append(step())
+        written = forge.write(tmp_path)
+        found = checked(written)
+        assert unclean(found) == {}
+        assert [found[f"SUM-{number}"].examined for number in (1, 2, 5)] == [8, 1, 8]
+        assert found["OPN-1"].status is found["RES-1"].status is Status.NOT_APPLICABLE
+        (written.session / "masked-limb-sum.bin").write_bytes(b"")
+        assert failing(checked(written)) == ["SUM-4"]
+
     def test_needs_no_masked_inputs_below_level_full(self, honest, tmp_path):
         assert "SUM-5" not in checked(honest, Level.SUM, tmp_path)
         assert "SUM-1" not in checked(honest, Level.META)
+
+
+def test_scipy_is_imported_by_the_checks_that_hash_and_not_before():
+    code = "import sys, verifier.catalogue; print('scipy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 class TestLinearHashes:
