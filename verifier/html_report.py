@@ -111,6 +111,8 @@ def _page(report: Report) -> Iterator[str]:
     yield "</head>"
     yield "<body>"
     yield from _head(report)
+    yield from _findings(report, "What failed", Status.FAIL)
+    yield from _findings(report, "What could not be checked", Status.UNAVAILABLE)
     yield from _statement(report)
     yield from _sessions(report)
     yield from _checks(report)
@@ -143,6 +145,20 @@ def _head(report: Report) -> Iterator[str]:
 
 def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
+
+
+def _findings(report: Report, heading: str, status: Status) -> Iterator[str]:
+    """The checks of one bad status, each with the first thing that it found; the table below has more."""
+    checks = [check for check in report.checks if check.status is status]
+    if not checks:
+        return
+    yield f"<h2>{heading}</h2>"
+    yield "<ul>"
+    for check in checks:
+        first = (check.failures or check.missing)[0]
+        yield f"<li><strong>{check.check.identifier}</strong> {_text(check.check.title)}"
+        yield f'<br><span class="note">{_text(finding_text(first))}</span></li>'
+    yield "</ul>"
 
 
 def _statement(report: Report) -> Iterator[str]:
