@@ -189,5 +189,7 @@ _PROTOCOL_FIXES = {
     "LOG_FORKED": _EVIDENCE,
     "LOG_ORDER": _EVIDENCE,
     "LOG_MISMATCH": _EVIDENCE,
+    "LOG_UNWITNESSED": "policy.log of your configuration names the witnesses that have to cosign the log: ask the "
+    "operator which ones do",
     "LOG_SIGNATURE": "check the coordinator's key: ask the operator for it by another way than this one",
 }
