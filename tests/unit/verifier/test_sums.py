@@ -6,13 +6,15 @@ import hashlib
 import subprocess
 import sys
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from secagg.arith import linear_hash
+from secagg.transcript.published import PairBox, PairPromise
 from tests.support.forge import Forge, write_record
-from tests.support.forge_session import SessionForge
+from tests.support.forge_session import Plan, SessionForge
 from tests.unit.verifier.session_checks import audit_of, checked, failing, failing_after, reason, unclean
 from verifier.checks import CheckResult, Level, Status, run_check
 from verifier.families import openings, results, sums
@@ -76,6 +78,21 @@ class TestAnHonestRecord:
 
     def test_of_a_session_in_which_nobody_dropped_out_has_no_pairs_to_check(self, honest):
         assert found_of_session(honest, honest.forge.second)["OPN-5"].status is Status.NOT_APPLICABLE
+
+    def test_of_a_sparse_graph_passes_too(self, tmp_path):
+        plan = Plan(
+            members=tuple(range(140)),
+            absent=frozenset({7}),
+            dropped=frozenset(range(3, 140, 30)),
+            rejected={50: "WRONG_UPLOAD"},
+            min_contributors=60,
+            max_corrupt=7,
+            expected_dropout=Fraction(1, 10),
+        )
+        forge = Forge(main=plan, roster_size=140).run()
+        assert forge.main.graph.degree < 139
+        assert {type(pair) for pair in forge.main.pairs} == {PairBox, PairPromise}
+        assert unclean(checked(forge.write(tmp_path))) == {}
 
     def test_is_checked_before_anything_is_opened(self, tmp_path):
         found = checked(closed_only(tmp_path), Level.PREOPEN)
