@@ -7,6 +7,7 @@ was published, shown, sent or acknowledged in a run is written down and judged a
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import selectors
 import zlib
@@ -19,6 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 
+from secagg.arith.linear_hash import HASH_BYTES
 from secagg.crypto.secret import Secret
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
 from secagg.protocol.log import LogView
@@ -47,6 +49,7 @@ from secagg.protocol.pairwise.coordinator_states import (
     Finished,
     HeaderRow,
     Phase,
+    RejectedRow,
     Row,
     RowKind,
     SetupRow,
@@ -70,7 +73,7 @@ from secagg.wire import convert
 from tests.support.cohort import key_of, one_hot, session_of, setup_of
 from tests.support.faults import FaultTime, FaultyStore, InjectedFaultError
 from tests.support.rng import CountingRng
-from tests.support.stage import UNIT, sorted_keys
+from tests.support.stage import UNIT, signed_by, sorted_keys
 
 SIZE = 5
 T = TypeVar("T")
@@ -629,6 +632,64 @@ def test_a_coordinator_that_dies_at_any_call_of_its_store_goes_on_from_it(when: 
         return store.fault.is_set()
 
     assert play(_sweep(one_run)) >= 40
+
+
+def _with_a_liar() -> Scene:
+    """Everybody contributes; number 2 signs the hash of another vector, the same one whenever it is asked."""
+    scene = Scene.set_up()
+    site, key = scene.site, scene.contributors[2].key
+    honest_upload, lie = site.upload, bytes(HASH_BYTES)
+
+    async def upload(session: bytes, message: Contribution, blobs: BlobStore) -> SignedReceipt:
+        header = message.signed.statement
+        if header.identity == key.public_bytes:
+            header = dataclasses.replace(header, linear_hash=hashlib.sha256(lie).digest())
+            message = Contribution(signed_by(key, header), lie)
+        receipt = await honest_upload(session, message, blobs)
+        # Nothing was promised to who lied.
+        site.journal.receipts.discard(key.public_bytes)
+        return receipt
+
+    site.upload = upload
+    return scene
+
+
+async def _all_but_the_liar_are_in_the_sum(scene: Scene) -> None:
+    await scene.judge()
+    state, rows = await scene.state(), await scene.rows()
+    assert isinstance(state, Finished)
+    assert state.accepted == (0, 1, 3, 4)
+    assert scene.completed() == [0, 1, 3, 4]
+    rejected = {key: row for key, row in rows.items() if isinstance(row, RejectedRow)}
+    assert rejected == {row_key(state.cohort.positions[2], RowKind.REJECTED): RejectedRow("WRONG_LINEAR_HASH")}
+
+
+@WHEN
+def test_a_coordinator_that_dies_at_any_call_of_its_store_finds_the_liar_all_the_same(when: FaultTime) -> None:
+    async def one_run(call: int) -> bool:
+        scene = _with_a_liar()
+        store = DyingStore(scene.site.inner, call, when)
+        await scene.run(store)
+        await _all_but_the_liar_are_in_the_sum(scene)
+        return store.fault.is_set()
+
+    assert play(_sweep(one_run)) >= 40
+
+
+@WHEN
+def test_a_coordinator_whose_blob_store_fails_at_any_one_call_finds_the_liar_all_the_same(when: FaultTime) -> None:
+    async def one_run(call: int) -> bool:
+        scene = _with_a_liar()
+        setup_of(scene.site.session, scene.site.blobs)
+        inner = scene.site.blobs
+        flaky: Any = FlakyBlobs(inner, call, when)
+        scene.site.blobs = flaky
+        await scene.run()
+        scene.site.blobs = inner
+        await _all_but_the_liar_are_in_the_sum(scene)
+        return flaky.calls >= call
+
+    assert play(_sweep(one_run)) >= 60
 
 
 @WHEN

@@ -6,6 +6,7 @@ import math
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from secagg.arith.linear_hash import (
     lanes_of_limb_sum,
     limbs,
     max_contributors,
+    shard_ranges,
     shards_needed,
     sum_of_hashes,
 )
@@ -274,6 +276,47 @@ def test_partial_limb_sums_merge_in_any_order():
     assert right.contributors == 3
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 9000), st.lists(st.booleans(), min_size=1, max_size=6))
+def test_taking_contributions_out_again_leaves_the_sum_of_the_others(count, stays):
+    parts = [random_lanes(count, seed) for seed in range(len(stays))]
+    parts[-1][:] = 2**64 - 1
+    total, rest = LimbSum(count), LimbSum(count)
+    for part in parts:
+        total.add_lanes(part)
+    for part, stay in zip(parts, stays, strict=True):
+        (rest.add_lanes if stay else total.subtract_lanes)(part)
+    assert total.contributors == rest.contributors == sum(stays)
+    assert (total.entries == rest.entries).all()
+
+
+@pytest.mark.parametrize("place", [0, 1, 4095, 4096, 8999])
+def test_what_was_not_added_cannot_be_taken_out_and_nothing_changes(place):
+    total, part = LimbSum(9000), random_lanes(9000)
+    total.add_lanes(part)
+    before = total.entries.copy()
+    more = part & ~np.uint64(0xFFFF)
+    more[place] |= np.uint64(int(part[place]) + 1 & 0xFFFF or 0xFFFF)
+    part[place] &= ~np.uint64(0xFFFF)
+    for wrong in (more, np.full(9000, 2**64 - 1, dtype=np.uint64)):
+        with pytest.raises(ArithmeticInputError) as error:
+            total.subtract_lanes(wrong)
+        assert error.value.field == "lanes"
+        assert total.contributors == 1
+        assert (total.entries == before).all()
+
+
+@settings(deadline=None)
+@given(st.integers(1, 60), st.integers(1, 9))
+def test_shards_are_consecutive_and_full_but_for_the_last(contributors, most):
+    with mock.patch.object(linear_hash, "max_contributors", return_value=most):
+        ranges = shard_ranges(contributors, 1000)
+        assert len(ranges) == shards_needed(contributors, 1000)
+    assert [place for part in ranges for place in part] == list(range(contributors))
+    assert {len(part) for part in ranges[:-1]} <= {most}
+    assert 1 <= len(ranges[-1]) <= most
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.one_of(st.integers(0, 40), st.integers(0, 5000), st.just(4096)), max_size=6))
 def test_pieces_of_any_number_of_lanes_hash_alike(pieces):
@@ -411,6 +454,8 @@ REFUSALS = {
     "a limb sum of no lanes": ("lanes", lambda: LimbSum(0)),
     "a limb sum of too many lanes": ("lanes", lambda: LimbSum(MAX_LANES + 1)),
     "a contribution of another length": ("lanes", lambda: LimbSum(7).add_lanes(ZEROS)),
+    "taking out another length": ("lanes", lambda: LimbSum(7).subtract_lanes(ZEROS)),
+    "taking zeros out of nothing": ("lanes", lambda: LimbSum(8).subtract_lanes(ZEROS)),
     "merging another length": ("lanes", lambda: LimbSum(7).merge(LimbSum(8))),
     "entries of another type": ("entries", lambda: LimbSum.from_entries(ZEROS.view(np.int64), 1)),
     "entries of half a lane": ("entries", lambda: LimbSum.from_entries(ZEROS[:6], 1)),
