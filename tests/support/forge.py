@@ -1,9 +1,10 @@
 """A forge of whole records: a log, three sessions in it, witnesses, policies, a receipt; every key is known.
 
 ``write_record(directory, edits)`` is all that most tests need. An edit changes something before it is hashed or signed
-further: by its name what the finished session ``main`` makes (see ``forge_session``), as ``second.close`` or
-``aborted.open`` what the others make, and ``roster``, ``roster_entry``, ``entries``, ``checkpoint`` and ``note`` what
-the log is made of. What nobody could have signed or logged so is done to the files afterwards.
+further: by its name what the finished session ``main`` makes (see ``forge_session`` and ``forge_closing``), as
+``second.close`` or ``aborted.open`` what the others make, and ``roster``, ``roster_entry``, ``entries``,
+``checkpoint`` and ``note`` what the log is made of. What nobody could have signed or logged so is done to the files
+afterwards.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from secagg.transcript.policy import GroupRule, LogPolicy, LogRule, WitnessRule
 from secagg.transcript.proof import LogProof
 from secagg.transcript.receipt import ContributionProof
 from secagg.transcript.roster import Roster, RosterMember
-from tests.support.forge_session import MODEL_DIGEST, Edit, Plan, SessionForge, Surroundings
+from tests.support.forge_closing import SessionForge
+from tests.support.forge_session import MODEL_DIGEST, Edit, Plan, Surroundings
 
 ORIGIN = "example.org/log"
 COSIGNED_AT_S = 1_700_010_000

@@ -14,7 +14,8 @@ import pytest
 from secagg.arith import linear_hash
 from secagg.transcript.published import PairBox, PairPromise
 from tests.support.forge import Forge, write_record
-from tests.support.forge_session import Plan, SessionForge
+from tests.support.forge_closing import SessionForge
+from tests.support.forge_session import Plan
 from tests.unit.verifier.session_checks import audit_of, checked, failing, failing_after, reason, unclean
 from verifier.checks import CheckResult, Level, Status, run_check
 from verifier.families import openings, results, sums
