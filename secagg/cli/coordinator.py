@@ -34,7 +34,7 @@ _LONGEST_SOCKET_PATH = 103
 
 
 def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse's own type is private
-    """Register ``coordinator init``, ``serve`` and ``mark-restored``."""
+    """Register ``coordinator init``, ``serve``, ``mark-restored`` and ``mark-moved``."""
     commands = add_group(
         subparsers,
         "coordinator",
@@ -46,6 +46,7 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse's own type i
     _add_init(commands)
     _add_serve(commands)
     _add_mark_restored(commands)
+    _add_mark_moved(commands)
 
 
 def _add_init(commands: Any) -> None:  # noqa: ANN401
@@ -117,15 +118,31 @@ def _add_mark_restored(commands: Any) -> None:  # noqa: ANN401
         A coordinator refuses to start on a database that went back in time: its sessions may have gone on after
         the backup was taken, and resuming them could contradict what contributors have seen already. This command
         accepts the database as it is now and ABANDONS every session in it, for good; contributors of open ones
-        have to be asked again in a new session. Results that were published stay valid for whoever has them. The
-        record directory is not for restoring from a backup: keep the newest there is. An older one contradicts what
-        witnesses and clients have seen; then the log has ended, and another one needs another origin. Run this only
-        after a restore or a move that you made on purpose, while the coordinator is stopped; delete a file
-        sessions.db-wal that belongs to the replaced database before you restore.""",
+        have to be asked again in a new session. Results that were published stay valid for whoever has them. Run
+        it only after a restore that you made on purpose, while the coordinator is stopped; delete a file
+        sessions.db-wal that belongs to the replaced database before you restore. The log cannot be restored from a
+        backup: what it has shown to others it must go on with. Keep the newest record and log.head there are
+        (`coordinator mark-moved`); if they are lost, begin another log, with another origin and an empty record.""",
         "secagg coordinator mark-restored --config aggregator/coordinator.toml",
     )
     _add_config(parser)
     parser.set_defaults(run=_mark_restored)
+
+
+def _add_mark_moved(commands: Any) -> None:  # noqa: ANN401
+    parser = add_command(
+        commands,
+        "mark-moved",
+        "accept a log that was moved to another machine or directory",
+        """
+        A coordinator refuses to go on with a copy of its log: the original may have gone on, and two that do would
+        show two histories, which every witness and every client that kept a checkpoint can prove. This command
+        accepts record and state where they are now. Run it only on the NEWEST files, when nothing serves the others
+        any more, never after restoring a backup; and after a move of sessions.db also `coordinator mark-restored`.""",
+        "secagg coordinator mark-moved --config aggregator/coordinator.toml",
+    )
+    _add_config(parser)
+    parser.set_defaults(run=_mark_moved)
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
@@ -285,15 +302,24 @@ def _serve(arguments: argparse.Namespace) -> ExitCode:
 
 def _mark_restored(arguments: argparse.Namespace) -> ExitCode:
     from secagg.cli.serving import SESSIONS_FILE
-    from secagg.store.log_files import mark_moved
     from secagg.store.sqlite import mark_restored
 
     config = load_config(arguments.config)
-    database, record = config.state_directory / SESSIONS_FILE, config.record_directory
+    database = config.state_directory / SESSIONS_FILE
     abandoned = mark_restored(database)
-    signed = mark_moved(record, config.state_directory)
     Reporter.of(arguments).result(
-        {"database": str(database), "abandoned": abandoned, "record": str(record), "log_size": signed},
-        f"accepted {database}; sessions abandoned: {abandoned}; the log in {record} has {signed} entries",
+        {"database": str(database), "abandoned": abandoned}, f"accepted {database}; sessions abandoned: {abandoned}"
+    )
+    return ExitCode.OK
+
+
+def _mark_moved(arguments: argparse.Namespace) -> ExitCode:
+    from secagg.store.log_files import mark_moved
+
+    config = load_config(arguments.config)
+    signed = mark_moved(config.record_directory, config.state_directory)
+    Reporter.of(arguments).result(
+        {"record": str(config.record_directory), "log_size": signed},
+        f"accepted {config.record_directory}; the log has signed {signed} entries",
     )
     return ExitCode.OK

@@ -125,10 +125,12 @@ def _of_sessions(error: BaseException) -> Failure:
     from secagg.client import SessionAbortedError
     from secagg.protocol.errors import LocalProtocolError, ProtocolError
     from secagg.runtime.participant import TransportError
-    from secagg.runtime.ports import StaleStoreError, StoreError, UploadError
+    from secagg.runtime.ports import StaleLogError, StaleStoreError, StoreError, UploadError
 
     text = str(error)
     match error:
+        case StaleLogError():
+            return _failure("log", "STALE_LOG", text, "", ExitCode.UNUSABLE_INPUT)
         case StaleStoreError():
             return _failure("store", "STALE", text, _STALE_FIX, ExitCode.UNUSABLE_INPUT)
         case StoreError():

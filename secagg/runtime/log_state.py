@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from secagg.crypto.notes import open_checkpoint
 from secagg.runtime.log_ports import LogFiles
 from secagg.runtime.log_record import Fault, FaultKind, check_tiles, parse_names, read_entries
-from secagg.runtime.ports import StaleStoreError, StoreError
+from secagg.runtime.ports import StaleLogError, StoreError
 from secagg.transcript.checkpoint import Checkpoint
 from secagg.transcript.growing_tree import GrowingTree
 from secagg.transcript.merkle import leaf_hash
@@ -99,7 +99,7 @@ def open_log(files: LogFiles, key: VerifierKey) -> LogState:
     """Read and check everything.
 
     Raises:
-        StaleStoreError: what was signed or published is not what the entries give.
+        StaleLogError: what was signed or published is not what the entries give.
         StoreError: a file is damaged, or does not belong to this log.
     """
     names = parse_names(files.names())
@@ -134,19 +134,19 @@ def _check_history(tree: GrowingTree, signed: Checkpoint | None, published: Chec
     """What was signed is the largest head there is, and the entries give it; what was published was signed before."""
     if published is not None and (signed is None or signed.size < published.size):
         known = signed.size if signed else 0
-        raise StaleStoreError(
+        raise StaleLogError(
             f"the record shows {published.size} entries, the private state knows {known}: it is an old copy. {_STALE}"
         )
     for name, head in (("signed", signed), ("published", published)):
         if head is None:
             continue
         if head.size > tree.size:
-            raise StaleStoreError(
+            raise StaleLogError(
                 f"a checkpoint over {head.size} entries was {name}, the record holds {tree.size}: it is an old copy. "
                 f"{_STALE}"
             )
         if tree.root(head.size) != head.root:
-            raise StaleStoreError(
+            raise StaleLogError(
                 f"a checkpoint over {head.size} entries was {name} that the entries of the record do not give. {_STALE}"
             )
 

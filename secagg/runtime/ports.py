@@ -28,6 +28,10 @@ class VersionConflictError(StoreError):
     """Another commit came first; the caller's state is stale."""
 
 
+class StaleLogError(StoreError):
+    """The files of a log are older than, or differ from, what was signed or shown before: going on would fork it."""
+
+
 class StaleStoreError(StoreError):
     """The store was restored from an old copy: its sessions must not be resumed."""
 

@@ -63,7 +63,7 @@ class TransparencyLog:
     the first append. After a failure of the disk the files are read and checked again before anything is written.
 
     Raises:
-        StaleStoreError: the files are older than, or differ from, what was signed.
+        StaleLogError: the files are older than, or differ from, what was signed.
         StoreError: files are damaged, foreign, or of another key or origin; nothing was changed.
     """
 

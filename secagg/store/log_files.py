@@ -27,7 +27,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from secagg.runtime.ports import StaleStoreError, StoreError
+from secagg.runtime.ports import StaleLogError, StoreError
 from secagg.store.files import (
     ProcessLock,
     disk_errors,
@@ -48,7 +48,7 @@ _STAGING = ".staging"
 _HEAD_FILE = "log.head"
 _LOCK_FILE = "log.lock"
 _ADVICE = (
-    "If the newest record and private state were moved here on purpose, run secagg.store.log_files.mark_moved on them. "
+    "If the newest record and private state were moved here on purpose, run `secagg coordinator mark-moved`. "
     "If they are from a backup, this log has ended: begin another with another origin and an empty directory"
 )
 
@@ -109,7 +109,7 @@ class LogDirectory(RecordFiles):
     Both directories are made if they are missing. What is written goes to a thread of its own.
 
     Raises:
-        StaleStoreError: the private state is missing, unreadable, or a copy.
+        StaleLogError: the private state is missing, unreadable, or a copy.
         StoreError: another process has the log open, or the disk refuses.
     """
 
@@ -181,12 +181,12 @@ class LogDirectory(RecordFiles):
         head = _read_head(self._head_path)
         if head is None:
             if self.checkpoint() is not None or self.names():
-                raise StaleStoreError(f"{self.record} holds a log, and {private} does not know it. {_ADVICE}")
+                raise StaleLogError(f"{self.record} holds a log, and {private} does not know it. {_ADVICE}")
             fsync_directory(private)  # the head must not outlive the lock file that it names
             self._keep(b"")
             return b""
         if head.inode != self._inode:
-            raise StaleStoreError(f"{private} is a copy (inode {self._inode}, was {head.inode}). {_ADVICE}")
+            raise StaleLogError(f"{private} is a copy (inode {self._inode}, was {head.inode}). {_ADVICE}")
         return head.signed
 
     def _keep(self, note: bytes) -> None:
@@ -250,7 +250,7 @@ def _read_head(path: Path) -> _Head | None:
             return _Head(inode, signed.encode())
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
-    raise StaleStoreError(f"{path}: is not what was written there. {_ADVICE}")
+    raise StaleLogError(f"{path}: is not what was written there. {_ADVICE}")
 
 
 def _write_head(path: Path, head: _Head) -> None:

@@ -38,6 +38,7 @@ LEAVES = [
     ("coordinator", "init"),
     ("coordinator", "serve"),
     ("coordinator", "mark-restored"),
+    ("coordinator", "mark-moved"),
     ("session", "open"),
     ("session", "end-phase"),
     ("session", "list"),

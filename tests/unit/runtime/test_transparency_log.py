@@ -12,7 +12,7 @@ from secagg.crypto.secret import Secret
 from secagg.crypto.signing import SigningKey
 from secagg.runtime.log_record import parse_names, tile_data, tiles_between
 from secagg.runtime.memory_log import MemoryLogFiles
-from secagg.runtime.ports import StaleStoreError, StoreError
+from secagg.runtime.ports import StaleLogError, StoreError
 from secagg.runtime.transparency_log import CosignError, LogRolledBackError, NoCosigners, TransparencyLog
 from secagg.transcript import merkle
 from secagg.transcript.checkpoint import Checkpoint
@@ -560,7 +560,7 @@ def without_last_entry(files: MemoryLogFiles) -> None:
 def test_files_that_are_older_or_other_than_what_was_signed_are_stale(change):
     files = written()
     change(files)
-    with pytest.raises(StaleStoreError, match="two histories"):
+    with pytest.raises(StaleLogError, match="two histories"):
         open_log(files)
 
 
@@ -593,7 +593,7 @@ def test_damaged_and_foreign_files_are_refused_and_left_as_they_are(change, word
     before = dict(files._files)
     with pytest.raises(StoreError, match=words) as caught:
         open_log(files)
-    assert not isinstance(caught.value, StaleStoreError)
+    assert not isinstance(caught.value, StaleLogError)
     assert files._files == before
 
 

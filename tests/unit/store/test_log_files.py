@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from secagg.runtime.log_check import examine
-from secagg.runtime.ports import StaleStoreError, StoreError
+from secagg.runtime.ports import StaleLogError, StoreError
 from secagg.store.log_files import LogDirectory, RecordFiles, mark_moved
 from secagg.transcript.tiles import TileError
 from tests.support.logs import Witness, entries, head_of, open_log
@@ -71,7 +71,7 @@ class Home:
             else:
                 target.write_bytes(file.read_bytes())
 
-    def refused(self, kind: type[StoreError] = StaleStoreError) -> str:
+    def refused(self, kind: type[StoreError] = StaleLogError) -> str:
         before = contents(self.directory)
         with pytest.raises(StoreError) as caught:
             self.held()
