@@ -205,7 +205,7 @@ def test_a_move_that_was_meant_goes_on_once_it_was_accepted(home, tmp_path):
     moved = Home(tmp_path / "elsewhere")
     shutil.copytree(home.record, moved.record)
     shutil.copytree(home.private, moved.private)
-    assert "mark_moved" in moved.refused()
+    assert "mark-moved" in moved.refused()
     assert mark_moved(moved.record, moved.private) == 5
     moved.append(7)
     assert moved.held() == tuple(entries(0, 7))
