@@ -73,7 +73,8 @@ footer { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line);
 @media print {
   :root { color-scheme: light; --ink: #000; --soft: #444; --line: #bbb; --page: #fff; --tint: #f2f2f2; --good: #11512d;
     --good-tint: #e8f3ec; --bad: #8c1512; --bad-tint: #fbe9e7; --open: #664300; --open-tint: #fbf1dc; }
-  body { max-width: none; padding: 0; font-size: 10.5pt; }
+  body { max-width: none; padding: 0; font-size: 10pt; line-height: 1.4; }
+  h2 { margin: 1.5rem 0 .5rem; } th, td { padding: .2rem .4rem; } tr.family th { padding-top: .7rem; }
   .verdict, .status { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   .scroll { overflow: visible; }
   h2 { break-after: avoid; } tr, li, .verdict { break-inside: avoid; } thead { display: table-header-group; }
@@ -148,16 +149,20 @@ def _sentence(text: str) -> str:
 
 
 def _findings(report: Report, heading: str, status: Status) -> Iterator[str]:
-    """The checks of one bad status, each with the first thing that it found; the table below has more."""
-    checks = [check for check in report.checks if check.status is status]
-    if not checks:
+    """What the checks of one bad status found first, each cause once; the table below has more."""
+    causes: dict[str, list[CheckReport]] = {}
+    for check in report.checks:
+        if check.status is status:
+            first = (check.failures or check.missing)[0]
+            causes.setdefault(finding_text(first), []).append(check)
+    if not causes:
         return
     yield f"<h2>{heading}</h2>"
     yield "<ul>"
-    for check in checks:
-        first = (check.failures or check.missing)[0]
-        yield f"<li><strong>{check.check.identifier}</strong> {_text(check.check.title)}"
-        yield f'<br><span class="note">{_text(finding_text(first))}</span></li>'
+    for cause, checks in causes.items():
+        names = ", ".join(check.check.identifier for check in checks)
+        title = f" {_text(checks[0].check.title)}" if len(checks) == 1 else ""
+        yield f'<li><strong>{names}</strong>{title}<br><span class="note">{_text(cause)}</span></li>'
     yield "</ul>"
 
 

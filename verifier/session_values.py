@@ -287,7 +287,8 @@ def _closed(session: SessionRecord) -> Closed:
         if getattr(entry, field) != found:
             _fail(session.entry_place("session-close", field), f"{getattr(entry, field)}, dispositions have {found}")
     _check_contributions(session, accepted)
-    return Closed(tuple(indices), tuple(accepted), tuple(_header(session, leaf) for leaf in accepted))
+    headers = [leaf.statement for leaf in accepted if isinstance(leaf.statement, ContributionHeader)]
+    return Closed(tuple(indices), tuple(accepted), tuple(headers))
 
 
 def _disposition(place: Place, line: bytes, index: int) -> Disposition:
@@ -300,12 +301,6 @@ def _disposition(place: Place, line: bytes, index: int) -> Disposition:
     if isinstance(leaf, Accepted) and not isinstance(leaf.contribution.statement, ContributionHeader):
         _fail(place, f"a statement of type {leaf.contribution.statement.TYPE}")
     return leaf
-
-
-def _header(session: SessionRecord, leaf: Signed) -> ContributionHeader:
-    if not isinstance(leaf.statement, ContributionHeader):
-        _fail(session.files.place(DISPOSITIONS), f"a statement of type {leaf.statement.TYPE}")
-    return leaf.statement
 
 
 def _check_contributions(session: SessionRecord, accepted: list[Signed]) -> None:
