@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from secagg.crypto.notes import cosign, sign_checkpoint
+from secagg.crypto.notes import cosign, log_key, sign_checkpoint
 from secagg.transcript import tiles
 from secagg.transcript.checkpoint import Checkpoint
 from secagg.transcript.merkle import leaf_hash
 from secagg.transcript.note import Note
-from secagg.transcript.policy import LogPolicy
+from secagg.transcript.policy import LogPolicy, LogRule
 from tests.support.forge import COSIGNED_AT_S, ORIGIN, Forge, key_of, write_record
 from tests.unit.verifier.session_checks import audit_of, failing, reason, unclean
 from verifier.audit import Brought
@@ -113,6 +113,16 @@ def test_log_2_fails_for_a_log_with_the_right_origin_and_another_key(written):
     results = found(with_log_policy(written, other_key))
     assert failing(results) == ["LOG-2"]
     assert "no signature by the key" in reason(results, "LOG-2")
+
+
+def two_logs(policy):
+    """The policy with another log in front."""
+    other = LogRule(log_key("example.org/other", OTHER_KEY.public_bytes))
+    return replace(policy, logs=(other, *policy.logs))
+
+
+def test_log_2_finds_the_log_among_several(written):
+    assert failing(found(with_log_policy(written, two_logs))) == []
 
 
 # LOG-3
@@ -278,7 +288,9 @@ def test_log_7_fails_for_what_a_log_of_this_size_does_not_have(written, path):
     (written.record / path).write_bytes(bytes(32))
     results = found(written)
     assert failing(results) == ["LOG-7"]
-    assert path in reason(results, "LOG-7")
+    known = path.startswith(("tile/0/000.p/15", "tile/0/001", "tile/1", "tile/entries"))
+    why = "not of a log of this size" if known else "neither a tile nor an entry bundle"
+    assert reason(results, "LOG-7") == f"{path}: {why}"
 
 
 def leftover(written, width, *, bundle):
@@ -343,10 +355,20 @@ def test_a_rewrite_without_the_witnesses_fails_the_quorum(tmp_path):
     assert failing(found(write_record(tmp_path, edits))) == ["LOG-4"]
 
 
-def cosigned(forge, checkpoint):
-    note = sign_checkpoint(forge.coordinator, checkpoint)
+def cosigned(forge, checkpoint, key=None):
+    note = sign_checkpoint(key or forge.coordinator, checkpoint)
     lines = [cosign(key, f"witness{n}.example", note.text, COSIGNED_AT_S) for n, key in enumerate(forge.witnesses)]
     return note.with_signatures(lines)
+
+
+def test_log_8_fails_for_a_saved_checkpoint_of_another_log_that_the_policy_knows_and_that_says_the_same(written):
+    with_log_policy(written, two_logs)
+    ours = Checkpoint.parse(Note.parse((written.record / "checkpoint").read_bytes()).text)
+    theirs = replace(ours, origin="example.org/other")
+    saved = cosigned(written.forge, theirs, OTHER_KEY).to_bytes()
+    results = found(written, saved)
+    assert failing(results) == ["LOG-8"]
+    assert "of another log" in reason(results, "LOG-8")
 
 
 @pytest.mark.parametrize("kind", ["of another log", "not cosigned", "not signed", "not a note"])
