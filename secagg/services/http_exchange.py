@@ -111,7 +111,7 @@ def _parse(data: bytes, method: str, most_bytes: int) -> HttpAnswer:
     try:
         response.begin()
         body = response.read(most_bytes + 1)
-    except (http.client.HTTPException, ValueError):
+    except (http.client.HTTPException, ValueError, OverflowError):  # http.client takes a chunk of -2^64 bytes
         raise HttpError("the answer is not HTTP") from None
     if len(body) > most_bytes:
         raise HttpError("the answer is too large")
