@@ -356,10 +356,19 @@ def test_ses_6_lets_only_a_session_pass_that_has_come_to_an_end(tmp_path, steps,
 # SES-7
 
 
-@pytest.mark.parametrize("name", ["layout.json", "adapter.json"])
-def test_ses_7_fails_for_a_description_that_the_open_entry_does_not_name(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("layout.json", b"layer.0", b"layer.1"),
+        ("layout.json", b"}", b"} "),
+        ("adapter.json", b'"lora_alpha":4', b'"lora_alpha":5'),
+        ("adapter.json", b"CAUSAL_LM", b"\xff"),
+    ],
+)
+def test_ses_7_fails_for_a_description_that_the_open_entry_does_not_name(tmp_path, name, old, new):
     def edit(files, _):
-        return files | {name: files[name].replace(b"2", b"3", 1)}
+        assert old in files[name]
+        return files | {name: files[name].replace(old, new)}
 
     assert failing_after(tmp_path, **{"aborted.files": edit}) == ["SES-7"]
 
