@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from secagg.transcript import merkle
 from secagg.transcript.statements import Accepted, Dropped, Rejected, Signed
 from tests.support.forge import MAIN, Forge, key_of, write_record
 from tests.unit.verifier.session_checks import checked, failing, failing_after, found_of, reason, unclean
@@ -241,6 +242,20 @@ def test_con_3_fails_for_a_close_entry_with_another_count_or_root(tmp_path, fiel
         return replace(closing, **{field: value + 1 if isinstance(value, int) else bytes(32)})
 
     assert failing(closed_only(tmp_path, close=edit)) == ["CON-3"]
+
+
+def test_con_3_fails_where_the_logged_contributions_are_not_the_accepted_ones(tmp_path):
+    def others(forge):
+        # Signed by its client for the same session, and in nobody's disposition.
+        return [*forge.contributed[:-1], forge.contributions[2]]
+
+    def edit_files(files, forge):
+        return files | {"contributions.jsonl": b"".join(signed.to_bytes() + b"\n" for signed in others(forge))}
+
+    def edit_close(closing, forge):
+        return replace(closing, contributions=merkle.root([signed.to_bytes() for signed in others(forge)]))
+
+    assert failing(closed_only(tmp_path, files=edit_files, close=edit_close)) == ["CON-3"]
 
 
 @pytest.mark.parametrize("name", ["dispositions.jsonl", "contributions.jsonl"])
