@@ -51,19 +51,24 @@ from secagg.crypto.rng import SystemRng
 from secagg.crypto.secret import Secret
 from secagg.crypto.signing import SigningKey
 from secagg.derive.threshold import GraphParameters
+from secagg.lora.layout import Layout
+from secagg.lora.template import AdapterTemplate
 from secagg.protocol import log
 from secagg.protocol.messages import AdvertiseKeys, ClientMessage, ConfirmClose, Contribution, ShareKeys, UnmaskAnswer
 from secagg.protocol.pairwise import client, recovery
 from secagg.protocol.pairwise.client_states import ClientState, InputMasked, MaskInput, Send
 from secagg.protocol.pairwise.coordinator_states import Aborted, DeadlinePassed, Phase, SetupRow
 from secagg.protocol.session import ClientPolicy, Session
+from secagg.runtime import host as host_module
 from secagg.runtime import vectors
 from secagg.runtime.host import CoordinatorPorts, SessionHost
+from secagg.runtime.limb_sums import SessionSum
 from secagg.runtime.log import SigningLog
 from secagg.runtime.memory import MemorySessionStore
 from secagg.services.server import keep_freed_memory
 from secagg.services.uploads import PREFERRED_CHUNK_BYTES, Chunk, UploadDesk
 from secagg.store.blobs import DirectoryBlobStore
+from secagg.transcript import canonical
 from secagg.transcript.entries import Deadlines, Encoding, NoDifferentialPrivacy, NoFlattening, SessionOpen
 from secagg.transcript.roster import Roster, RosterMember
 from secagg.v1 import aggregation_pb2 as pb
@@ -95,17 +100,19 @@ class Plan:
         """The session: the same in every process."""
         roster = Roster.of([RosterMember(_key(number).public_bytes, "") for number in range(self.clients)])
         minimum = self.clients - self.planned
+        layout, template = self.adapter()
         encoding = Encoding(self.dimension, VALUE_BITS, max(1024, self.clients), 64, Fraction(1), NoFlattening())
         return self.with_roster(
             SessionOpen(
                 session=bytes(16),
                 protocol="pairwise",
                 coordinator=_key(-1).public_bytes,
+                log="log.example/benchmark",
                 opened_at_s=0,
                 base_model="none",
                 base_model_digest=bytes(32),
-                adapter=bytes(32),
-                layout=bytes(32),
+                adapter=template.digest,
+                layout=layout.digest,
                 merge="factors",
                 encoding=encoding,
                 min_contributors=minimum,
@@ -120,6 +127,14 @@ class Plan:
             ),
             roster,
         )
+
+    def adapter(self) -> tuple[Layout, AdapterTemplate]:
+        """An adapter of rank 1 with ``dimension`` parameters."""
+        prefix = "base_model.model.layer.q_proj"
+        rows = self.dimension // 2
+        shapes = {f"{prefix}.lora_A.weight": (1, rows), f"{prefix}.lora_B.weight": (self.dimension - rows, 1)}
+        template = AdapterTemplate("none", "", "CAUSAL_LM", 1, 1, use_rslora=False, fan_in_fan_out=False)
+        return Layout.from_shapes(shapes), template
 
     def with_roster(self, parameters: SessionOpen, roster: Roster) -> Session:
         """The session with these parameters, of the degree asked for."""
@@ -267,15 +282,18 @@ class Coordinator:
     async def run(self, workers: Sequence[Pipe]) -> Report:
         """The whole session; the report of this process."""
         # Work on vectors is measured apart from what surrounds it: the host looks these up in their modules.
-        self.meter.wrap(vectors, "fold", "fold")
+        self.meter.wrap(SessionSum, "add_offered", "add_limbs")
+        self.meter.wrap(SessionSum, "fold", "fold")
         self.meter.wrap(recovery, "recover", "unmask_recover")
         self.meter.wrap(vectors, "remove_masks", "unmask_remove_masks")
-        self.meter.wrap(vectors, "decode", "unmask_decode")
+        self.meter.wrap(host_module, "decode", "unmask_decode")
+        self.meter.wrap(host_module, "merged_adapter", "unmask_merge")
         everybody = set(range(self.plan.clients))
         start_mib = memory_mib("VmRSS")
         self.meter.forget()
         with self.meter.measure("open"):
-            await self.host.open(SetupRow(b"", b"", b"", b"", b""))
+            files = (canonical.encode(each.to_json_value()) for each in self.plan.adapter())
+            await self.host.open(SetupRow(b"", b"", b"", *map(self.blobs.put, files)))
         await self._phase(workers, "advertise", everybody, Phase.SHARE_KEYS)
         await self._phase(workers, "share", everybody, Phase.MASKED_INPUT)
         with self.meter.measure(NOT_COUNTED):
@@ -497,7 +515,9 @@ class Worker:
             clipped, _ = clip(values, encoding.clip_norm)
             stream = Keystream(derive(plan.rounding, Label.QUANTISER_STREAM).expose())
             self.integers += Quantiser(encoding.value_bits, encoding.bound()).quantise(clipped, stream)[0]
-        self._take(self._step(InputMasked(vectors.digest_of(player.lanes), player.lanes.size)))
+        with self.meter.measure("linear_hash"):
+            linear_hash = vectors.linear_hash_of(player.lanes)
+        self._take(self._step(InputMasked(vectors.digest_of(player.lanes), player.lanes.size, linear_hash)))
 
     def _deliver(self, message: ClientMessage) -> None:
         match message:

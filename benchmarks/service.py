@@ -46,6 +46,7 @@ import numpy as np
 from benchmarks import pairwise
 from benchmarks.pairwise import Report, memory_mib, write_json
 from benchmarks.pairwise import _key as identity_key
+from secagg.arith.linear_hash import hash_lanes
 from secagg.client import Coordinator, Participation, SessionDetails
 from secagg.crypto.rng import SystemRng
 from secagg.identity.tls import PinnedCertificate, create_certificate
@@ -488,14 +489,16 @@ class Stamped:
     def __init__(self, length_bytes: int) -> None:
         self._data = np.random.default_rng().bytes(length_bytes)
         self._stamps: dict[bytes, bytes] = {}
+        self._rest = hash_lanes(np.frombuffer(bytes(16) + self._data[16:], dtype=np.uint64))
 
-    def make(self) -> bytes:
-        """Another blob; its digest."""
+    def make(self) -> tuple[bytes, bytes]:
+        """Another blob; its digest and its linear hash, which is that of the stamp and that of the rest together."""
         stamp = os.urandom(16)
         digest = hashlib.sha256(stamp)
         digest.update(memoryview(self._data)[16:])
         self._stamps[digest.digest()] = stamp
-        return digest.digest()
+        words = self._rest + hash_lanes(np.frombuffer(stamp, dtype=np.uint64))
+        return digest.digest(), bytes(vectors.as_bytes(words))
 
     def read(self, digest: bytes, offset: int, length_bytes: int) -> bytes:
         """As a ``BlobStore`` reads."""
@@ -521,10 +524,17 @@ class Pusher:
     def _message(self, session: Session, number: int) -> Contribution:
         identity = identity_key(number)
         lanes = session.field_layout.lanes
+        upload, linear_hash = self.blobs.make()
         header = ContributionHeader(
-            session.digest, bytes(32), identity.public_bytes, self.blobs.make(), lanes, missing=()
+            session.digest,
+            bytes(32),
+            identity.public_bytes,
+            upload,
+            hashlib.sha256(linear_hash).digest(),
+            lanes,
+            missing=(),
         )
-        return Contribution(Signed(header, identity.sign_statement(header.to_bytes())))
+        return Contribution(Signed(header, identity.sign_statement(header.to_bytes())), linear_hash)
 
     async def push(self, way: str) -> list[float]:
         """All uploads; how long each took."""
