@@ -343,6 +343,13 @@ MUTANTS: tuple[Mutant, ...] = (
         f"{_SUMS}::test_a_running_sum_that_went_wrong_blames_nobody_and_is_made_again",
     ),
     _mutant(
+        "uploads are added at close only",
+        "secagg/runtime/host.py",
+        "        if isinstance(event, UploadStaged):\n            self._add_staged(event.identity)",
+        "        if isinstance(event, UploadStaged):\n            self.is_staged(event.identity)",
+        f"{_UPLOADS}::test_uploads_are_added_as_they_come_and_again_after_a_restart_before_the_close",
+    ),
+    _mutant(
         "what was refuted stays in the running sum",
         "secagg/runtime/limb_sums.py",
         "surplus = [index for index, item in self._held.items() if accepted.get(index) != item]",
