@@ -1,13 +1,13 @@
 """One whole pairwise session over the real machines, without a network: ``python -m benchmarks.pairwise --json OUT``.
 
-The coordinator is a process of its own: ``SessionHost`` and ``UploadDesk`` on a ``DirectoryBlobStore`` (a temporary
-directory, every flush included) and a ``MemorySessionStore``. Clients are played one at a time by worker processes.
-Between them pass the bytes of the real protobuf messages, through pipes in place of gRPC: carrying them is left out of
-all figures, building and parsing them is not. CPU is user and system time of all threads of a process, which other
-work on the machine disturbs less than the clock on the wall. CPU of a phase includes its system calls, so writing
-uploads to the page cache counts, waiting for the disk does not. On a virtual machine whose host takes back free
-memory the kernel needs ten times longer to find a page of the cache (2.6 s instead of 0.2 s for 10^9 bytes, measured
-apart): that shows in ``cpu_s_in_the_kernel`` of ``upload_ingest``.
+The coordinator is a process of its own: ``SessionHost`` and ``UploadDesk`` on a ``DirectoryBlobStore``, a log and a
+record (in a temporary directory, every flush included; nobody cosigns) and a ``MemorySessionStore``. Clients are played
+one at a time by worker processes. Between them pass the bytes of the real protobuf messages, through pipes in place of
+gRPC: carrying them is left out of all figures, building and parsing them is not. CPU is user and system time of all
+threads of a process, which other work on the machine disturbs less than the clock on the wall. CPU of a phase includes
+its system calls, so writing uploads to the page cache counts, waiting for the disk does not. On a virtual machine whose
+host takes back free memory the kernel needs ten times longer to find a page of the cache (2.6 s instead of 0.2 s for
+10^9 bytes, measured apart): that shows in ``cpu_s_in_the_kernel`` of ``upload_ingest``.
 
 Clients that drop out do so after SHARE_KEYS: they never upload. The sum is compared with a plain sum of integers that
 the workers quantise apart from the protocol.
@@ -61,21 +61,27 @@ from secagg.protocol.pairwise.coordinator_states import Aborted, DeadlinePassed,
 from secagg.protocol.session import ClientPolicy, Session
 from secagg.runtime import host as host_module
 from secagg.runtime import vectors
+from secagg.runtime.adapters import check_layout
 from secagg.runtime.host import CoordinatorPorts, SessionHost
 from secagg.runtime.limb_sums import SessionSum
-from secagg.runtime.log import SigningLog
 from secagg.runtime.memory import MemorySessionStore
+from secagg.runtime.transparency_log import NoCosigners, TransparencyLog
 from secagg.services.server import keep_freed_memory
 from secagg.services.uploads import PREFERRED_CHUNK_BYTES, Chunk, UploadDesk
 from secagg.store.blobs import DirectoryBlobStore
+from secagg.store.log_files import LogDirectory
+from secagg.store.session_files import SessionDirectory
 from secagg.transcript import canonical
 from secagg.transcript.entries import Deadlines, Encoding, NoDifferentialPrivacy, NoFlattening, SessionOpen
+from secagg.transcript.policy import LogPolicy
 from secagg.transcript.roster import Roster, RosterMember
 from secagg.v1 import aggregation_pb2 as pb
 from secagg.wire import convert
 
 VALUE_BITS = 16
 NOT_COUNTED = "not counted"
+ORIGIN = "log.example/benchmark"
+NO_WITNESSES = LogPolicy.without_witnesses()
 PHASE_S = 10**6
 """Deadlines never pass by themselves: the benchmark's clock stands still until it is moved."""
 
@@ -83,6 +89,15 @@ SPAWN = multiprocessing.get_context("spawn")
 PACKAGES = ("numpy", "cryptography", "pynacl", "protobuf")
 Report = dict[str, Any]
 Pipe: TypeAlias = "connection.Connection[Any, Any]"
+
+
+def adapter_of(dimension: int) -> tuple[Layout, AdapterTemplate]:
+    """An adapter of rank 1 with so many parameters, at least 2."""
+    prefix = "base_model.model.layer.q_proj"
+    rows = dimension // 2
+    shapes = {f"{prefix}.lora_A.weight": (1, rows), f"{prefix}.lora_B.weight": (dimension - rows, 1)}
+    template = AdapterTemplate("bench", "", "CAUSAL_LM", 1, 1, use_rslora=False, fan_in_fan_out=False)
+    return Layout.from_shapes(shapes), template
 
 
 @dataclass(frozen=True)
@@ -100,16 +115,16 @@ class Plan:
         """The session: the same in every process."""
         roster = Roster.of([RosterMember(_key(number).public_bytes, "") for number in range(self.clients)])
         minimum = self.clients - self.planned
-        layout, template = self.adapter()
+        layout, template = adapter_of(self.dimension)
         encoding = Encoding(self.dimension, VALUE_BITS, max(1024, self.clients), 64, Fraction(1), NoFlattening())
         return self.with_roster(
             SessionOpen(
                 session=bytes(16),
                 protocol="pairwise",
                 coordinator=_key(-1).public_bytes,
-                log="log.example/benchmark",
+                log=ORIGIN,
                 opened_at_s=0,
-                base_model="none",
+                base_model=template.base_model,
                 base_model_digest=bytes(32),
                 adapter=template.digest,
                 layout=layout.digest,
@@ -127,14 +142,6 @@ class Plan:
             ),
             roster,
         )
-
-    def adapter(self) -> tuple[Layout, AdapterTemplate]:
-        """An adapter of rank 1 with ``dimension`` parameters."""
-        prefix = "base_model.model.layer.q_proj"
-        rows = self.dimension // 2
-        shapes = {f"{prefix}.lora_A.weight": (1, rows), f"{prefix}.lora_B.weight": (self.dimension - rows, 1)}
-        template = AdapterTemplate("none", "", "CAUSAL_LM", 1, 1, use_rslora=False, fan_in_fan_out=False)
-        return Layout.from_shapes(shapes), template
 
     def with_roster(self, parameters: SessionOpen, roster: Roster) -> Session:
         """The session with these parameters, of the degree asked for."""
@@ -272,8 +279,21 @@ class Coordinator:
         self.failures: list[object] = []
         self.session = plan.session()
         self.leaves = self.session.roster.leaves()
-        blobs, log_port, store = DirectoryBlobStore(directory), SigningLog(_key(-1)), MemorySessionStore()
-        ports = CoordinatorPorts(store, blobs, log_port, self.clock, _key(-1), lambda *why: self.failures.append(why))
+        layout, template = adapter_of(plan.dimension)
+        self.layout, self.template = (canonical.encode(each.to_json_value()) for each in (layout, template))
+        blobs, record = DirectoryBlobStore(directory), directory / "record"
+        self.log = TransparencyLog(
+            LogDirectory(record, directory), NoCosigners(), _key(-1), ORIGIN, lambda *why: self.failures.append(why)
+        )
+        ports = CoordinatorPorts(
+            MemorySessionStore(),
+            blobs,
+            self.log,
+            SessionDirectory(record),
+            self.clock,
+            _key(-1),
+            lambda *why: self.failures.append(why),
+        )
         self.blobs = blobs
         self.host = SessionHost(self.session, ports)
         self.desk = UploadDesk(blobs, Secret(bytes(32)))
@@ -282,18 +302,19 @@ class Coordinator:
     async def run(self, workers: Sequence[Pipe]) -> Report:
         """The whole session; the report of this process."""
         # Work on vectors is measured apart from what surrounds it: the host looks these up in their modules.
-        self.meter.wrap(SessionSum, "add_offered", "add_limbs")
+        self.meter.wrap(SessionSum, "add_offered", "limb_sum")
         self.meter.wrap(SessionSum, "fold", "fold")
         self.meter.wrap(recovery, "recover", "unmask_recover")
+        self.meter.wrap(host_module, "masked_sum", "unmask_masked_sum")
         self.meter.wrap(vectors, "remove_masks", "unmask_remove_masks")
         self.meter.wrap(host_module, "decode", "unmask_decode")
         self.meter.wrap(host_module, "merged_adapter", "unmask_merge")
+        self.meter.wrap(SessionDirectory, "write", "record_files")
         everybody = set(range(self.plan.clients))
         start_mib = memory_mib("VmRSS")
         self.meter.forget()
         with self.meter.measure("open"):
-            files = (canonical.encode(each.to_json_value()) for each in self.plan.adapter())
-            await self.host.open(SetupRow(b"", b"", b"", *map(self.blobs.put, files)))
+            await self.host.open(self._setup())
         await self._phase(workers, "advertise", everybody, Phase.SHARE_KEYS)
         await self._phase(workers, "share", everybody, Phase.MASKED_INPUT)
         with self.meter.measure(NOT_COUNTED):
@@ -304,6 +325,7 @@ class Coordinator:
         await self._phase(workers, "outcome", survivors, Phase.FINISHED)
         cpu_s = self.meter.total()
         await self.host.close()
+        await self.log.close()
         cohort: Any = self.host.driver.state.cohort  # type: ignore[union-attr]
         return {
             "degree": cohort.degree,
@@ -317,6 +339,12 @@ class Coordinator:
             "rss_peak_mib": memory_mib("VmHWM"),
             "threads": vectors.worker_threads(),
         }
+
+    def _setup(self) -> SetupRow:
+        head = self.session.roster.head(_key(-1).public_bytes).to_bytes()
+        roster = b"".join(leaf + b"\n" for leaf in self.leaves)
+        names = [self.blobs.put(blob) for blob in (roster, self.layout, self.template)]
+        return SetupRow(names[0], head, _key(-1).sign_statement(head), *names[1:])
 
     def _draw_dropouts(self) -> set[int]:
         """Who never uploads: drawn again where a client of a sparse graph would keep too few neighbours."""
@@ -373,7 +401,9 @@ class Coordinator:
         match request:
             case pb.GetSessionRequest():
                 evidence = convert.log_evidence_to_pb(self.host.evidence())
-                return pb.GetSessionResponse(evidence=evidence, roster=self.leaves)
+                return pb.GetSessionResponse(
+                    evidence=evidence, roster=self.leaves, layout=self.layout, adapter=self.template
+                )
             case pb.AdvertiseKeysRequest():
                 await self.host.submit(convert.advertise_keys_from_pb(request))
                 return pb.AdvertiseKeysResponse()
@@ -477,8 +507,9 @@ class Worker:
             parameters = SessionOpen.from_bytes(evidence.entries[0])
             # A client of its own keeps this one; here all share one that is equal, to save memory.
             self.plan.with_roster(parameters, Roster.from_leaves(response.roster))
-            view = log.extend(log.LogView(evidence.entries[:1]), parameters, evidence)
-        context = client.ClientContext(_key(self.number), self.session, ClientPolicy())
+            check_layout(parameters, response.layout, response.adapter)
+            view = log.join(parameters, NO_WITNESSES, evidence)
+        context = client.ClientContext(_key(self.number), self.session, ClientPolicy(), NO_WITNESSES)
         self.players[self.number] = Player(context)
         self._take(client.start(context, view, self.rng))
 

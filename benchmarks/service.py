@@ -1,11 +1,11 @@
 """Sessions and uploads over gRPC: ``python -m benchmarks.service --clients N --dimension D --json OUT``.
 
-The coordinator is a process of its own: the real server on TLS, SQLite and blobs in a temporary directory, every
-flush included. Clients are real ones (``secagg.client`` and ``Participant``), many to a worker process; by default
-each has a TLS connection of its own, as contributors on machines of their own have. Their stores are in memory,
-sealed as those on disk are: a thousand databases on the disk under test would be measured instead of it. Clients that
-drop out do so after SHARE_KEYS: they never upload. The sum that each client downloads is compared with a plain sum of
-what all of them encoded.
+The coordinator is a process of its own: the real server on TLS, SQLite, blobs, log and record in a temporary directory,
+every flush included; nobody cosigns its log. Clients are real ones (``secagg.client`` and ``Participant``), many to a
+worker process; by default each has a TLS connection of its own, as contributors on machines of their own have. Their
+stores are in memory, sealed as those on disk are: a thousand databases on the disk under test would be measured instead
+of it. Clients that drop out do so after SHARE_KEYS: they never upload. The sum that each client downloads is compared
+with a plain sum of what all of them encoded.
 
 ``--ingest-only`` measures uploads by themselves: sessions are written into the store as they stand after SHARE_KEYS,
 then uploads are pushed as fast as possible by 1, 4 and 16 uploaders at once, as streams and in unary chunks. Before
@@ -35,7 +35,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequen
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -44,14 +43,12 @@ import grpc.aio
 import numpy as np
 
 from benchmarks import pairwise
-from benchmarks.pairwise import Report, memory_mib, write_json
+from benchmarks.pairwise import NO_WITNESSES, ORIGIN, Report, adapter_of, memory_mib, write_json
 from benchmarks.pairwise import _key as identity_key
-from secagg.arith.linear_hash import hash_lanes
+from secagg.arith.linear_hash import HASH_BYTES
 from secagg.client import Coordinator, Participation, SessionDetails
 from secagg.crypto.rng import SystemRng
 from secagg.identity.tls import PinnedCertificate, create_certificate
-from secagg.lora.layout import Layout
-from secagg.lora.template import AdapterTemplate
 from secagg.protocol.messages import Contribution, SignedReceipt
 from secagg.protocol.pairwise import lists
 from secagg.protocol.pairwise.client import ClientContext
@@ -70,15 +67,18 @@ from secagg.remote import GrpcCoordinator, end_phase, open_channel, open_session
 from secagg.runtime import vectors
 from secagg.runtime.clock import SystemClock
 from secagg.runtime.host import CoordinatorPorts, SessionHost
-from secagg.runtime.log import SigningLog
+from secagg.runtime.log_trust import LogTrust
 from secagg.runtime.memory import MemoryBlobStore, MemorySessionStore
 from secagg.runtime.participant import Participant, ParticipantPorts
 from secagg.runtime.ports import BlobStore, Commit
 from secagg.runtime.registry import Registry
+from secagg.runtime.transparency_log import NoCosigners, TransparencyLog
 from secagg.services.logs import EventLog
 from secagg.services.server import CoordinatorServer, ServerSocket, server_credentials
 from secagg.store.blobs import DirectoryBlobStore
+from secagg.store.log_files import LogDirectory
 from secagg.store.sealed import SealedSessionStore
+from secagg.store.session_files import SessionDirectory
 from secagg.store.sqlite import SqliteSessionStore
 from secagg.transcript import canonical
 from secagg.transcript.statements import ContributionHeader, Signed
@@ -122,25 +122,7 @@ class Plan:
         """A session with the threat parameters of ``benchmarks.pairwise``, and a layout that a server accepts."""
         plan = pairwise.Plan(self.clients, self.dimension, self.dropped, self.dropped, self.workers, None)
         base = plan.session()
-        layout, template = self.adapter()
-        parameters = dataclasses.replace(
-            base.parameters,
-            session=name,
-            base_model=template.base_model,
-            layout=layout.digest,
-            adapter=template.digest,
-            max_corrupt=min(-(-self.clients // 10), self.clients - self.dropped - 2),
-            expected_dropout=Fraction(self.dropped, self.clients),
-        )
-        return Session(parameters, base.roster)
-
-    def adapter(self) -> tuple[Layout, AdapterTemplate]:
-        """An adapter of rank 1 with ``dimension`` parameters."""
-        prefix = "base_model.model.layer.q_proj"
-        rows = self.dimension // 2
-        shapes = {f"{prefix}.lora_A.weight": (1, rows), f"{prefix}.lora_B.weight": (self.dimension - rows, 1)}
-        template = AdapterTemplate("bench", "", "CAUSAL_LM", 1, 1, use_rslora=False, fan_in_fan_out=False)
-        return Layout.from_shapes(shapes), template
+        return Session(dataclasses.replace(base.parameters, session=name), base.roster)
 
     def gone(self) -> frozenset[int]:
         """Who never uploads."""
@@ -183,7 +165,14 @@ async def serving(
     store, blobs = SqliteSessionStore(state / "sessions.db"), DirectoryBlobStore(state / "blobs")
     await prepare(store, blobs)
     failures: list[tuple[str, bytes, str]] = []
-    ports = CoordinatorPorts(store, blobs, SigningLog(key), SystemClock(), key, lambda *why: failures.append(why))
+    record = state / "record"
+    files = LogDirectory(record, state)
+    log = TransparencyLog(
+        files, NoCosigners(), key, ORIGIN, lambda event, reason: failures.append((event, b"", reason))
+    )
+    ports = CoordinatorPorts(
+        store, blobs, log, SessionDirectory(record), SystemClock(), key, lambda *why: failures.append(why)
+    )
     registry = Registry(ports)
     server = CoordinatorServer(registry, state, EventLog())
     credentials = server_credentials(pem, (state / "tls.key").read_bytes(), None)
@@ -194,6 +183,8 @@ async def serving(
         yield Service(where, registry, state, failures)
     finally:
         await server.stop()
+        await log.close()
+        await files.close()
         await store.close()
 
 
@@ -248,7 +239,7 @@ async def coordinate(plan: Plan, state: Path, pipe: Pipe) -> None:
     """Open a session, serve it until the parent says stop, report."""
     async with serving(state, nothing) as service:
         session = plan.session(os.urandom(16))
-        layout, template = plan.adapter()
+        layout, template = adapter_of(plan.dimension)
         head = session.roster.head(identity_key(-1).public_bytes).to_bytes()
         request = pb.OpenSessionRequest(
             parameters=session.entry,
@@ -295,7 +286,7 @@ async def keep(plan: Plan, state: Path, pipe: Pipe) -> None:
             collecting = Collecting(SystemClock().now_s() + 10**6, cohort, everybody, bytes(32), 0)
             rows = {
                 row_key(0, RowKind.SETUP): SetupRow(roster, b"", b"", b"", b""),
-                row_key(0, RowKind.LOG): LogRow(session.entry, b"", b""),
+                row_key(0, RowKind.LOG): LogRow(session.entry, 0),
             }
             encoded = {key: COORDINATOR_PERSISTENCE.encode(row) for key, row in rows.items()}
             commit = Commit(COORDINATOR_PERSISTENCE.encode(collecting), encoded)
@@ -427,13 +418,14 @@ class Worker:
         channel = self._channel or self._counted(await own_channel(self.where))
         vector = self._base[number : number + self.plan.dimension]
         port = Port(channel, self, vector, drops=drops)
-        coordinator = Coordinator(port, self.where.key)
+        trust = LogTrust.nobody()
+        coordinator = Coordinator(port, self.where.key, trust)
         details = self._shared(await coordinator.details(self.where.sessions[0]))
         identity = identity_key(number)
         store = SealedSessionStore(MemorySessionStore(), bytes(32), SystemRng().bytes)
-        context = ClientContext(identity, details.session, ClientPolicy())
+        context = ClientContext(identity, details.session, ClientPolicy(), NO_WITNESSES)
         ports = ParticipantPorts(store, MemoryBlobStore(), port, SystemRng(), lambda _: None)
-        participant = Participant(context, vector, ports)
+        participant = Participant(context, vector, ports, trust)
         participation = Participation(coordinator, details, participant, Keeper())  # type: ignore[arg-type]
         await participant.join(details.view)
         result = asyncio.ensure_future(participation.result())
@@ -489,16 +481,14 @@ class Stamped:
     def __init__(self, length_bytes: int) -> None:
         self._data = np.random.default_rng().bytes(length_bytes)
         self._stamps: dict[bytes, bytes] = {}
-        self._rest = hash_lanes(np.frombuffer(bytes(16) + self._data[16:], dtype=np.uint64))
 
-    def make(self) -> tuple[bytes, bytes]:
-        """Another blob; its digest and its linear hash, which is that of the stamp and that of the rest together."""
+    def make(self) -> bytes:
+        """Another blob; its digest."""
         stamp = os.urandom(16)
         digest = hashlib.sha256(stamp)
         digest.update(memoryview(self._data)[16:])
         self._stamps[digest.digest()] = stamp
-        words = self._rest + hash_lanes(np.frombuffer(stamp, dtype=np.uint64))
-        return digest.digest(), bytes(vectors.as_bytes(words))
+        return digest.digest()
 
     def read(self, digest: bytes, offset: int, length_bytes: int) -> bytes:
         """As a ``BlobStore`` reads."""
@@ -524,15 +514,11 @@ class Pusher:
     def _message(self, session: Session, number: int) -> Contribution:
         identity = identity_key(number)
         lanes = session.field_layout.lanes
-        upload, linear_hash = self.blobs.make()
+        # Nobody closes these sessions, so nobody checks the hash; but each is another one, to be stored.
+        linear_hash = os.urandom(16) + bytes(HASH_BYTES - 16)
+        digest = hashlib.sha256(linear_hash).digest()
         header = ContributionHeader(
-            session.digest,
-            bytes(32),
-            identity.public_bytes,
-            upload,
-            hashlib.sha256(linear_hash).digest(),
-            lanes,
-            missing=(),
+            session.digest, bytes(32), identity.public_bytes, self.blobs.make(), digest, lanes, missing=()
         )
         return Contribution(Signed(header, identity.sign_statement(header.to_bytes())), linear_hash)
 

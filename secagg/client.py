@@ -39,19 +39,26 @@ from secagg.protocol import log
 from secagg.protocol.errors import LocalProtocolError, RejectReason, RemoteProtocolError
 from secagg.protocol.log import LogView
 from secagg.protocol.messages import SignedReceipt
+from secagg.protocol.pairwise import lists
 from secagg.protocol.pairwise.client import ClientContext
 from secagg.protocol.pairwise.client_states import Aborted
 from secagg.protocol.session import ClientPolicy, Session
 from secagg.remote import GrpcCoordinator, open_channel
 from secagg.runtime import vectors
 from secagg.runtime.adapters import check_layout
+from secagg.runtime.log_trust import LogTrust
 from secagg.runtime.participant import Milestone, Participant, ParticipantPorts, TransportError
 from secagg.store.blobs import DirectoryBlobStore
 from secagg.store.sealed import SealedSessionStore
 from secagg.store.sqlite import SqliteSessionStore
+from secagg.transcript import merkle
 from secagg.transcript.entries import SessionOpen, SessionResult
-from secagg.transcript.head import LogEvidence
+from secagg.transcript.evidence import LogEvidence
+from secagg.transcript.policy import LogPolicy
+from secagg.transcript.proof import LogProof
+from secagg.transcript.receipt import ContributionProof
 from secagg.transcript.record import RecordError
+from secagg.transcript.segment import LogSegment
 
 _FIRST_DELAY_S = 0.1
 _LONGEST_DELAY_S = 5.0
@@ -94,13 +101,21 @@ class SessionAbortedError(Exception):
         self.reason = reason
 
 
-async def connect(address: str, coordinator_key: bytes, tls: ClientTls, timeout_s: float = 30.0) -> Coordinator:
+async def connect(
+    address: str,
+    coordinator_key: bytes,
+    tls: ClientTls,
+    log: LogTrust | None = None,
+    timeout_s: float = 30.0,
+) -> Coordinator:
     """Connect to a coordinator.
 
     Args:
         address: ``host:port``.
         coordinator_key: the 32-byte key that signs its log; what it shows is checked against it.
         tls: how to know the server; plaintext is for loopback addresses only.
+        log: which witnesses must have cosigned what it shows, and what was seen of it before; the default asks for
+            none and remembers nothing: then the coordinator can show others another log.
         timeout_s: for every single call.
 
     Raises:
@@ -108,15 +123,16 @@ async def connect(address: str, coordinator_key: bytes, tls: ClientTls, timeout_
         TransportError: nobody answers.
     """
     channel = await open_channel(address, tls, timeout_s)
-    return Coordinator(GrpcCoordinator(channel, timeout_s), coordinator_key)
+    return Coordinator(GrpcCoordinator(channel, timeout_s), coordinator_key, log or LogTrust.nobody())
 
 
 class Coordinator:
     """A coordinator, by its key. Close it with ``async with`` or ``close``."""
 
-    def __init__(self, port: GrpcCoordinator, key: bytes) -> None:
+    def __init__(self, port: GrpcCoordinator, key: bytes, trust: LogTrust) -> None:
         self.port = port
         self._key = key
+        self._trust = trust
 
     async def __aenter__(self) -> Self:
         return self
@@ -136,9 +152,11 @@ class Coordinator:
         Raises:
             RemoteProtocolError: unknown session; another coordinator key; a log, roster or layout that does not fit.
         """
-        files = await self.port.session_files(session)
+        seen = await asyncio.to_thread(self._trust.seen)
+        files = await self.port.session_files(session, seen.size)
         parameters = _parameters(files.evidence, session, self._key)
-        view = log.extend(LogView(()), parameters, files.evidence)
+        view = log.join(parameters, self._trust.policy, files.evidence)
+        await asyncio.to_thread(self._trust.accept, seen, view, files.evidence, files.consistency)
         try:
             if registrars and parameters.registrar not in registrars:
                 raise LocalProtocolError(RejectReason.BELOW_POLICY, "registrar is not a pinned one")
@@ -182,7 +200,8 @@ class Coordinator:
         vector = await asyncio.to_thread(_read_vector, Path(adapter), details)
         keeper = await asyncio.to_thread(_StateKeeper, state_directory, identity)
         ports = ParticipantPorts(keeper.sealed, keeper.blobs, self.port, SystemRng(), progress)
-        participant = Participant(ClientContext(identity, details.session, policy), vector, ports)
+        context = ClientContext(identity, details.session, policy, self._trust.policy)
+        participant = Participant(context, vector, ports, self._trust)
         participation = Participation(self, details, participant, keeper)
         try:
             await participant.join(details.view)
@@ -201,10 +220,38 @@ class Coordinator:
         details = await self.details(session)
         return await self._result(details)
 
+    async def contribution_proof(self, session: bytes, identity: bytes) -> LogProof:
+        """The proof that the contribution of ``identity`` is in the closed set of a session, for any verifier.
+
+        Raises:
+            RemoteProtocolError: WRONG_PHASE before the close; LEFT_OUT if it is not in the set; otherwise the log or
+                the list does not hold.
+        """
+        details = await self.details(session)
+        closed = await self.port.closed_list(session)
+        parameters = details.session.parameters
+        view = log.extend(details.view, parameters, self._trust.policy, closed.evidence)
+        if view.close is None:
+            raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "no session-close entry")
+        accepted = lists.published_contributions(view.close, closed.leaves)
+        position = next((at for at, signed in enumerate(accepted) if signed.statement.identity == identity), None)
+        if position is None:
+            raise RemoteProtocolError(RejectReason.LEFT_OUT, f"identity {identity.hex()}")
+        tree = merkle.Tree([merkle.leaf_hash(signed.to_bytes()) for signed in accepted])
+        proof = ContributionProof(
+            close=view.entries[3].decode("utf-8"),
+            contribution=accepted[position],
+            position=position,
+            path=tree.inclusion_proof(position),
+        )
+        index = view.start + view.segment.index(view.entries[3])
+        path = LogSegment(view.start, view.prefix, view.segment).inclusion_proof(index)
+        return LogProof(proof.to_bytes(), index, path, closed.evidence.checkpoint)
+
     async def _result(self, details: SessionDetails) -> Result:
         parameters = details.session.parameters
         ended = await self.port.outcome(parameters.session)
-        view = log.extend(details.view, parameters, ended.evidence)
+        view = log.extend(details.view, parameters, self._trust.policy, ended.evidence)
         if view.abort is not None:
             raise SessionAbortedError(view.abort.reason)
         if view.result is None:
@@ -311,6 +358,8 @@ def _checked_result(details: SessionDetails, entry: SessionResult, data: bytes) 
 
 __all__ = [
     "Coordinator",
+    "LogPolicy",
+    "LogTrust",
     "Milestone",
     "Participation",
     "Result",

@@ -36,7 +36,7 @@ from secagg.protocol.pairwise.coordinator_states import Phase
 from secagg.runtime.participant import TransportError
 from secagg.runtime.ports import BlobStore, StoreError, UploadError
 from secagg.runtime.shown import Status
-from secagg.transcript.head import LogEvidence
+from secagg.transcript.evidence import LogEvidence
 from secagg.transcript.statements import ContributionHeader
 from secagg.v1 import aggregation_pb2 as pb
 from secagg.v1 import aggregation_pb2_grpc as pb_grpc
@@ -62,6 +62,7 @@ class SessionFiles:
     roster_signature: bytes
     layout: bytes
     adapter: bytes
+    consistency: tuple[bytes, ...]
 
 
 async def open_channel(address: str, tls: ClientTls, timeout_s: float) -> grpc.aio.Channel:
@@ -103,9 +104,10 @@ class GrpcCoordinator:
         """Close the channel."""
         await self._channel.close()
 
-    async def session_files(self, session: bytes) -> SessionFiles:
-        """What a client checks before it joins."""
-        response = await self._call(self._stub.GetSession, pb.GetSessionRequest(session=session))
+    async def session_files(self, session: bytes, log_size: int) -> SessionFiles:
+        """What a client checks before it joins; ``log_size`` is that of the last checkpoint it saw, or 0."""
+        request = pb.GetSessionRequest(session=session, log_size=log_size)
+        response = await self._call(self._stub.GetSession, request)
         return SessionFiles(
             convert.log_evidence_from_pb(response.evidence),
             tuple(response.roster),
@@ -113,6 +115,7 @@ class GrpcCoordinator:
             response.roster_signature,
             response.layout,
             response.adapter,
+            convert.consistency_from_pb(response),
         )
 
     async def sessions(self) -> list[tuple[bytes, Phase]]:

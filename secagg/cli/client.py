@@ -70,7 +70,7 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse's own type i
 
 
 def _init(arguments: argparse.Namespace) -> ExitCode:
-    from secagg.identity.config import PolicyConfig
+    from secagg.identity.client_config import PolicyConfig
     from secagg.identity.files import PUBLIC_MODE, create_exclusively
 
     file: Path = arguments.file
@@ -82,12 +82,15 @@ def _init(arguments: argparse.Namespace) -> ExitCode:
         arguments.tolerated_corrupt,
         frozenset(arguments.registrar),
         frozenset(arguments.base_model),
+        None if arguments.log_policy is None else _beside(file, arguments.log_policy, Path()),
     )
     config = replace(config, policy=policy)
     create_exclusively(file, config.to_toml().encode("utf-8"), PUBLIC_MODE)
     reporter = Reporter.of(arguments)
     if not policy.registrars:
         reporter.progress("no registrar is named: the coordinator chooses who counts as a person (policy.registrars)")
+    if policy.log is None:
+        reporter.progress("no witnesses are named: the coordinator can show you another log than others (policy.log)")
     identity = file.absolute().parent / config.identity_key_file
     following = f"secagg contribute ADAPTER_DIR --session SESSION --config {file}"
     rows = [("made", str(file)), ("next", following)]

@@ -12,12 +12,12 @@ from secagg.cli.options import address, hex_bytes, read_config_error
 
 if TYPE_CHECKING:
     from secagg.client import Coordinator
-    from secagg.identity.config import ClientConfig
+    from secagg.identity.client_config import ClientConfig
     from secagg.identity.transport import ClientTransport
 
 DEFAULT_IDENTITY = Path("identity.key")
 DEFAULT_STATE = Path("state")
-_EXPLICIT = ("coordinator", "coordinator_key", "tls_fingerprint", "tls_ca", "registrar")
+_EXPLICIT = ("coordinator", "coordinator_key", "tls_fingerprint", "tls_ca", "registrar", "log_policy")
 
 
 def add_connection(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +48,12 @@ def add_explicit(group: argparse._ArgumentGroup) -> None:
         metavar="HEX",
         help="public key of a registrar whose rosters you accept; may be repeated (default: any)",
     )
+    group.add_argument(
+        "--log-policy",
+        type=Path,
+        metavar="FILE",
+        help="C2SP policy file: which log it must be and which witnesses must have cosigned it (default: none)",
+    )
 
 
 def client_config(arguments: argparse.Namespace) -> ClientConfig:
@@ -69,7 +75,7 @@ def client_config(arguments: argparse.Namespace) -> ClientConfig:
 
 def load_config(path: Path) -> ClientConfig:
     """The configuration in a file; errors name it."""
-    from secagg.identity.config import ClientConfig
+    from secagg.identity.client_config import ClientConfig
     from secagg.identity.errors import ConfigError
 
     try:
@@ -80,13 +86,13 @@ def load_config(path: Path) -> ClientConfig:
 
 def explicit_config(arguments: argparse.Namespace, identity: Path, state: Path) -> ClientConfig:
     """A configuration from options. Raises CommandError, ConfigError."""
-    from secagg.identity.config import ClientConfig, PolicyConfig
+    from secagg.identity.client_config import ClientConfig, PolicyConfig
 
     for name in ("coordinator", "coordinator_key"):
         if getattr(arguments, name) is None:
             option = "--" + name.replace("_", "-")
             raise CommandError("ARGUMENTS", f"{option} is missing", "give it, or --config FILE")
-    policy = PolicyConfig(registrars=frozenset(arguments.registrar))
+    policy = PolicyConfig(registrars=frozenset(arguments.registrar), log=arguments.log_policy)
     return ClientConfig(
         arguments.coordinator, arguments.coordinator_key, identity, state, _transport(arguments), policy
     )
@@ -110,10 +116,13 @@ def _transport(arguments: argparse.Namespace) -> ClientTransport:
 
 async def connect_to(config: ClientConfig, timeout_s: float) -> Coordinator:
     """Connect, which includes fetching and comparing a pinned certificate. Raises TlsError, TransportError."""
-    from secagg.client import connect
+    from secagg.client import LogTrust, connect
+    from secagg.store.checkpoints import FileCheckpointMemory
 
     tls = await asyncio.to_thread(config.client_tls, timeout_s)
-    return await connect(str(config.coordinator), config.coordinator_key, tls, timeout_s)
+    memory = FileCheckpointMemory.of_coordinator(config.state_directory, config.coordinator_key)
+    log = LogTrust(config.policy.log_policy(), memory)
+    return await connect(str(config.coordinator), config.coordinator_key, tls, log, timeout_s)
 
 
 def _seconds(text: str) -> float:

@@ -18,7 +18,7 @@ from secagg.cli.output import Reporter, Rows, table
 if TYPE_CHECKING:
     from secagg.client import Milestone, Participation, Result, SessionDetails
     from secagg.crypto.signing import SigningKey
-    from secagg.identity.config import ClientConfig
+    from secagg.identity.client_config import ClientConfig
     from secagg.protocol.session import ClientPolicy
 
 RECEIPTS = "receipts"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,20 +23,18 @@ from secagg.cli.options import (
 from secagg.cli.output import Reporter, table
 
 if TYPE_CHECKING:
-    from secagg.crypto.signing import SigningKey
     from secagg.identity.address import Address
     from secagg.identity.config import CoordinatorConfig
 
 KEY_FILE = "coordinator.key"
 STATE_DIRECTORY = "state"
-SESSIONS_FILE = "sessions.db"
 _CERTIFICATE_DAYS = 3650
 _LONGEST_SOCKET_PATH = 103
 """Bytes in the path of a Unix socket on every system we know (Linux takes 107)."""
 
 
 def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse's own type is private
-    """Register ``coordinator init``, ``serve`` and ``mark-restored``."""
+    """Register ``coordinator init``, ``serve``, ``mark-restored`` and ``mark-moved``."""
     commands = add_group(
         subparsers,
         "coordinator",
@@ -49,6 +46,7 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse's own type i
     _add_init(commands)
     _add_serve(commands)
     _add_mark_restored(commands)
+    _add_mark_moved(commands)
 
 
 def _add_init(commands: Any) -> None:  # noqa: ANN401
@@ -58,9 +56,10 @@ def _add_init(commands: Any) -> None:  # noqa: ANN401
         "make keys, a certificate and a configuration",
         """
         Make what a coordinator needs, in DIR (mode 0700): coordinator.toml (its configuration, with comments),
-        coordinator.key and .pub (the key that signs every session's log), tls.key and tls.crt (self-signed;
-        contributors pin its fingerprint). Nothing that exists is overwritten. Prints the public key and the
-        fingerprint, which contributors need, and the command that starts the service.""",
+        coordinator.key and .pub (the key that signs the log), tls.key and tls.crt (self-signed; contributors pin
+        its fingerprint). The log and the results will be in DIR/record, which any static web server can publish.
+        Nothing that exists is overwritten. Prints the public key and the fingerprint, which contributors need, the
+        line that names the log in their policies and their auditors', and the command that starts the service.""",
         "secagg coordinator init aggregator --listen 0.0.0.0:7443 --host aggregator.example",
     )
     parser.add_argument("directory", type=Path, metavar="DIR", help="where to; made if it is missing")
@@ -77,6 +76,17 @@ def _add_init(commands: Any) -> None:  # noqa: ANN401
         metavar="NAME",
         help="a name or IP address by which contributors reach the service, for the certificate; may be repeated "
         "(default: the host of --listen; for loopback addresses also localhost)",
+    )
+    parser.add_argument(
+        "--origin",
+        metavar="NAME",
+        help="the log's name, for ever, such as aggregator.example/secagg (default: HOST/secagg)",
+    )
+    parser.add_argument(
+        "--witnesses",
+        type=Path,
+        metavar="FILE",
+        help="C2SP policy file with the witnesses that have to cosign the log, and their addresses (default: none)",
     )
     add_new_passphrase(parser)
     parser.set_defaults(run=_init)
@@ -109,12 +119,30 @@ def _add_mark_restored(commands: Any) -> None:  # noqa: ANN401
         the backup was taken, and resuming them could contradict what contributors have seen already. This command
         accepts the database as it is now and ABANDONS every session in it, for good; contributors of open ones
         have to be asked again in a new session. Results that were published stay valid for whoever has them. Run
-        it only after a restore or a move that you made on purpose, while the coordinator is stopped; delete a
-        file sessions.db-wal that belongs to the replaced database before you restore.""",
+        it only after a restore that you made on purpose, while the coordinator is stopped; delete a file
+        sessions.db-wal that belongs to the replaced database before you restore. The log cannot be restored from a
+        backup: what it has shown to others it must go on with. Keep the newest record and log.head there are
+        (`coordinator mark-moved`); if they are lost, begin another log, with another origin and an empty record.""",
         "secagg coordinator mark-restored --config aggregator/coordinator.toml",
     )
     _add_config(parser)
     parser.set_defaults(run=_mark_restored)
+
+
+def _add_mark_moved(commands: Any) -> None:  # noqa: ANN401
+    parser = add_command(
+        commands,
+        "mark-moved",
+        "accept a log that was moved to another machine or directory",
+        """
+        A coordinator refuses to go on with a copy of its log: the original may have gone on, and two that do would
+        show two histories, which every witness and every client that kept a checkpoint can prove. This command
+        accepts record and state where they are now. Run it only on the NEWEST files, when nothing serves the others
+        any more, never after restoring a backup; and after a move of sessions.db also `coordinator mark-restored`.""",
+        "secagg coordinator mark-moved --config aggregator/coordinator.toml",
+    )
+    _add_config(parser)
+    parser.set_defaults(run=_mark_moved)
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
@@ -136,8 +164,9 @@ def load_config(path: Path) -> CoordinatorConfig:
 
 def _init(arguments: argparse.Namespace) -> ExitCode:
     from secagg.cli.passphrases import new_passphrase
+    from secagg.crypto.notes import log_key
     from secagg.crypto.rng import SystemRng
-    from secagg.identity.config import DEFAULT_ADDRESS, CoordinatorConfig
+    from secagg.identity.config import DEFAULT_ADDRESS, CoordinatorConfig, LogConfig
     from secagg.identity.files import PUBLIC_MODE, create_exclusively
     from secagg.identity.keys import KeyKind, create_key_file, public_path
     from secagg.identity.tls import CERTIFICATE_FILE, create_certificate
@@ -150,8 +179,14 @@ def _init(arguments: argparse.Namespace) -> ExitCode:
     listen = arguments.listen or DEFAULT_ADDRESS
     hosts = _certificate_hosts(listen, arguments.host)
     key_file, config_file = home / KEY_FILE, home / CoordinatorConfig.FILE_NAME
+    log = LogConfig(arguments.origin or f"{hosts[0]}/secagg", arguments.witnesses and arguments.witnesses.absolute())
+    log.policy()
     config = CoordinatorConfig(
-        Path(STATE_DIRECTORY), Path(KEY_FILE), TlsFiles(Path(CERTIFICATE_FILE), Path(TLS_KEY_FILE)), listen
+        Path(STATE_DIRECTORY),
+        Path(KEY_FILE),
+        TlsFiles(Path(CERTIFICATE_FILE), Path(TLS_KEY_FILE)),
+        log,
+        listen=listen,
     )
     _check_socket_path(home.absolute() / STATE_DIRECTORY)
     _make_home(home, (key_file, public_path(key_file), home / CERTIFICATE_FILE, home / TLS_KEY_FILE, config_file))
@@ -164,6 +199,7 @@ def _init(arguments: argparse.Namespace) -> ExitCode:
         f"secagg client init client.toml --coordinator {public_address} --coordinator-key {key.hex()} "
         f"--tls-fingerprint {files.fingerprint}"
     )
+    log_line = f"log {log_key(log.origin, key).to_text()}"
     reporter.result(
         {
             "config": str(config_file),
@@ -171,6 +207,7 @@ def _init(arguments: argparse.Namespace) -> ExitCode:
             "tls_fingerprint": files.fingerprint,
             "hosts": list(hosts),
             "listen": str(listen),
+            "log_line": log_line,
             "next": following,
             "contributors_run": joining,
         },
@@ -179,6 +216,7 @@ def _init(arguments: argparse.Namespace) -> ExitCode:
                 ("made", f"{home}: configuration, keys, certificate for {', '.join(hosts)}"),
                 ("coordinator key", key.hex()),
                 ("TLS fingerprint", files.fingerprint),
+                ("policies name", log_line),
                 ("next", following),
                 ("contributors run", joining),
             ]
@@ -235,6 +273,7 @@ def _check_socket_path(state: Path) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> ExitCode:
+    from secagg.cli.serving import serve_until_signal
     from secagg.identity.keys import KeyKind
     from secagg.identity.tls import ServerTls, fingerprint
     from secagg.services.logs import log_to
@@ -257,96 +296,30 @@ def _serve(arguments: argparse.Namespace) -> ExitCode:
         )
 
     log_to()
-    asyncio.run(_serve_until_signal(config, key, ready))
+    asyncio.run(serve_until_signal(config, key, ready))
     return ExitCode.OK
 
 
-async def _serve_until_signal(config: CoordinatorConfig, key: SigningKey, ready: Callable[[int], None]) -> None:
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    signals = (signal.SIGTERM, signal.SIGINT)
-
-    def end() -> None:
-        stop.set()
-        for number in signals:
-            loop.remove_signal_handler(number)  # a second signal does not wait for anything
-
-    for number in signals:
-        loop.add_signal_handler(number, end)
-    await serve(config, key, ready, stop)
-
-
-async def serve(config: CoordinatorConfig, key: SigningKey, ready: Callable[[int], None], stop: asyncio.Event) -> None:
-    """Serve a coordinator, composed of the ports on disk, until ``stop``; ``ready`` is told the port.
-
-    Raises:
-        IdentityFileError: the TLS files cannot be used.
-        StoreError: the state directory is in use, or must not be used.
-        CommandError: the address cannot be bound.
-    """
-    from secagg.runtime.clock import SystemClock
-    from secagg.runtime.host import CoordinatorPorts
-    from secagg.runtime.log import SigningLog
-    from secagg.runtime.registry import Registry
-    from secagg.services.logs import EventLog
-    from secagg.services.server import CoordinatorServer, ServerLimits
-    from secagg.store.blobs import DirectoryBlobStore
-    from secagg.store.sqlite import SqliteSessionStore
-
-    socket = await asyncio.to_thread(_socket, config)
-    state, log = config.state_directory, EventLog()
-    store = await asyncio.to_thread(SqliteSessionStore, state / SESSIONS_FILE)
-    try:
-        blobs = await asyncio.to_thread(DirectoryBlobStore, state)
-
-        def report(event: str, session: bytes, reason: str) -> None:
-            log.event(event, session=session.hex(), reason=reason)
-
-        ports = CoordinatorPorts(store, blobs, SigningLog(key), SystemClock(), key, report)
-        limits = config.limits
-        server = CoordinatorServer(
-            Registry(ports),
-            state,
-            log,
-            ServerLimits(limits.max_concurrent_rpcs, limits.max_watchers, limits.max_upload_bytes),
-            config.expose_reflection,
-        )
-        try:
-            ready(await server.start(socket))
-            await stop.wait()
-        except RuntimeError as error:
-            if not str(error).startswith("Failed to bind"):
-                raise
-            raise CommandError(
-                "ADDRESS_IN_USE",
-                f"{config.listen}: the address cannot be bound",
-                "another process may serve there: end it, or change `listen` in the configuration",
-                kind="unavailable",
-                code=ExitCode.UNAVAILABLE,
-            ) from None
-        finally:
-            await server.stop()
-    finally:
-        await store.close()
-
-
-def _socket(config: CoordinatorConfig) -> Any:  # noqa: ANN401 - ServerSocket, which is imported with gRPC
-    from secagg.identity.tls import LoopbackPlaintext, ServerTls
-    from secagg.services.server import ServerSocket, server_credentials
-
-    match config.server_transport():
-        case ServerTls(chain, private_key, client_ca):
-            return ServerSocket(str(config.listen), server_credentials(chain, private_key.expose(), client_ca))
-        case LoopbackPlaintext():
-            return ServerSocket(str(config.listen), None)
-
-
 def _mark_restored(arguments: argparse.Namespace) -> ExitCode:
+    from secagg.cli.serving import SESSIONS_FILE
     from secagg.store.sqlite import mark_restored
 
     config = load_config(arguments.config)
-    abandoned = mark_restored(config.state_directory / SESSIONS_FILE)
+    database = config.state_directory / SESSIONS_FILE
+    abandoned = mark_restored(database)
     Reporter.of(arguments).result(
-        {"database": str(config.state_directory / SESSIONS_FILE), "abandoned": abandoned},
-        f"accepted {config.state_directory / SESSIONS_FILE}; sessions abandoned: {abandoned}",
+        {"database": str(database), "abandoned": abandoned}, f"accepted {database}; sessions abandoned: {abandoned}"
+    )
+    return ExitCode.OK
+
+
+def _mark_moved(arguments: argparse.Namespace) -> ExitCode:
+    from secagg.store.log_files import mark_moved
+
+    config = load_config(arguments.config)
+    signed = mark_moved(config.record_directory, config.state_directory)
+    Reporter.of(arguments).result(
+        {"record": str(config.record_directory), "log_size": signed},
+        f"accepted {config.record_directory}; the log has signed {signed} entries",
     )
     return ExitCode.OK

@@ -22,9 +22,11 @@ _DESCRIPTION = """\
 Run a whole session on this machine: a coordinator and its contributors, each a process of its own, over gRPC
 with TLS on loopback. Contributors add up LoRA adapters that were really trained (examples/adapters); some of
 them are killed on the way, half of them before and half after they upload. In the end the merged adapter is
-compared with the plain mean of the contributors' adapters. Nothing is left running.
+compared with the plain mean of the contributors' adapters, and the published record is verified. Three witnesses
+cosign the log before anything follows from it. Nothing is left running.
 
-DIR/contributors/K/ holds the adapter of contributor K (from 1), DIR/merged/ the merged adapter, as PEFT reads it.
+DIR/contributors/K/ holds the adapter of contributor K (from 1), DIR/merged/ the merged adapter, as PEFT reads it,
+DIR/record/ the published record (any static web server can show it), DIR/policy.toml whom its auditor trusts.
 There are eight example adapters; further contributors reuse them, with all values multiplied by 1.01 in the second
 round, 1.02 in the third, and so on."""
 
@@ -75,5 +77,9 @@ def _in_words(plan: DemoPlan, outcome: DemoOutcome) -> str:
             f"  contributors  {', '.join(map(str, outcome.contributors))}",
             f"  dropped out   {dropped}",
             f"  merged        {outcome.merged}",
+            f"  record        {outcome.record}",
+            "",
+            f"$ secagg-verify check {outcome.record} --policy {outcome.policy}",
+            outcome.verified.rstrip(),
         )
     )

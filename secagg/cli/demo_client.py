@@ -16,12 +16,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from secagg.client import Milestone, SessionAbortedError, connect
+from secagg.client import LogPolicy, LogTrust, Milestone, SessionAbortedError, connect
 from secagg.identity.keys import KeyKind, load_key_file
 from secagg.identity.tls import PinnedCertificate
 from secagg.protocol.errors import ProtocolError
 from secagg.protocol.session import ClientPolicy
 from secagg.runtime.participant import TransportError
+from secagg.store.checkpoints import FileCheckpointMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Task:
     identity: str
     state: str
     leave_at: str
+    log_policy: str
 
     @classmethod
     def read(cls) -> Task:
@@ -58,10 +60,12 @@ async def take_part(task: Task) -> None:
     # Small demos can tolerate nobody; how many this one does is in its first lines.
     policy = ClientPolicy(tolerated_corrupt=Fraction(0), registrars=frozenset({bytes.fromhex(task.registrar)}))
     tls = PinnedCertificate(task.certificate.encode("ascii"), task.certificate_name)
-    coordinator = await connect(task.address, bytes.fromhex(task.coordinator_key), tls)
+    key, state = bytes.fromhex(task.coordinator_key), Path(task.state)
+    memory = FileCheckpointMemory.of_coordinator(state / identity.public_bytes.hex(), key)
+    coordinator = await connect(task.address, key, tls, LogTrust(LogPolicy.parse(task.log_policy), memory))
     async with coordinator:
         participation = await coordinator.contribute(
-            bytes.fromhex(task.session), Path(task.adapter), identity, Path(task.state), policy, progress
+            bytes.fromhex(task.session), Path(task.adapter), identity, state, policy, progress
         )
         await participation.result()
 

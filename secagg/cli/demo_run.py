@@ -25,14 +25,17 @@ from secagg.cli.demo_plan import (
     value_bits_for,
     write_contributors,
 )
+from secagg.cli.demo_process import serving, started
+from secagg.cli.demo_witnesses import witnesses, write_trust
 from secagg.cli.main import parser_for
 from secagg.cli.opening import plan_opening
-from secagg.client import Result, connect
+from secagg.client import LogTrust, Result, connect
+from secagg.crypto.notes import log_key
 from secagg.crypto.rng import SystemRng
 from secagg.crypto.secret import Secret
 from secagg.crypto.signing import SigningKey
 from secagg.identity.address import Address
-from secagg.identity.config import CoordinatorConfig
+from secagg.identity.config import CoordinatorConfig, LogConfig
 from secagg.identity.keys import KeyKind, create_key_file
 from secagg.identity.roster_file import add_members, sign_roster
 from secagg.identity.tls import PinnedCertificate, create_certificate
@@ -40,13 +43,16 @@ from secagg.identity.transport import TlsFiles
 from secagg.protocol.pairwise.coordinator_states import Phase
 from secagg.remote import GrpcCoordinator, end_phase, open_session
 from secagg.runtime.clock import SystemClock
+from secagg.runtime.log_trust import ForgetfulMemory
+from secagg.transcript.policy import LogPolicy
 from secagg.v1 import aggregation_pb2 as pb
 
 Say = Callable[[str], None]
 
+RECORD = "record"
+ORIGIN = "demo.example/secagg"
+WITNESSES_FILE = "witnesses.policy"
 _CALL_S = 30.0
-_START_S = 60.0
-_STOP_S = 10.0
 _PHASE_S = 300
 """Deadlines that a demo never waits for: it ends a phase when everybody who will act has acted."""
 
@@ -60,6 +66,9 @@ class DemoOutcome:
     dropped: list[dict[str, str | int]]
     max_abs_diff_steps: float
     merged: str
+    record: str = ""
+    policy: str = ""
+    verified: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,11 +80,18 @@ class _Site:
     certificate: PinnedCertificate
     registrar: SigningKey
     identities: dict[int, bytes]
+    policy: LogPolicy
     port: int = 0
 
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
+
+    @property
+    def how_to_connect(self) -> tuple[str, bytes, PinnedCertificate, LogTrust]:
+        """Arguments of ``client.connect`` for somebody who asks for all witnesses."""
+        trust = LogTrust(self.policy, ForgetfulMemory())
+        return self.address, self.coordinator_key, self.certificate, trust
 
     @property
     def config(self) -> Path:
@@ -97,15 +113,19 @@ async def run_demo(plan: DemoPlan, directory: Path, private: Path, say: Say) -> 
     """
     say(f"{plan.clients} contributors with the adapters in {directory / 'contributors'}")
     await asyncio.to_thread(write_contributors, plan, directory / "contributors")
-    site = await asyncio.to_thread(_found, plan, private)
+    site = await asyncio.to_thread(_found, plan, directory, private)
     async with contextlib.AsyncExitStack() as stack:
+        site = await stack.enter_async_context(_witnessed(site))
         coordinator, *contributors = await asyncio.gather(
-            stack.enter_async_context(_process("secagg.cli.main", *_serve(private))),
-            *(stack.enter_async_context(_process("secagg.cli.demo_client")) for _ in range(plan.clients)),
+            stack.enter_async_context(started("secagg.cli.main", *_serve(site))),
+            *(stack.enter_async_context(started("secagg.cli.demo_client")) for _ in range(plan.clients)),
         )
-        site = dataclasses.replace(site, port=await _listening_port(coordinator))
-        say(f"coordinator on {site.address}, TLS, key {site.coordinator_key.hex()[:16]}...")
-        remote = await stack.enter_async_context(await connect(site.address, site.coordinator_key, site.certificate))
+        site = dataclasses.replace(site, port=(await serving(coordinator, "the coordinator"))["port"])
+        say(
+            f"coordinator on {site.address}, TLS, key {site.coordinator_key.hex()[:16]}..., "
+            f"{len(site.policy.witnesses)} witnesses"
+        )
+        remote = await stack.enter_async_context(await connect(*site.how_to_connect))
         session = await _open(plan, directory, site)
         say(
             f"session {session.hex()[:16]}... open: at least {plan.min_contributors} contributions, "
@@ -116,7 +136,33 @@ async def run_demo(plan: DemoPlan, directory: Path, private: Path, say: Say) -> 
         work = [_listen(k, process, plan, say) for k, process in enumerate(contributors, start=1)]
         await _all_or_none([*work, _conduct(remote.port, site, session, plan, say)])
         result = await remote.result(session)
-    return await asyncio.to_thread(_outcome, plan, directory, result)
+    outcome = await asyncio.to_thread(_outcome, plan, directory, result)
+    registrar = site.registrar.public_bytes
+    audit = await asyncio.to_thread(write_trust, directory, site.policy, registrar, plan.min_contributors)
+    say("checking the published record")
+    verified = await _verified(directory / RECORD, audit)
+    return dataclasses.replace(outcome, record=str(directory / RECORD), policy=str(audit), verified=verified)
+
+
+@contextlib.asynccontextmanager
+async def _witnessed(site: _Site) -> AsyncIterator[_Site]:
+    """The site with witnesses that run, and the coordinator told of them."""
+    async with witnesses(site.private, log_key(ORIGIN, site.coordinator_key)) as policy:
+        (site.config.parent / WITNESSES_FILE).write_text(policy.to_text(), encoding="utf-8")
+        yield dataclasses.replace(site, policy=policy)
+
+
+async def _verified(record: Path, audit: Path) -> str:
+    """What ``secagg-verify check`` says of the record, run as anybody would."""
+    arguments = ("-m", "verifier", "check", str(record), "--policy", str(audit))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    output, errors = await process.communicate()
+    report = output.decode("utf-8", "replace")
+    if process.returncode != 0:
+        raise DemoFailedError(f"the record does not verify:\n{report}{errors.decode('utf-8', 'replace')}")
+    return report
 
 
 async def _all_or_none(work: Sequence[Coroutine[None, None, None]]) -> None:
@@ -130,11 +176,11 @@ async def _all_or_none(work: Sequence[Coroutine[None, None, None]]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _serve(private: Path) -> tuple[str, ...]:
-    return ("coordinator", "serve", "--config", str(private / "coordinator" / CoordinatorConfig.FILE_NAME))
+def _serve(site: _Site) -> tuple[str, ...]:
+    return ("coordinator", "serve", "--config", str(site.config), "--format", "json")
 
 
-def _found(plan: DemoPlan, private: Path) -> _Site:
+def _found(plan: DemoPlan, directory: Path, private: Path) -> _Site:
     """Make all keys, the coordinator's certificate and configuration."""
     rng, home = SystemRng(), private / "coordinator"
     (home / "state").mkdir(parents=True, mode=0o700)
@@ -145,6 +191,8 @@ def _found(plan: DemoPlan, private: Path) -> _Site:
         state_directory=home / "state",
         key_file=home / "coordinator.key",
         transport=TlsFiles(files.certificate, files.private_key),
+        log=LogConfig(ORIGIN, home / WITNESSES_FILE),
+        record_directory=directory.absolute() / RECORD,
     )
     (home / CoordinatorConfig.FILE_NAME).write_text(config.to_toml(), encoding="utf-8")
     identities = {
@@ -152,7 +200,8 @@ def _found(plan: DemoPlan, private: Path) -> _Site:
         for k in range(1, plan.clients + 1)
     }
     certificate = PinnedCertificate(files.certificate.read_bytes(), "localhost")
-    return _Site(private, key, certificate, SigningKey(Secret(rng.bytes(32))), identities)
+    registrar = SigningKey(Secret(rng.bytes(32)))
+    return _Site(private, key, certificate, registrar, identities, LogPolicy.without_witnesses())
 
 
 async def _open(plan: DemoPlan, directory: Path, site: _Site) -> bytes:
@@ -199,46 +248,8 @@ def _task(site: _Site, plan: DemoPlan, directory: Path, session: bytes, k: int) 
         identity=str(site.identity_file(k)),
         state=str(site.private / "clients"),
         leave_at=leaving.name if leaving else "",
+        log_policy=site.policy.to_text(),
     )
-
-
-@contextlib.asynccontextmanager
-async def _process(module: str, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A party of the demo; it is gone when the context ends."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        module,
-        *arguments,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            await asyncio.wait_for(process.communicate(), _STOP_S)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-
-
-async def _listening_port(process: asyncio.subprocess.Process) -> int:
-    """The port in the coordinator's log."""
-    if process.stderr is None:
-        raise DemoFailedError("the coordinator has no log")
-    seen = []
-    async with asyncio.timeout(_START_S):
-        async for line in process.stderr:
-            seen.append(line.decode("utf-8", "replace").strip())
-            with contextlib.suppress(ValueError):
-                event = json.loads(line)
-                if event.get("event") == "serving":
-                    return int(event["port"])
-    raise DemoFailedError(f"the coordinator did not start: {seen[-1] if seen else 'it said nothing'}")
 
 
 async def _instruct(process: asyncio.subprocess.Process, task: Task) -> None:

@@ -125,10 +125,12 @@ def _of_sessions(error: BaseException) -> Failure:
     from secagg.client import SessionAbortedError
     from secagg.protocol.errors import LocalProtocolError, ProtocolError
     from secagg.runtime.participant import TransportError
-    from secagg.runtime.ports import StaleStoreError, StoreError, UploadError
+    from secagg.runtime.ports import StaleLogError, StaleStoreError, StoreError, UploadError
 
     text = str(error)
     match error:
+        case StaleLogError():
+            return _failure("log", "STALE_LOG", text, "", ExitCode.UNUSABLE_INPUT)
         case StaleStoreError():
             return _failure("store", "STALE", text, _STALE_FIX, ExitCode.UNUSABLE_INPUT)
         case StoreError():
@@ -189,5 +191,7 @@ _PROTOCOL_FIXES = {
     "LOG_FORKED": _EVIDENCE,
     "LOG_ORDER": _EVIDENCE,
     "LOG_MISMATCH": _EVIDENCE,
+    "LOG_UNWITNESSED": "policy.log of your configuration names the witnesses that have to cosign the log: ask the "
+    "operator which ones do",
     "LOG_SIGNATURE": "check the coordinator's key: ask the operator for it by another way than this one",
 }

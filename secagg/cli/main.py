@@ -26,6 +26,9 @@ COMMANDS: dict[str, str] = {
     "roster": "say who may contribute, and sign it",
     "client": "write the configuration of a contributor",
     "contribute": "add your adapter to a session",
+    "receipt": "keep the proof that your contribution is counted",
+    "witness": "run a witness, which cosigns a log's one history",
+    "log": "look at the files of a published log",
 }
 """Name and summary of each command; ``secagg.cli.NAME`` holds it."""
 

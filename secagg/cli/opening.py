@@ -83,6 +83,7 @@ def plan_opening(arguments: argparse.Namespace, config: CoordinatorConfig) -> Op
         session=SystemRng().bytes(16),
         protocol="pairwise",
         coordinator=load_public_key(public_path(config.key_file), KeyKind.COORDINATOR),
+        log=config.log.origin,
         opened_at_s=SystemClock().now_s(),
         base_model=template.base_model,
         base_model_digest=arguments.base_digest or bytes(32),

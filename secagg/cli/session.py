@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secagg.cli import coordinator
+from secagg.cli import coordinator, masked_inputs
 from secagg.cli.connection import add_connection, client_config, connect_to
 from secagg.cli.exit_codes import ExitCode
 from secagg.cli.failures import CommandError
@@ -27,7 +27,7 @@ _PATIENCE_S = 60.0
 
 
 def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse's own type is private
-    """Register ``session open``, ``end-phase``, ``list``, ``show``, ``watch`` and ``result``."""
+    """Register ``session open``, ``end-phase``, ``list``, ``show``, ``watch``, ``result``, ``export-masked-inputs``."""
     commands = add_group(
         subparsers,
         "session",
@@ -43,6 +43,7 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse's own type i
     _add_show(commands)
     _add_watch(commands)
     _add_result(commands)
+    masked_inputs.add_parser(commands)
 
 
 def _add_open(commands: Any) -> None:  # noqa: ANN401

@@ -42,6 +42,16 @@ class SigningKey:
         """The 64-byte signature over the canonical bytes of a statement."""
         return self._key.sign(_statement_message(body)).signature
 
+    def sign_note_text(self, text: bytes) -> bytes:
+        """The 64-byte signature over a note text as it is: the format of notes has no place for a label.
+
+        Raises:
+            ValueError: the text is empty or starts with a zero byte, as a labelled message does.
+        """
+        if text[:1] in {b"", b"\x00"}:
+            raise ValueError("not a note text: empty, or a zero byte in front")
+        return self._key.sign(text).signature
+
     def derive_seed(self, label: Label) -> Secret:
         """A secret that follows from this key, for local use such as encrypting a store."""
         return derive(Secret(bytes(self._key)), label)

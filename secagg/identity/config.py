@@ -1,7 +1,7 @@
-"""Configuration files of coordinators and clients: TOML, read strictly, written with comments.
+"""Configuration files of coordinators: TOML, read strictly, written with comments.
 
-What a file may say is in the docstrings of ``CoordinatorConfig`` and ``ClientConfig``. Relative paths are relative to
-the directory of the file (``load``). No file holds a secret; it names the files that do.
+What a file may say is in the docstring of ``CoordinatorConfig``; that of clients is in ``client_config``. Relative
+paths are relative to the directory of the file (``load``). No file holds a secret; it names the files that do.
 """
 
 from __future__ import annotations
@@ -9,48 +9,38 @@ from __future__ import annotations
 import dataclasses
 import enum
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, assert_never
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, assert_never
 
 from secagg.identity.address import Address
 from secagg.identity.errors import AddressError, ConfigError
 from secagg.identity.files import read_public
 from secagg.identity.tls import (
-    CertificateAuthority,
-    ClientTls,
     LoopbackPlaintext,
-    PinnedCertificate,
     ServerTls,
-    fetch_pinned_certificate,
-    load_certificate_authority,
     load_server_tls,
 )
-from secagg.identity.toml_reader import Table, check_integer, check_path, quoted, quoted_list
+from secagg.identity.toml_reader import Table, check_integer, check_path, quoted
 from secagg.identity.transport import (
     PLAINTEXT,
     TLS,
     AuthorityFile,
-    ClientTransport,
-    PinnedFingerprint,
     Plaintext,
     TlsFiles,
     check_plaintext,
-    read_client_transport,
     read_server_transport,
 )
-from secagg.transcript.entries import MAX_COHORT
-from secagg.transcript.record import Codec, RecordError, fraction_codec, hex_codec
+from secagg.transcript.note import NoteError, check_name
+from secagg.transcript.policy import LogPolicy, PolicyError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 MAX_FILE_BYTES = 1 << 16
 DEFAULT_ADDRESS = Address("127.0.0.1", 7443)
 _DAY_S = 24 * 3600
 _MAX_RETENTION_S = 10 * 366 * _DAY_S  # as in a session's record
-_MAX_PINS = 1024
-_KEY = hex_codec(32)
-_DIGEST = hex_codec(32)
-_FRACTION = fraction_codec()
-_DataclassT = TypeVar("_DataclassT", bound="CoordinatorConfig | ClientConfig | TlsFiles | AuthorityFile")
+_DataclassT = TypeVar("_DataclassT", bound="DataclassInstance")
 
 
 class ReflectionAudience(enum.Enum):
@@ -82,6 +72,27 @@ class CoordinatorLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class LogConfig:
+    """The coordinator's log: its name for ever, and the policy file whose witnesses have to cosign it."""
+
+    origin: str
+    witnesses: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError."""
+        try:
+            check_name(self.origin, "origin")
+        except NoteError as error:
+            raise ConfigError("log.origin", error.reason) from None
+        if self.witnesses is not None:
+            check_path("log.witnesses", self.witnesses)
+
+    def policy(self) -> LogPolicy:
+        """The witnesses to ask, with their addresses; none if no file is named. Raises ConfigError."""
+        return LogPolicy.without_witnesses() if self.witnesses is None else load_policy(self.witnesses)
+
+
+@dataclass(frozen=True, slots=True)
 class CoordinatorConfig:
     """What a coordinator is started with.
 
@@ -89,7 +100,10 @@ class CoordinatorConfig:
 
     ==============================  ====================================================================
     listen                          address host:port ["127.0.0.1:7443"]; port 0 takes a free one
-    state_directory                 where sessions, uploads and the log are
+    state_directory                 where sessions and uploads are
+    record_directory                where the log and the results are published ["record"]
+    log.origin                      name of the log, such as "aggregator.example/secagg"; never change it
+    log.witnesses                   C2SP policy file: who has to cosign the log, and their addresses [none]
     key_file                        the coordinator's signing key
     transport                       "tls" or "loopback-plaintext" ["tls"]
     retention_s                     how long masked inputs are kept, 0 to ten years; a session's own value
@@ -107,6 +121,8 @@ class CoordinatorConfig:
     state_directory: Path
     key_file: Path
     transport: TlsFiles | Plaintext
+    log: LogConfig
+    record_directory: Path = Path("record")
     listen: Address = DEFAULT_ADDRESS
     limits: CoordinatorLimits = CoordinatorLimits()
     retention_s: int = 30 * _DAY_S
@@ -117,6 +133,7 @@ class CoordinatorConfig:
     def __post_init__(self) -> None:
         """Raise ConfigError."""
         check_path("state_directory", self.state_directory)
+        check_path("record_directory", self.record_directory)
         check_path("key_file", self.key_file)
         check_integer("retention_s", self.retention_s, 0, _MAX_RETENTION_S)
         check_plaintext(self.transport, "listen", self.listen)
@@ -126,10 +143,12 @@ class CoordinatorConfig:
         """Read a document; paths stay as written. Raises ConfigError."""
         top = Table.parse(text)
         config = cls(
-            listen=_address("listen", top.text_or("listen", str(DEFAULT_ADDRESS))),
+            listen=read_address("listen", top.text_or("listen", str(DEFAULT_ADDRESS))),
             state_directory=top.path("state_directory"),
             key_file=top.path("key_file"),
+            record_directory=top.path_or("record_directory", Path("record")),
             transport=read_server_transport(top),
+            log=_log(top),
             limits=_limits(top),
             retention_s=top.integer("retention_s", 30 * _DAY_S),
             expose_reflection=_audience(top.text_or("expose_reflection", ReflectionAudience.OPERATOR.value)),
@@ -140,7 +159,7 @@ class CoordinatorConfig:
     @classmethod
     def load(cls, path: Path) -> CoordinatorConfig:
         """Read a file; its relative paths count from its directory. Raises ConfigError, IdentityFileError."""
-        return _resolved(cls.from_toml(_read_text(path)), path.absolute().parent)
+        return resolved(cls.from_toml(read_text(path)), path.absolute().parent)
 
     def to_toml(self) -> str:
         """A commented document that ``from_toml`` reads back to an equal value."""
@@ -158,10 +177,12 @@ class CoordinatorConfig:
                 transport, tls = PLAINTEXT, []
             case _:
                 assert_never(self.transport)
-        return _document(
+        return document(
             "# Configuration of a secagg coordinator. Relative paths count from the directory of this file.",
             f"# Where clients connect; anything but a loopback address needs TLS.\nlisten = {quoted(self.listen)}",
-            f"# Sessions, uploads and the log.\nstate_directory = {quoted(self.state_directory)}",
+            f"# Sessions and uploads.\nstate_directory = {quoted(self.state_directory)}",
+            "# The log and the results; any static web server can publish this directory.\n"
+            f"record_directory = {quoted(self.record_directory)}",
             f"# The coordinator's signing key; clients pin its public half.\nkey_file = {quoted(self.key_file)}",
             f'# "tls", or "loopback-plaintext" for trying things out on one machine.\ntransport = "{transport}"',
             "# How long masked inputs are kept for auditors, unless the session says otherwise.\n"
@@ -169,6 +190,14 @@ class CoordinatorConfig:
             '# Who can list the services: "nobody", "operator" (on the operator\'s socket), "everyone".\n'
             f"expose_reflection = {quoted(self.expose_reflection.value)}",
             "\n".join(tls),
+            "[log]\n# The log's name, for ever: clients and witnesses pin it with the key.\n"
+            f"origin = {quoted(self.log.origin)}\n"
+            "# Who has to cosign the log before anything follows from it (a C2SP policy file with their addresses).\n"
+            + (
+                '# witnesses = "witnesses.policy"'
+                if self.log.witnesses is None
+                else f"witnesses = {quoted(self.log.witnesses)}"
+            ),
             "[limits]\n"
             f"max_concurrent_rpcs = {self.limits.max_concurrent_rpcs}\n"
             f"# Of one masked input.\nmax_upload_bytes = {self.limits.max_upload_bytes}\n"
@@ -186,131 +215,21 @@ class CoordinatorConfig:
                 assert_never(self.transport)
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyConfig:
-    """What a client insists on, whatever a session says; fields as in ``protocol.session.ClientPolicy``."""
-
-    min_contributors: int = 3
-    tolerated_corrupt: Fraction = Fraction(1, 10)
-    registrars: frozenset[bytes] = frozenset()
-    base_models: frozenset[bytes] = frozenset()
-
-    def __post_init__(self) -> None:
-        """Raise ConfigError."""
-        check_integer("policy.min_contributors", self.min_contributors, 2, MAX_COHORT)
-        if not 0 <= self.tolerated_corrupt < 1:
-            raise ConfigError("policy.tolerated_corrupt", "expected a fraction from 0/1 to below 1/1")
-        for key, pins in (("registrars", self.registrars), ("base_models", self.base_models)):
-            if len(pins) > _MAX_PINS or any(len(pin) != 32 for pin in pins):
-                raise ConfigError(f"policy.{key}", f"expected at most {_MAX_PINS} values of 32 bytes")
+def _log(top: Table) -> LogConfig:
+    table = top.table("log")
+    if table is None:
+        raise ConfigError("log.origin", "missing")
+    log = LogConfig(table.text("origin"), table.path_or("witnesses", None))
+    table.finish()
+    return log
 
 
-@dataclass(frozen=True, slots=True)
-class ClientConfig:
-    """What a client is started with.
-
-    Keys of the file (a default in brackets; others have to be there):
-
-    ==============================  ====================================================================
-    coordinator                     address host:port
-    coordinator_key                 its public signing key, 32 bytes in hex
-    identity_key_file               this client's identity key
-    state_directory                 where this client's part of sessions is
-    transport                       "tls" or "loopback-plaintext" ["tls"]
-    tls.fingerprint                 SHA-256 of the coordinator's certificate in hex (transport "tls": this
-                                    or tls.ca_file)
-    tls.ca_file                     certificates in PEM that vouch for the coordinator (transport "tls")
-    policy.min_contributors         smallest cohort, 2 to 2^20 [3]
-    policy.tolerated_corrupt        fraction of a cohort that may collude with the coordinator ["1/10"]
-    policy.registrars               public keys of registrars in hex; an empty list takes any [[]]
-    policy.base_models              digests of base models in hex; an empty list takes any [[]]
-    ==============================  ====================================================================
-    """
-
-    coordinator: Address
-    coordinator_key: bytes
-    identity_key_file: Path
-    state_directory: Path
-    transport: ClientTransport
-    policy: PolicyConfig = PolicyConfig()
-
-    FILE_NAME: ClassVar[str] = "client.toml"
-
-    def __post_init__(self) -> None:
-        """Raise ConfigError."""
-        check_path("identity_key_file", self.identity_key_file)
-        check_path("state_directory", self.state_directory)
-        if len(self.coordinator_key) != 32:
-            raise ConfigError("coordinator_key", "expected 32 bytes")
-        if self.coordinator.port == 0:
-            raise ConfigError("coordinator", "expected a port from 1 to 65535")
-        check_plaintext(self.transport, "coordinator", self.coordinator)
-
-    @classmethod
-    def from_toml(cls, text: str) -> ClientConfig:
-        """Read a document; paths stay as written. Raises ConfigError."""
-        top = Table.parse(text)
-        config = cls(
-            coordinator=_address("coordinator", top.text("coordinator")),
-            coordinator_key=_decode(_KEY, "coordinator_key", top.text("coordinator_key")),
-            identity_key_file=top.path("identity_key_file"),
-            state_directory=top.path("state_directory"),
-            transport=read_client_transport(top),
-            policy=_policy(top),
-        )
-        top.finish()
-        return config
-
-    @classmethod
-    def load(cls, path: Path) -> ClientConfig:
-        """Read a file; its relative paths count from its directory. Raises ConfigError, IdentityFileError."""
-        return _resolved(cls.from_toml(_read_text(path)), path.absolute().parent)
-
-    def to_toml(self) -> str:
-        """A commented document that ``from_toml`` reads back to an equal value."""
-        policy = self.policy
-        match self.transport:
-            case PinnedFingerprint(fingerprint):
-                transport, tls = TLS, f"[tls]\nfingerprint = {quoted(fingerprint)}"
-            case AuthorityFile(ca_file):
-                transport, tls = TLS, f"[tls]\nca_file = {quoted(ca_file)}"
-            case Plaintext():
-                transport, tls = PLAINTEXT, ""
-            case _:
-                assert_never(self.transport)
-        registrars = quoted_list(sorted(key.hex() for key in policy.registrars))
-        base_models = quoted_list(sorted(digest.hex() for digest in policy.base_models))
-        return _document(
-            "# Configuration of a secagg client. Relative paths count from the directory of this file.",
-            f"coordinator = {quoted(self.coordinator)}",
-            f"# The coordinator's public signing key.\ncoordinator_key = {quoted(self.coordinator_key.hex())}",
-            f"# Your identity key; keep it to yourself.\nidentity_key_file = {quoted(self.identity_key_file)}",
-            f"# Sessions you take part in; never restore it from a backup.\n"
-            f"state_directory = {quoted(self.state_directory)}",
-            f'# "tls", or "loopback-plaintext" for a coordinator on this machine.\ntransport = "{transport}"',
-            tls and f"# Either a fingerprint (what `coordinator init` printed) or a ca_file.\n{tls}",
-            "# What you insist on, whatever a session says.\n[policy]\n"
-            f"# The smallest cohort you add your contribution to.\nmin_contributors = {policy.min_contributors}\n"
-            "# The fraction of a cohort that may collude with the coordinator.\n"
-            f'tolerated_corrupt = "{_FRACTION.write(policy.tolerated_corrupt)}"\n'
-            "# Registrars whose rosters you accept. Empty: whoever the coordinator names, who can invent people.\n"
-            f"registrars = {registrars}\n"
-            f"# Digests of base models; an empty list accepts any.\nbase_models = {base_models}",
-        )
-
-    def client_tls(self, timeout_s: float) -> ClientTls:
-        """Read the authority's file, or fetch the pinned certificate (blocks). Raises IdentityFileError, TlsError."""
-        match self.transport:
-            case PinnedFingerprint(fingerprint):
-                address = self.coordinator
-                return PinnedCertificate(*fetch_pinned_certificate(address.host, address.port, fingerprint, timeout_s))
-            case AuthorityFile(ca_file):
-                authority: CertificateAuthority = load_certificate_authority(ca_file)
-                return authority
-            case Plaintext():
-                return LoopbackPlaintext(self.coordinator)
-            case _:
-                assert_never(self.transport)
+def load_policy(path: Path) -> LogPolicy:
+    """A C2SP policy file. Raises ConfigError, IdentityFileError."""
+    try:
+        return LogPolicy.parse(read_text(path))
+    except PolicyError as error:
+        raise ConfigError(str(path), str(error)) from None
 
 
 def _limits(top: Table) -> CoordinatorLimits:
@@ -326,34 +245,8 @@ def _limits(top: Table) -> CoordinatorLimits:
     return limits
 
 
-def _policy(top: Table) -> PolicyConfig:
-    table, default = top.table("policy"), PolicyConfig()
-    if table is None:
-        return default
-    fraction = table.text_or("tolerated_corrupt", str(_FRACTION.write(default.tolerated_corrupt)))
-    policy = PolicyConfig(
-        table.integer("min_contributors", default.min_contributors),
-        _decode(_FRACTION, "policy.tolerated_corrupt", fraction),
-        _pins(table, "registrars", _KEY),
-        _pins(table, "base_models", _DIGEST),
-    )
-    table.finish()
-    return policy
-
-
-def _pins(table: Table, key: str, codec: Codec) -> frozenset[bytes]:
-    texts = table.texts(key, ())
-    return frozenset(_decode(codec, f"policy.{key}[{i}]", text) for i, text in enumerate(texts))
-
-
-def _decode(codec: Codec, key: str, text: str) -> Any:  # noqa: ANN401 - a codec's value is typed as Any
-    try:
-        return codec.read(text, key)
-    except RecordError as error:
-        raise ConfigError(error.field, error.reason) from None
-
-
-def _address(key: str, text: str) -> Address:
+def read_address(key: str, text: str) -> Address:
+    """``host:port`` under a key. Raises ConfigError."""
     try:
         return Address.parse(text)
     except AddressError as error:
@@ -368,19 +261,20 @@ def _audience(text: str) -> ReflectionAudience:
         raise ConfigError("expose_reflection", f"expected one of {words}") from None
 
 
-def _resolved(config: _DataclassT, directory: Path) -> _DataclassT:
+def resolved(config: _DataclassT, directory: Path) -> _DataclassT:
     """The same with every relative path taken from ``directory``."""
     changes: dict[str, Any] = {}
     for field in dataclasses.fields(config):
         member = getattr(config, field.name)
         if isinstance(member, Path):
             changes[field.name] = directory / member
-        elif isinstance(member, TlsFiles | AuthorityFile):
-            changes[field.name] = _resolved(member, directory)
+        elif isinstance(member, TlsFiles | AuthorityFile | LogConfig):
+            changes[field.name] = resolved(member, directory)
     return dataclasses.replace(config, **changes)
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """A configuration file's text. Raises ConfigError, IdentityFileError."""
     data = read_public(path, MAX_FILE_BYTES)
     try:
         return data.decode("utf-8")
@@ -388,5 +282,6 @@ def _read_text(path: Path) -> str:
         raise ConfigError("file", "not UTF-8") from None
 
 
-def _document(*paragraphs: str) -> str:
+def document(*paragraphs: str) -> str:
+    """Paragraphs with a blank line between them; empty ones are left out."""
     return "\n\n".join(paragraph for paragraph in paragraphs if paragraph) + "\n"

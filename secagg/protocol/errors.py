@@ -41,7 +41,8 @@ class RejectReason(enum.Enum):
     WRONG_SHARES = "the shares do not answer the published close entry"
     ASYMMETRIC_EDGE = "a neighbour did not apply the mask shared with this client"
     # What a client holds against the coordinator.
-    LOG_SIGNATURE = "the log head is not signed by the coordinator's key"
+    LOG_SIGNATURE = "the log's checkpoint is not signed by the coordinator's key, or not over what is shown"
+    LOG_UNWITNESSED = "too few of the policy's witnesses cosigned the checkpoint"
     LOG_FORKED = "the log no longer starts with what it showed before"
     LOG_ORDER = "log entries of the session are out of order or repeated"
     LOG_MISMATCH = "a list does not have the root and count in the log"

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
 from secagg.transcript.entries import MAX_COHORT
-from secagg.transcript.head import LogEvidence
+from secagg.transcript.evidence import LogEvidence
 from secagg.transcript.statements import Signed
 
 

@@ -24,6 +24,7 @@ from secagg.protocol.pairwise.coordinator_states import (
     COORDINATOR_PERSISTENCE,
     Aborted,
     Collecting,
+    Confirming,
     CoordinatorEffect,
     CoordinatorEvent,
     CoordinatorState,
@@ -44,6 +45,7 @@ from secagg.protocol.pairwise.coordinator_states import (
     Rows,
     SetupRow,
     SharesStored,
+    Sharing,
     SumFolded,
     SumRecovered,
     UploadsRefuted,
@@ -58,9 +60,20 @@ from secagg.runtime.adapters import merged_adapter
 from secagg.runtime.clock import Clock
 from secagg.runtime.driver import Driver
 from secagg.runtime.limb_sums import HashedUpload, Refuted, SessionSum, masked_sum
-from secagg.runtime.ports import BlobStore, LogPort, SessionStore, StoreError
-from secagg.runtime.shown import ShownSession
+from secagg.runtime.ports import BlobStore, LogPort, RecordPort, SessionStore, StoreError
+from secagg.runtime.publication import SessionFiles
+from secagg.runtime.shown import ShownSession, showable
 from secagg.transcript import merkle
+from secagg.transcript.entries import (
+    KeysAdvertised,
+    KeysShared,
+    SessionClose,
+    SessionOpen,
+    SessionResult,
+    SignedRoster,
+    decode_entry,
+)
+from secagg.transcript.roster import RosterHead
 from secagg.transcript.statements import Receipt, Signed
 
 
@@ -71,6 +84,7 @@ class CoordinatorPorts:
     store: SessionStore
     blobs: BlobStore
     log: LogPort
+    record: RecordPort
     clock: Clock
     key: SigningKey
     report: Callable[[str, bytes, str], None]
@@ -83,11 +97,12 @@ class SessionHost(ShownSession):
         driver: Driver[CoordinatorState, CoordinatorEvent, CoordinatorEffect] = Driver(
             session.parameters.session, ports.store, COORDINATOR_PERSISTENCE, self._step, self._dispatch
         )
-        super().__init__(session, ports.blobs, driver)
+        super().__init__(session, ports.blobs, ports.log, driver)
         self._ports = ports
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._timer: asyncio.Task[None] | None = None
         self._moved_on: asyncio.Future[None] | None = None
+        self._files = SessionFiles(session, ports.record, ports.blobs)
         self._sum = SessionSum(ports.blobs, session.field_layout.lanes)
         self._adder: asyncio.Task[None] | None = None
 
@@ -218,16 +233,36 @@ class SessionHost(ShownSession):
     async def _perform(self, effect: CoordinatorEffect) -> CoordinatorEvent | None:
         match effect:
             case PublishEntry(position, entry):
-                entries = (*self._published_before(position), entry)
-                head, signature = await self._ports.log.publish(self.session.parameters.session, entries)
-                return EntryPublished(position, head, signature)
+                # The files first: whoever sees an entry can fetch what it is about.
+                await asyncio.to_thread(self._publish_files, entry)
+                return EntryPublished(position, await self._ports.log.append(self._entries(position, entry)))
             case FoldUploads(accepted):
                 return await asyncio.to_thread(self._fold, accepted)
             case RecoverSum():
                 return await asyncio.to_thread(self._recover)
 
-    def _published_before(self, position: int) -> tuple[bytes, ...]:
-        return self.evidence().entries[:position] if position else ()
+    def _entries(self, position: int, entry: bytes) -> tuple[bytes, ...]:
+        """What the log has to take: before the open entry the roster that it names, unless another session had it."""
+        if position:
+            return (entry,)
+        setup = self.setup()
+        return SignedRoster(RosterHead.from_bytes(setup.roster_head), setup.roster_signature).to_bytes(), entry
+
+    def _publish_files(self, data: bytes) -> None:
+        state = showable(self.driver.state)
+        match decode_entry(data), state:
+            case SessionOpen(), _:
+                self._files.opened(self.setup())
+            case KeysAdvertised(), Sharing():
+                self._files.advertised(self.rows, state.cohort)
+            case KeysShared(), Collecting():
+                self._files.shared(self.rows, state.cohort)
+            case SessionClose() as close, Confirming():
+                self._files.closed(close, self.rows, state)
+            case SessionResult() as result, Finished():
+                self._files.result(result)
+            case _:
+                return
 
     async def _keep_linear_hash(self, message: Contribution) -> None:
         # Refused before anything is stored, as with boxes; and once a header is accepted, its hash is there.
@@ -291,6 +326,7 @@ class SessionHost(ShownSession):
         except AdapterError as error:
             return RecoveryFailed(f"the mean is no adapter: {error.reason.name}")
         _, answers = recovery.answers(rows, last)
+        self._files.openings(rows, last, answers)
         return SumRecovered(
             openings=merkle.root(answers),
             integer_sum=blobs.put(vectors.as_bytes(decoded.integer_sum)),

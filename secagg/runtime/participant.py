@@ -51,8 +51,10 @@ from secagg.protocol.pairwise.coordinator_states import Phase
 from secagg.protocol.transition import Transition
 from secagg.runtime import vectors
 from secagg.runtime.driver import Driver
+from secagg.runtime.log_trust import LogTrust
 from secagg.runtime.ports import BlobStore, SessionStore, StoreError, UploadError
 from secagg.runtime.shown import Status
+from secagg.transcript.evidence import LogEvidence
 from secagg.transcript.statements import ContributionHeader
 
 _FIRST_DELAY_S = 0.1
@@ -128,8 +130,11 @@ class ParticipantPorts:
 class Participant:
     """One identity in one session. ``vector`` is encoded once, when the session is ready for it."""
 
-    def __init__(self, context: client.ClientContext, vector: FloatVector, ports: ParticipantPorts) -> None:
+    def __init__(
+        self, context: client.ClientContext, vector: FloatVector, ports: ParticipantPorts, trust: LogTrust
+    ) -> None:
         self._context = context
+        self._trust = trust
         self._vector = vector
         self._ports = ports
         self._session = context.session.parameters.session
@@ -245,7 +250,12 @@ class Participant:
 
     async def _feed(self, event: ClientEvent) -> None:
         before = self.state
+        evidence = _evidence_in(event)
+        if evidence is not None:
+            await asyncio.to_thread(self._trust.check, evidence)
         await self._driver.feed(event)
+        if evidence is not None:
+            await asyncio.to_thread(self._trust.remember, evidence)
         if type(self.state) is not type(before):
             self._announce()
 
@@ -338,3 +348,11 @@ _MILESTONES: dict[type[ClientState], Milestone] = {
     Completed: Milestone.COMPLETED,
     Aborted: Milestone.ABORTED,
 }
+
+
+def _evidence_in(event: ClientEvent) -> LogEvidence | None:
+    match event:
+        case AdvertisedList() | SharedList() | ClosedList() | SessionEnded():
+            return event.evidence
+        case _:
+            return None

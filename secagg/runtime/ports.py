@@ -7,12 +7,14 @@ an effect whose cause is not durable.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from secagg.transcript.evidence import LogEvidence
 
 SessionKey = bytes
 """Identifier of a session in a store: 16 bytes."""
@@ -24,6 +26,10 @@ class StoreError(Exception):
 
 class VersionConflictError(StoreError):
     """Another commit came first; the caller's state is stale."""
+
+
+class StaleLogError(StoreError):
+    """The files of a log are older than, or differ from, what was signed or shown before: going on would fork it."""
 
 
 class StaleStoreError(StoreError):
@@ -86,13 +92,41 @@ class SessionStore(Protocol):
 
 
 class LogPort(Protocol):
-    """Where entries are published. Until it has taken an entry, nobody may see what follows from it."""
+    """The log of a coordinator. Until it has taken an entry, nobody may see what follows from it."""
 
-    async def publish(self, session: SessionKey, entries: tuple[bytes, ...]) -> tuple[bytes, bytes]:
-        """Publish all ``entries`` of a session's log, of which all but the last were published before.
+    async def append(self, entries: Sequence[bytes]) -> int:
+        """Put those of ``entries`` at the end, in order, that are not in the log yet.
 
         Returns:
-            The canonical bytes of the head over them and the signature over it; the same for the same entries.
+            The index of the last of ``entries``, once a cosigned checkpoint covers it and is published.
+
+        Raises:
+            StoreError: the log takes nothing any more.
+        """
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many entries the latest published checkpoint covers."""
+        ...
+
+    def evidence(self, start: int) -> LogEvidence:
+        """Everything from index ``start`` on, under the latest published checkpoint."""
+        ...
+
+    def consistency(self, old_size: int) -> tuple[bytes, ...]:
+        """Proof that the log under the latest published checkpoint continues that of ``old_size``, up to ``size``."""
+        ...
+
+
+class RecordPort(Protocol):
+    """Where the files of sessions are published, beside the log."""
+
+    def write(self, session: SessionKey, name: str, pieces: Iterable[bytes | memoryview]) -> None:
+        """Make ``pieces`` the content of a session's file, durably and at once; ``name`` may be ``folder/file``.
+
+        Raises:
+            StoreError: the disk refuses.
         """
         ...
 

@@ -99,13 +99,6 @@ class Registry:
         """All sessions, newest first."""
         return list(reversed(await self.ports.store.sessions()))
 
-    def setup(self, host: SessionHost) -> SetupRow:
-        """What a session was opened with."""
-        row = host.rows[row_key(0, RowKind.SETUP)]
-        if not isinstance(row, SetupRow):
-            raise StoreError("the session has no setup row")
-        return row
-
     async def _open(self, session: Session, setup: SetupRow) -> SessionHost:
         host = SessionHost(session, self.ports)
         try:

@@ -36,6 +36,7 @@ from secagg.protocol.pairwise.coordinator_states import (
     CoordinatorEvent,
     CoordinatorState,
     Finished,
+    LogRow,
     Phase,
     Publishing,
     Recovering,
@@ -46,12 +47,13 @@ from secagg.protocol.pairwise.coordinator_states import (
     Unmasking,
     deadline_of,
     phase_of,
+    row_key,
 )
 from secagg.protocol.session import Session
 from secagg.runtime.driver import Driver
-from secagg.runtime.ports import BlobStore
+from secagg.runtime.ports import BlobStore, LogPort, StoreError
 from secagg.transcript import merkle
-from secagg.transcript.head import LogEvidence
+from secagg.transcript.evidence import LogEvidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +82,16 @@ class ShownSession:
     """A session as its coordinator shows it; the host that drives it is built on this."""
 
     def __init__(
-        self, session: Session, blobs: BlobStore, driver: Driver[CoordinatorState, CoordinatorEvent, CoordinatorEffect]
+        self,
+        session: Session,
+        blobs: BlobStore,
+        log: LogPort,
+        driver: Driver[CoordinatorState, CoordinatorEvent, CoordinatorEffect],
     ) -> None:
         self.session = session
         self.driver = driver
         self._blobs = blobs
+        self._log = log
         self._lists: dict[str, tuple[bytes, ...]] = {}
         self._outboxes: dict[int, _Outbox] = {}
 
@@ -100,9 +107,22 @@ class ShownSession:
         return Status(phase_of(state), deadline_of(state) or 0, received, expected, tables.log_size(self.rows))
 
     def evidence(self) -> LogEvidence:
-        """The log so far."""
+        """The log from the session's open entry on, as it is now."""
         self._require_log(1, "the session is not open yet")
-        return tables.evidence(self.rows)
+        row = self.rows[row_key(0, RowKind.LOG)]
+        if not isinstance(row, LogRow):
+            raise StoreError("the session has no open entry")
+        return self._log.evidence(row.index)
+
+    def consistency(self, old_size: int) -> tuple[bytes, ...]:
+        """Proof that the log continues the one of ``old_size`` entries that somebody saw before.
+
+        Raises:
+            RemoteProtocolError: MALFORMED_MESSAGE; it never had that size.
+        """
+        if old_size > self._log.size:
+            raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, f"log_size: the log has {self._log.size} entries")
+        return self._log.consistency(old_size)
 
     def advertised_list(self, identity: bytes) -> AdvertisedList:
         """U1 and the keys of the neighbours of ``identity``."""

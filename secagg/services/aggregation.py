@@ -60,7 +60,7 @@ class AggregationServicer(pb_grpc.AggregationServiceServicer):
         """See the proto."""
         host = await self._host(request)
         await self._large_answers.enter(context)
-        setup = self._registry.setup(host)
+        setup, consistency = host.setup(), host.consistency(request.log_size)
         roster, layout, adapter = await asyncio.to_thread(
             lambda: tuple(self._blobs.get(digest) for digest in (setup.roster, setup.layout, setup.adapter))
         )
@@ -71,6 +71,7 @@ class AggregationServicer(pb_grpc.AggregationServiceServicer):
             roster_signature=setup.roster_signature,
             layout=layout,
             adapter=adapter,
+            consistency=consistency,
         )
 
     @refusing

@@ -8,6 +8,7 @@ from typing import ClassVar, TypeAlias
 
 from secagg.arith.fields import FieldLayout
 from secagg.arith.flatten import flattened_bound, flattened_dimension
+from secagg.transcript.note import NoteError, check_name
 from secagg.transcript.record import (
     Record,
     RecordError,
@@ -130,6 +131,10 @@ class SessionOpen(Record):
 
     def check(self) -> None:
         """A sum must hide each contribution among at least two that nobody corrupt knows."""
+        try:
+            check_name(self.log, "log")
+        except NoteError as error:
+            raise RecordError("session-open.log", error.reason) from None
         if self.min_contributors - self.max_corrupt < 2:
             raise RecordError("session-open.min_contributors", "must exceed max_corrupt by at least 2")
         if self.min_contributors > self.encoding.max_contributors:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from secagg.transcript.merkle import DIGEST_BYTES, MAX_TREE_SIZE
+from secagg.transcript.tiles import MAX_ENTRY_BYTES
+
 MAX_SEGMENT_ENTRIES = 2**16
-MAX_ENTRY_BYTES = 65_535
-_HASH_BYTES = 32
-_SIZE_LIMIT = 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +28,17 @@ class LogEvidence:
     checkpoint: bytes
 
     def __post_init__(self) -> None:
-        if not 0 <= self.start < _SIZE_LIMIT:
+        if not 0 <= self.start <= MAX_TREE_SIZE:
             raise ValueError("start: expected a size from 0 to 2^63 - 1")
         if len(self.prefix) != self.start.bit_count():
             raise ValueError(f"prefix: expected {self.start.bit_count()} hashes, got {len(self.prefix)}")
-        if any(len(node) != _HASH_BYTES for node in self.prefix):
-            raise ValueError(f"prefix: a hash has {_HASH_BYTES} bytes")
+        if any(len(node) != DIGEST_BYTES for node in self.prefix):
+            raise ValueError(f"prefix: a hash has {DIGEST_BYTES} bytes")
         if len(self.entries) > MAX_SEGMENT_ENTRIES:
             raise ValueError(f"entries: expected at most {MAX_SEGMENT_ENTRIES}, got {len(self.entries)}")
         if any(len(entry) > MAX_ENTRY_BYTES for entry in self.entries):
             raise ValueError(f"entries: an entry has at most {MAX_ENTRY_BYTES} bytes")
-        if self.size >= _SIZE_LIMIT:
+        if self.size > MAX_TREE_SIZE:
             raise ValueError("entries: the log would have 2^63 entries or more")
 
     @property

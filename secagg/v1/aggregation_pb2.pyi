@@ -27,36 +27,42 @@ PHASE_FINISHED: Phase
 PHASE_ABORTED: Phase
 
 class LogEvidence(_message.Message):
-    __slots__ = ("entries", "head", "signature")
+    __slots__ = ("entries", "start", "prefix", "checkpoint")
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
-    HEAD_FIELD_NUMBER: _ClassVar[int]
-    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     entries: _containers.RepeatedScalarFieldContainer[bytes]
-    head: bytes
-    signature: bytes
-    def __init__(self, entries: _Optional[_Iterable[bytes]] = ..., head: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+    start: int
+    prefix: _containers.RepeatedScalarFieldContainer[bytes]
+    checkpoint: bytes
+    def __init__(self, entries: _Optional[_Iterable[bytes]] = ..., start: _Optional[int] = ..., prefix: _Optional[_Iterable[bytes]] = ..., checkpoint: _Optional[bytes] = ...) -> None: ...
 
 class GetSessionRequest(_message.Message):
-    __slots__ = ("session",)
+    __slots__ = ("session", "log_size")
     SESSION_FIELD_NUMBER: _ClassVar[int]
+    LOG_SIZE_FIELD_NUMBER: _ClassVar[int]
     session: bytes
-    def __init__(self, session: _Optional[bytes] = ...) -> None: ...
+    log_size: int
+    def __init__(self, session: _Optional[bytes] = ..., log_size: _Optional[int] = ...) -> None: ...
 
 class GetSessionResponse(_message.Message):
-    __slots__ = ("evidence", "roster", "roster_head", "roster_signature", "layout", "adapter")
+    __slots__ = ("evidence", "roster", "roster_head", "roster_signature", "layout", "adapter", "consistency")
     EVIDENCE_FIELD_NUMBER: _ClassVar[int]
     ROSTER_FIELD_NUMBER: _ClassVar[int]
     ROSTER_HEAD_FIELD_NUMBER: _ClassVar[int]
     ROSTER_SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     LAYOUT_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
     evidence: LogEvidence
     roster: _containers.RepeatedScalarFieldContainer[bytes]
     roster_head: bytes
     roster_signature: bytes
     layout: bytes
     adapter: bytes
-    def __init__(self, evidence: _Optional[_Union[LogEvidence, _Mapping]] = ..., roster: _Optional[_Iterable[bytes]] = ..., roster_head: _Optional[bytes] = ..., roster_signature: _Optional[bytes] = ..., layout: _Optional[bytes] = ..., adapter: _Optional[bytes] = ...) -> None: ...
+    consistency: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, evidence: _Optional[_Union[LogEvidence, _Mapping]] = ..., roster: _Optional[_Iterable[bytes]] = ..., roster_head: _Optional[bytes] = ..., roster_signature: _Optional[bytes] = ..., layout: _Optional[bytes] = ..., adapter: _Optional[bytes] = ..., consistency: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class ListSessionsRequest(_message.Message):
     __slots__ = ("page_size", "page_token")

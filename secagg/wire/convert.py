@@ -30,8 +30,8 @@ from secagg.protocol.messages import (
     UnmaskAnswer,
 )
 from secagg.protocol.pairwise.coordinator_states import Phase
-from secagg.transcript.entries import MAX_COHORT
-from secagg.transcript.head import MAX_ENTRIES, SESSION_ID_BYTES, LogEvidence
+from secagg.transcript.entries import MAX_COHORT, SESSION_ID_BYTES
+from secagg.transcript.evidence import LogEvidence
 from secagg.transcript.merkle import DIGEST_BYTES
 from secagg.transcript.record import RecordError
 from secagg.transcript.statements import MAX_NEIGHBOURS, Signed
@@ -39,6 +39,9 @@ from secagg.v1 import aggregation_pb2 as pb
 
 IDENTITY_BYTES = 32
 SIGNATURE_BYTES = 64
+MAX_PROOF = 64
+"""A consistency proof has at most a hash or two for each level of a tree of 2^63 leaves."""
+
 MAX_PATH = 32
 """An audit path is as long as the tree is high; no tree here has more than 2^32 leaves."""
 
@@ -157,13 +160,21 @@ def unmask_answer_from_pb(request: pb.UnmaskRequest) -> UnmaskAnswer:
 
 
 def log_evidence_to_pb(evidence: LogEvidence) -> pb.LogEvidence:
-    """The log with its signed head, encoded."""
-    return pb.LogEvidence(entries=evidence.entries, head=evidence.head, signature=evidence.signature)
+    """The end of the log under a checkpoint, encoded."""
+    return pb.LogEvidence(
+        entries=evidence.entries, start=evidence.start, prefix=evidence.prefix, checkpoint=evidence.checkpoint
+    )
 
 
 def log_evidence_from_pb(message: pb.LogEvidence) -> LogEvidence:
-    """The log with its signed head, decoded. Raises RemoteProtocolError(MALFORMED_MESSAGE)."""
+    """The end of the log under a checkpoint, decoded. Raises RemoteProtocolError(MALFORMED_MESSAGE)."""
     return _log_evidence(message, "")
+
+
+def consistency_from_pb(message: pb.GetSessionResponse) -> tuple[bytes, ...]:
+    """A consistency proof, decoded. Raises RemoteProtocolError(MALFORMED_MESSAGE)."""
+    _at_most("consistency", message.consistency, MAX_PROOF)
+    return tuple(_exactly(f"consistency[{i}]", node, DIGEST_BYTES) for i, node in enumerate(message.consistency))
 
 
 def advertised_list_to_pb(message: AdvertisedList) -> pb.GetAdvertisedKeysResponse:
@@ -300,9 +311,10 @@ def _evidence_of(response: _HasEvidence) -> LogEvidence:
 
 
 def _log_evidence(message: pb.LogEvidence, prefix: str) -> LogEvidence:
-    _at_most(f"{prefix}entries", message.entries, MAX_ENTRIES)
-    signature = _exactly(f"{prefix}signature", message.signature, SIGNATURE_BYTES)
-    return LogEvidence(tuple(message.entries), message.head, signature)
+    try:
+        return LogEvidence(message.start, tuple(message.prefix), tuple(message.entries), message.checkpoint)
+    except ValueError as error:
+        raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, f"{prefix}{error}") from None
 
 
 def _leaves(leaves: Sequence[bytes]) -> tuple[bytes, ...]:

@@ -93,6 +93,7 @@ def reject_code(reason: RejectReason) -> grpc.StatusCode:  # noqa: PLR0911 - one
         # What a client holds against the coordinator; were a coordinator to say it, it would be of itself.
         case (
             RejectReason.LOG_SIGNATURE
+            | RejectReason.LOG_UNWITNESSED
             | RejectReason.LOG_FORKED
             | RejectReason.LOG_ORDER
             | RejectReason.LOG_MISMATCH

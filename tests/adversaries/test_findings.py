@@ -21,11 +21,11 @@ from secagg.derive.opening import OpeningError
 from secagg.protocol.errors import ProtocolError, RejectReason
 from secagg.protocol.messages import AdvertisedList, OutgoingBoxes, ShareKeys, UnmaskAnswer
 from secagg.protocol.pairwise import admission, coordinator
-from secagg.protocol.pairwise.coordinator_states import Aborted, Phase, Recovering, SetupRow, Unmasking
+from secagg.protocol.pairwise.coordinator_states import Aborted, Phase, Recovering, Unmasking
 from secagg.protocol.session import Session
 from secagg.runtime.host import CoordinatorPorts, SessionHost
-from secagg.runtime.log import SigningLog
 from secagg.runtime.memory import MemoryBlobStore, MemorySessionStore
+from secagg.transcript.entries import SessionResult
 from secagg.transcript.statements import (
     ContributionHeader,
     SelfMaskShare,
@@ -33,7 +33,7 @@ from secagg.transcript.statements import (
     Signed,
     UnmaskStatement,
 )
-from tests.support.cohort import Cohort, VirtualClock, key_of, session_of
+from tests.support.cohort import Cohort, VirtualClock, key_of, session_of, setup_of
 from tests.support.liars import (
     advance,
     answering,
@@ -46,6 +46,7 @@ from tests.support.liars import (
     stop,
     wrong_share,
 )
+from tests.support.published import HeldLog, MemoryRecord, memory_log
 from tests.support.stage import close_with, refusal, restarted, signed_by, sorted_keys, stage_of, step, tell, unmasked
 
 
@@ -228,15 +229,10 @@ def test_an_answer_that_arrives_while_recovery_runs_is_not_lost() -> None:
 
 
 def test_a_client_is_not_refused_for_asking_what_the_phase_invites_it_to_ask() -> None:
-    class SlowLog(SigningLog):
-        async def publish(self, session: bytes, entries: tuple[bytes, ...]) -> tuple[bytes, bytes]:
-            if len(entries) == 5:
-                await asyncio.Event().wait()
-            return await super().publish(session, entries)
-
     async def attack() -> None:
         cohort = await cohort_of(5)
-        cohort.host._ports = dataclasses.replace(cohort.host._ports, log=SlowLog(key_of("coordinator")))
+        slow = HeldLog(cohort.host._ports.log, lambda entry: isinstance(entry, SessionResult), after=False)
+        cohort.host._ports = dataclasses.replace(cohort.host._ports, log=slow)
         await advance(cohort, Phase.CONSISTENCY_CHECK)
         # Of five, the last is slow: four confirm and answer, which is enough for the sum.
         await cohort.confirm(cohort.clients)
@@ -306,19 +302,15 @@ def test_boxes_for_an_index_that_no_cohort_has_cannot_be_written_down(index: int
 
 
 def test_asking_for_the_log_before_it_has_an_entry_is_refused_with_a_reason() -> None:
-    class SilentLog(SigningLog):
-        async def publish(self, session: bytes, entries: tuple[bytes, ...]) -> tuple[bytes, bytes]:
-            await asyncio.Event().wait()
-            return await super().publish(session, entries)
-
     async def attack() -> None:
         session: Session = session_of(sorted_keys(4))
         key = key_of("coordinator")
+        blobs, silent = MemoryBlobStore(), HeldLog(memory_log(key), lambda _: True, after=False)
         ports = CoordinatorPorts(
-            MemorySessionStore(), MemoryBlobStore(), SilentLog(key), VirtualClock(), key, lambda *_: None
+            MemorySessionStore(), blobs, silent, MemoryRecord(), VirtualClock(), key, lambda *_: None
         )
         host = SessionHost(session, ports)
-        opening = asyncio.ensure_future(host.open(SetupRow(b"", b"", b"", b"", b"")))
+        opening = asyncio.ensure_future(host.open(setup_of(session, blobs)))
         await asyncio.sleep(0)
         await asyncio.sleep(0.01)
         try:
@@ -340,6 +332,7 @@ def test_a_set_below_the_quorum_or_the_minimum_is_not_closed(minimum: int, contr
         assert cohort.session.quorum(7) == 5
         await cohort.upload(cohort.clients[:contributed])
         await settled(cohort, Phase.MASKED_INPUT)
+        await cohort.reach(Phase.ABORTED)
         size = len(cohort.host.evidence().entries)
         aborted = isinstance(cohort.host.driver.state, Aborted)
         await stop(cohort.host)

@@ -542,6 +542,7 @@ def test_a_session_that_was_aborted_holds_no_limb_sum_in_memory() -> None:
             await asyncio.sleep(0.002)
         assert cohort.host._sum._sum is not None
         await settled(cohort, Phase.MASKED_INPUT)
+        await cohort.reach(Phase.ABORTED)
         assert isinstance(cohort.host.driver.state, Aborted)
         for _ in range(500):
             if cohort.host._sum._sum is None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutants import MUTANTS, ROOT, Mutant, judged
+from tests.mutants.mutant import Mutant
+from tests.mutants.run import MUTANTS, ROOT, judged
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
@@ -24,7 +25,7 @@ def test_the_tests_that_a_mutant_names_exist(mutant: Mutant) -> None:
         file, *names = node.split("::")
         # A test that a unittest case inherits is not in the source.
         found = [name for name in names if name != "runTest"]
-        assert "::".join(found) in defined(ROOT / file)
+        assert not found or "::".join(found) in defined(ROOT / file)
 
 
 def test_mutants_have_names_of_their_own() -> None:
@@ -33,7 +34,7 @@ def test_mutants_have_names_of_their_own() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(7200)
 def test_every_mutant_is_killed() -> None:
     assert [(mutant.name, verdict) for mutant, verdict in judged(MUTANTS) if verdict != "killed"] == []
 
@@ -41,10 +42,11 @@ def test_every_mutant_is_killed() -> None:
 @functools.cache
 def defined(file: Path) -> frozenset[str]:
     """Names of the functions, classes and methods of a test file, as in node ids."""
+    functions = ast.FunctionDef | ast.AsyncFunctionDef
     names = set()
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        if isinstance(node, functions | ast.ClassDef):
             names.add(node.name)
         if isinstance(node, ast.ClassDef):
-            names.update(f"{node.name}::{item.name}" for item in node.body if isinstance(item, ast.FunctionDef))
+            names.update(f"{node.name}::{item.name}" for item in node.body if isinstance(item, functions))
     return frozenset(names)

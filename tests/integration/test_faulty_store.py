@@ -1,7 +1,7 @@
 """Whole sessions in memory over stores that fail at the n-th call, before or after it took effect, for every n.
 
-Real registry, host, upload desk and participants; time jumps ahead whenever nobody has anything left to do. Whatever
-was published, shown, sent or acknowledged in a run is written down and judged at its end.
+Real registry, host, log, upload desk and participants; time jumps ahead whenever nobody has anything left to do.
+Whatever was published, shown, sent or acknowledged in a run is written down and judged at its end.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ import numpy as np
 import pytest
 
 from secagg.arith.linear_hash import HASH_BYTES
+from secagg.client import Coordinator, SessionDetails
+from secagg.crypto.notes import log_key
 from secagg.crypto.secret import Secret
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
-from secagg.protocol.log import LogView
 from secagg.protocol.messages import (
     AdvertisedList,
     AdvertiseKeys,
@@ -58,20 +59,40 @@ from secagg.protocol.pairwise.coordinator_states import (
     row_key,
 )
 from secagg.protocol.session import ClientPolicy, Session
+from secagg.remote import SessionFiles
 from secagg.runtime.host import CoordinatorPorts, SessionHost
-from secagg.runtime.log import SigningLog
+from secagg.runtime.log_ports import CosignError, Cosigners, NoCosigners
+from secagg.runtime.log_state import open_log
+from secagg.runtime.log_trust import CheckpointMemory, ForgetfulMemory, LogTrust
 from secagg.runtime.memory import MemoryBlobStore, MemorySessionStore
+from secagg.runtime.memory_log import MemoryLogFiles
 from secagg.runtime.participant import Milestone, Participant, ParticipantPorts, TransportError
-from secagg.runtime.ports import BlobStore, Commit, SessionStore, StoreError, UploadError
+from secagg.runtime.ports import BlobStore, Commit, LogPort, SessionStore, StoreError, UploadError
 from secagg.runtime.registry import Registry
 from secagg.runtime.shown import Status
+from secagg.runtime.transparency_log import TransparencyLog
 from secagg.services.uploads import Chunk, UploadDesk
-from secagg.transcript.head import LogEvidence
+from secagg.transcript.checkpoint import Checkpoint
+from secagg.transcript.entries import (
+    KeysAdvertised,
+    KeysShared,
+    LogEntry,
+    SessionAbort,
+    SessionClose,
+    SessionOpen,
+    SessionResult,
+    SignedRoster,
+    decode_entry,
+)
+from secagg.transcript.evidence import LogEvidence
+from secagg.transcript.note import Note, NoteSignature
 from secagg.transcript.statements import ContributionHeader, SelfMaskShare, UnmaskStatement
 from secagg.v1 import aggregation_pb2 as pb
 from secagg.wire import convert
 from tests.support.cohort import key_of, one_hot, session_of, setup_of
 from tests.support.faults import FaultTime, FaultyStore, InjectedFaultError
+from tests.support.published import NO_WITNESSES, ORIGIN, MemoryRecord, memory_log
+from tests.support.record_rules import FILES_OF, broken_rules
 from tests.support.rng import CountingRng
 from tests.support.stage import UNIT, signed_by, sorted_keys
 
@@ -175,10 +196,10 @@ class SlowStore:
         await self._inner.effect_done(session, effect)
 
 
-class FlakyBlobs:
-    """A BlobStore whose ``fail_at``-th call raises, before or after it took effect; all others pass."""
+class Flaky:
+    """A port whose methods block, and whose ``fail_at``-th call raises, before or after it took effect."""
 
-    def __init__(self, inner: MemoryBlobStore, fail_at: int, when: FaultTime) -> None:
+    def __init__(self, inner: Any, fail_at: int, when: FaultTime) -> None:
         self._inner, self._fail_at, self._when = inner, fail_at, when
         self.calls = 0
 
@@ -198,6 +219,58 @@ class FlakyBlobs:
         return call
 
 
+class FlakyLogFiles:
+    """The files of a log, whose ``fail_at``-th writing call raises, before or after it took effect.
+
+    ``fault`` is set with it, for who wants the process to die there: then nothing is written any more.
+    """
+
+    _WRITES = frozenset({"settle", "add", "keep_signed", "publish", "remove_partials"})
+
+    def __init__(self, inner: Any, fail_at: int, when: FaultTime, *, dies: bool) -> None:
+        self._inner, self._fail_at, self._when, self._dies = inner, fail_at, when, dies
+        self.calls = 0
+        self.fault = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._inner, name)
+        if name not in self._WRITES:
+            return method
+
+        async def call(*args: Any) -> Any:
+            if self.fault.is_set():
+                raise InjectedFaultError("the process is dead")
+            self.calls += 1
+            fails = self.calls == self._fail_at
+            if fails and self._when is FaultTime.BEFORE:
+                self._fail(name)
+            answer = await method(*args)
+            if fails:
+                self._fail(name)
+            return answer
+
+        return call
+
+    def _fail(self, name: str) -> None:
+        if self._dies:
+            self.fault.set()
+        raise InjectedFaultError(f"{name}, {self._when.value}")
+
+
+class AbsentWitnesses:
+    """Cosigners that are away from request number ``first`` (counted from 1) on, for so many ``times``."""
+
+    def __init__(self, first: int, times: int) -> None:
+        self._away = range(first, first + times)
+        self.asked: list[bytes] = []
+
+    async def cosign(self, checkpoint: Note, consistency: object) -> tuple[NoteSignature, ...]:
+        self.asked.append(checkpoint.to_bytes())
+        if len(self.asked) in self._away:
+            raise CosignError("nobody is there")
+        return ()
+
+
 # Who takes part, and what is written down of it.
 
 
@@ -207,6 +280,8 @@ class Journal:
 
     entries: dict[int, set[bytes]] = field(default_factory=lambda: defaultdict(set))
     heads: dict[int, set[bytes]] = field(default_factory=lambda: defaultdict(set))
+    published: set[bytes] = field(default_factory=set)
+    fixed: dict[str, bytes] = field(default_factory=dict)
     sent: dict[tuple[bytes, type[ClientMessage]], set[bytes]] = field(default_factory=lambda: defaultdict(set))
     messages: list[ClientMessage] = field(default_factory=list)
     uploads: dict[bytes, set[bytes]] = field(default_factory=lambda: defaultdict(set))
@@ -214,24 +289,43 @@ class Journal:
     receipts: set[bytes] = field(default_factory=set)
 
     def show(self, evidence: LogEvidence) -> None:
-        for position, entry in enumerate(evidence.entries):
+        for position, entry in enumerate(evidence.entries, start=evidence.start):
             self.entries[position].add(entry)
-        self.heads[len(evidence.entries)].add(evidence.head + evidence.signature)
+        self.heads[evidence.size].add(evidence.checkpoint)
+        assert evidence.checkpoint in self.published, "shown before it was published"
+
+    def entry_published(self, entry: LogEntry, record: Callable[[str], bytes | None]) -> None:
+        """From now on everybody may fetch what this entry is about."""
+        broken = broken_rules(entry, record)
+        assert not broken, f"{entry.TYPE} was published without {broken}"
+        for name in FILES_OF[type(entry)]:
+            self.fixed.setdefault(name, record(name) or b"")
 
     def send(self, message: ClientMessage, data: bytes) -> None:
         self.sent[message.signed.statement.identity, type(message)].add(data)
         self.messages.append(message)
 
 
-class RecordingLog(SigningLog):
-    def __init__(self, journal: Journal) -> None:
-        super().__init__(key_of("coordinator"))
-        self._journal = journal
+class WatchedFiles:
+    """The files of the log as they are on disk: every publication is judged at the moment it happens."""
 
-    async def publish(self, session: bytes, entries: tuple[bytes, ...]) -> tuple[bytes, bytes]:
-        head, signature = await super().publish(session, entries)
-        self._journal.show(LogEvidence(entries, head, signature))
-        return head, signature
+    def __init__(self, site: Site) -> None:
+        self.disk = MemoryLogFiles()
+        self._site = site
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return getattr(self.disk, name)
+
+    def entries(self) -> list[LogEntry]:
+        """Those under the published checkpoint."""
+        state = open_log(self.disk, log_key(ORIGIN, key_of("coordinator").public_bytes))
+        return [decode_entry(entry) for entry in state.entries(0, state.published_size)]
+
+    async def publish(self, checkpoint: bytes) -> None:
+        await self.disk.publish(checkpoint)
+        self._site.journal.published.add(checkpoint)
+        for entry in self.entries():
+            self._site.journal.entry_published(entry, self._site.published_file)
 
 
 class Site:
@@ -245,20 +339,27 @@ class Site:
         self.journal = journal
         self.inner = MemorySessionStore()
         self.blobs: BlobStore = MemoryBlobStore()
+        self.disk = WatchedFiles(self)
+        self.files: Any = self.disk
+        self.cosigners: Cosigners = NoCosigners()
+        self.published = MemoryRecord()
+        self.record: Any = self.published
         self.clock = LoopClock()
-        self.reports: list[tuple[str, bytes, str]] = []
+        self.reports: list[Any] = []
         self.starts = 0
+        self.gone: set[bytes] = set()
         self._registry: Registry | None = None
         self._desk: UploadDesk | None = None
         self._down = asyncio.Event()
 
     async def serve(self, store: SessionStore) -> None:
-        """Serve until cancelled; after a fault of a DyingStore start again over the inner store."""
+        """Serve until cancelled; after a deadly fault of store or log start again over what is on the disk."""
+        key = key_of("coordinator")
         while True:
-            fault = store.fault if isinstance(store, DyingStore) else asyncio.Event()
-            ports = CoordinatorPorts(
-                store, self.blobs, RecordingLog(self.journal), self.clock, key_of("coordinator"), self._report
-            )
+            faults = [each.fault for each in (store, self.files) if isinstance(each, DyingStore | FlakyLogFiles)]
+            fault = faults[0] if faults else asyncio.Event()
+            log = TransparencyLog(self.files, self.cosigners, key, ORIGIN, self._report)
+            ports = CoordinatorPorts(store, self.blobs, log, self.record, self.clock, key, self._report)
             registry, desk = Registry(ports), UploadDesk(self.blobs, Secret(bytes(32)))
             self._down = asyncio.Event()
             self.starts += 1
@@ -279,7 +380,8 @@ class Site:
                     await asyncio.gather(operator, return_exceptions=True)
                 await desk.close()
                 await registry.close()
-            store = self.inner
+                await log.close()
+            store, self.files = self.inner, self.disk
 
     async def _open(self, registry: Registry) -> None:
         """What an operator does, who tries again until it works."""
@@ -292,6 +394,10 @@ class Site:
 
     def _report(self, *report: Any) -> None:
         self.reports.append(report)
+
+    def published_file(self, name: str) -> bytes | None:
+        """A file of the session in the record."""
+        return self.published.files.get((self.session.parameters.session, name))
 
     async def _call(self, work: Callable[[SessionHost, UploadDesk], Awaitable[T]]) -> T:
         """One call to whoever serves now; it breaks off when that process dies."""
@@ -347,6 +453,8 @@ class Site:
         header = message.signed.statement
         assert isinstance(decoded, Contribution)
         assert isinstance(header, ContributionHeader)
+        if header.identity in self.gone:
+            await asyncio.Event().wait()  # until its process has left
         self.journal.send(message, data)
         # A client that has its receipt may have deleted what it announces again.
         body = blobs.get(header.upload) if blobs.has(header.upload) else b""
@@ -377,10 +485,17 @@ class Site:
     async def outcome(self, session: bytes) -> SessionEnded:
         return await self._shown(lambda host, _: _now(host.outcome()))
 
-    async def evidence(self) -> LogEvidence:
-        evidence = await self._call(lambda host, _: _now(host.evidence()))
-        self.journal.show(evidence)
-        return evidence
+    async def session_files(self, session: bytes, log_size: int) -> SessionFiles:
+        def shown(host: SessionHost) -> SessionFiles:
+            setup, get = host.setup(), self.blobs.get
+            roster = tuple(get(setup.roster).splitlines())
+            layout, adapter = get(setup.layout), get(setup.adapter)
+            head, signature, consistency = setup.roster_head, setup.roster_signature, host.consistency(log_size)
+            return SessionFiles(host.evidence(), roster, head, signature, layout, adapter, consistency)
+
+        files = await self._call(lambda host, _: asyncio.to_thread(shown, host))
+        self.journal.show(files.evidence)
+        return files
 
     async def _shown(self, work: Callable[[SessionHost, UploadDesk], Awaitable[T]]) -> T:
         answer = await self._call(work)
@@ -420,9 +535,15 @@ class Contributor:
         self.site = site
         self.inner: SessionStore = MemorySessionStore()
         self.blobs: BlobStore = MemoryBlobStore()
+        self.memory: CheckpointMemory = ForgetfulMemory()
         self.key = sorted_keys(SIZE)[number]
         self.starts = 0
         self.leaves_at: Milestone | None = None
+
+    def leave_before_uploading(self) -> None:
+        """Share keys, mask, and never send anything again."""
+        self.leaves_at = Milestone.MASKING
+        self.site.gone.add(self.key.public_bytes)
 
     async def take_part(self, store: SessionStore) -> ClientState | None:
         """Until the session is over for this client; None if it left."""
@@ -446,7 +567,6 @@ class Contributor:
             store = self.inner
 
     async def _live(self, store: SessionStore) -> ClientState:
-        session = self.site.session
         rng = CountingRng(b"client %d, life %d" % (self.number, self.starts))
         left = asyncio.get_running_loop().create_future()
 
@@ -454,10 +574,7 @@ class Contributor:
             if milestone is self.leaves_at and not left.done():
                 left.set_exception(_LeftError())
 
-        ports = ParticipantPorts(store, self.blobs, self.site, rng, progress)
-        context = ClientContext(self.key, session, ClientPolicy())
-        participant = Participant(context, one_hot(SIZE, self.number), ports)
-        running = asyncio.ensure_future(self._run(participant))
+        running = asyncio.ensure_future(self._run(ParticipantPorts(store, self.blobs, self.site, rng, progress)))
         try:
             await asyncio.wait({running, left}, return_when=asyncio.FIRST_COMPLETED)
             if left.done():
@@ -467,17 +584,29 @@ class Contributor:
             left.cancel()
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
+
+    async def _run(self, ports: ParticipantPorts) -> ClientState:
+        trust = LogTrust(NO_WITNESSES, self.memory)
+        details = await self._details(Coordinator(self.site, key_of("coordinator").public_bytes, trust))
+        context = ClientContext(self.key, details.session, ClientPolicy(), NO_WITNESSES)
+        participant = Participant(context, one_hot(SIZE, self.number), ports, trust)
+        try:
+            await participant.join(details.view)
+            return await participant.run()
+        finally:
             await participant.close()
 
-    async def _run(self, participant: Participant) -> ClientState:
+    async def _details(self, coordinator: Coordinator) -> SessionDetails:
+        """What a client checks before it joins; until the operator could open the session, nobody has heard of it."""
         while True:
-            # Until the operator could open the session, nobody has heard of it.
-            with suppress(TransportError, RemoteProtocolError):
-                view = LogView((await self.site.evidence()).entries)
-                break
+            try:
+                return await coordinator.details(self.site.session.parameters.session)
+            except TransportError:
+                pass
+            except RemoteProtocolError as error:
+                if error.reason is not RejectReason.WRONG_PHASE:
+                    raise
             await asyncio.sleep(0.1)
-        await participant.join(view)
-        return await participant.run()
 
 
 class _LeftError(Exception):
@@ -530,6 +659,11 @@ class Scene:
             assert len(entries) == 1, f"log position {position} had {len(entries)} entries"
         for size, heads in self.journal.heads.items():
             assert len(heads) == 1, f"a log of {size} entries had {len(heads)} heads"
+        for contributor in self.contributors:
+            pinned = contributor.memory.load()
+            assert pinned is None or pinned in self.journal.published, "a client remembers what nobody published"
+        for name, content in self.journal.fixed.items():
+            assert self.site.published_file(name) == content, f"{name} was changed after its entry"
         for (identity, kind), sent in self.journal.sent.items():
             assert len(sent) == 1, f"{identity.hex()[:8]} sent {len(sent)} different {kind.__name__}"
         for identity, uploads in self.journal.uploads.items():
@@ -539,6 +673,10 @@ class Scene:
         for message in self.journal.acknowledged:
             assert _is_kept(self.site.session, rows, message), f"lost {type(message).__name__}"
         state = await self.state()
+        kinds = [type(entry) for entry in self.site.disk.entries()]
+        ending = [SessionResult] if isinstance(state, Finished) else [SessionAbort]
+        assert kinds == [*_ORDER[: len(kinds) - 1], *ending], "the log has not one entry of each kind"
+        assert not isinstance(state, Finished) or len(kinds) == len(_ORDER) + 1
         if isinstance(state, Finished):
             accepted = {state.cohort.positions[index] for index in state.accepted}
             expected = [UNIT if position in accepted else 0 for position in range(SIZE)]
@@ -552,6 +690,9 @@ class Scene:
 
     def completed(self) -> list[int]:
         return [number for number, state in enumerate(self.states) if isinstance(state, Completed)]
+
+
+_ORDER: list[type[LogEntry]] = [SignedRoster, SessionOpen, KeysAdvertised, KeysShared, SessionClose]
 
 
 def _both_kinds(messages: Sequence[ClientMessage]) -> set[int]:
@@ -599,7 +740,7 @@ async def _sweep(one_run: Callable[[int], Awaitable[bool]]) -> int:
 def _with_a_dropout() -> Scene:
     """Everybody contributes but number 1, which shares its keys and leaves: shares of both kinds are needed."""
     scene = Scene.set_up()
-    scene.contributors[1].leaves_at = Milestone.MASKING
+    scene.contributors[1].leave_before_uploading()
     return scene
 
 
@@ -682,7 +823,7 @@ def test_a_coordinator_whose_blob_store_fails_at_any_one_call_finds_the_liar_all
         scene = _with_a_liar()
         setup_of(scene.site.session, scene.site.blobs)
         inner = scene.site.blobs
-        flaky: Any = FlakyBlobs(inner, call, when)
+        flaky: Any = Flaky(inner, call, when)
         scene.site.blobs = flaky
         await scene.run()
         scene.site.blobs = inner
@@ -711,7 +852,7 @@ def test_a_coordinator_whose_blob_store_fails_at_any_one_call_goes_on(when: Faul
         setup_of(scene.site.session, scene.site.blobs)
         inner = scene.site.blobs
         assert isinstance(inner, MemoryBlobStore)
-        flaky: Any = FlakyBlobs(inner, call, when)
+        flaky: Any = Flaky(inner, call, when)
         scene.site.blobs = flaky
         await scene.run()
         scene.site.blobs = inner
@@ -719,6 +860,83 @@ def test_a_coordinator_whose_blob_store_fails_at_any_one_call_goes_on(when: Faul
         return flaky.calls >= call
 
     assert play(_sweep(one_run)) >= 20
+
+
+@WHEN
+def test_a_coordinator_whose_log_files_fail_at_any_one_write_goes_on(when: FaultTime) -> None:
+    async def one_run(call: int) -> bool:
+        scene = _with_a_dropout()
+        scene.site.files = FlakyLogFiles(scene.site.disk, call, when, dies=False)
+        flaky = scene.site.files
+        await scene.run()
+        await _all_but_the_dropout_are_in_the_sum(scene)
+        assert scene.site.starts == 1
+        return flaky.calls >= call
+
+    assert play(_sweep(one_run)) >= 20
+
+
+@WHEN
+def test_a_coordinator_that_dies_at_any_write_of_its_log_goes_on_from_it(when: FaultTime) -> None:
+    async def one_run(call: int) -> bool:
+        scene = _with_a_dropout()
+        scene.site.files = FlakyLogFiles(scene.site.disk, call, when, dies=True)
+        flaky = scene.site.files
+        await scene.run()
+        await _all_but_the_dropout_are_in_the_sum(scene)
+        assert scene.site.starts == 1 + flaky.fault.is_set()
+        return flaky.fault.is_set()
+
+    assert play(_sweep(one_run)) >= 20
+
+
+@WHEN
+def test_a_coordinator_whose_record_fails_at_any_one_write_goes_on(when: FaultTime) -> None:
+    async def one_run(call: int) -> bool:
+        scene = _with_a_dropout()
+        flaky = Flaky(scene.site.published, call, when)
+        scene.site.record = flaky
+        await scene.run()
+        await _all_but_the_dropout_are_in_the_sum(scene)
+        return flaky.calls >= call
+
+    assert play(_sweep(one_run)) == sum(map(len, FILES_OF.values()))
+
+
+def test_while_its_witnesses_are_away_a_session_waits_and_nobody_sees_what_comes_next() -> None:
+    async def one_run(call: int) -> bool:
+        scene = _with_a_dropout()
+        witnesses = AbsentWitnesses(call, 20)
+        scene.site.cosigners = witnesses
+        start_s = asyncio.get_running_loop().time()
+        await scene.run()
+        await _all_but_the_dropout_are_in_the_sum(scene)
+        away = len(witnesses.asked) > call
+        if away:
+            assert asyncio.get_running_loop().time() - start_s > 600
+            # Every request after the first was for the same checkpoint: nothing was added to it meanwhile.
+            assert len(set(witnesses.asked[call - 1 : call + 20])) == 1
+        return away
+
+    assert play(_sweep(one_run)) == 5
+
+
+@WHEN
+def test_a_client_whose_memory_of_the_log_fails_at_any_one_call_goes_on(when: FaultTime) -> None:
+    async def one_run(call: int) -> bool:
+        scene = _with_a_dropout()
+        inner = ForgetfulMemory()
+        flaky: Any = Flaky(inner, call, when)
+        scene.contributors[2].memory = flaky
+        await scene.run()
+        scene.contributors[2].memory = inner
+        await _all_but_the_dropout_are_in_the_sum(scene)
+        pinned = inner.load()
+        assert pinned is not None
+        assert Checkpoint.parse(Note.parse(pinned).text).size == 6
+        return flaky.calls >= call
+
+    assert play(_sweep(one_run)) >= 15
 
 
 @WHEN
@@ -750,7 +968,7 @@ def test_a_client_whose_store_fails_at_any_one_call_goes_on(when: FaultTime) -> 
 def test_a_client_whose_blob_store_fails_at_any_one_call_goes_on(when: FaultTime) -> None:
     async def one_run(call: int) -> bool:
         scene = _with_a_dropout()
-        flaky: Any = FlakyBlobs(MemoryBlobStore(), call, when)
+        flaky: Any = Flaky(MemoryBlobStore(), call, when)
         scene.contributors[2].blobs = flaky
         await scene.run()
         await _all_but_the_dropout_are_in_the_sum(scene)
@@ -795,7 +1013,7 @@ def test_a_session_that_loses_too_many_aborts_and_publishes_nothing() -> None:
     async def run() -> None:
         scene = Scene.set_up()
         for number in (0, 1, 2):
-            scene.contributors[number].leaves_at = Milestone.MASKING
+            scene.contributors[number].leave_before_uploading()
         await scene.run()
         await scene.judge()
         assert isinstance(await scene.state(), Aborted)
@@ -916,9 +1134,10 @@ def test_no_receipt_is_given_for_an_upload_whose_row_did_not_reach_the_disk() ->
     play(run())
 
 
-def _registry(store: SessionStore, blobs: MemoryBlobStore) -> Registry:
+def _registry(store: SessionStore, blobs: MemoryBlobStore, log: LogPort | None = None) -> Registry:
     key = key_of("coordinator")
-    return Registry(CoordinatorPorts(store, blobs, SigningLog(key), LoopClock(), key, lambda *_: None))
+    log = log or memory_log(key)
+    return Registry(CoordinatorPorts(store, blobs, log, MemoryRecord(), LoopClock(), key, lambda *_: None))
 
 
 def _opening() -> tuple[Session, MemoryBlobStore, SetupRow]:
@@ -929,17 +1148,18 @@ def _opening() -> tuple[Session, MemoryBlobStore, SetupRow]:
 def test_a_session_that_could_not_be_read_once_is_read_when_somebody_asks_again() -> None:
     async def run() -> None:
         session, blobs, setup = _opening()
-        inner = MemorySessionStore()
-        first = _registry(inner, blobs)
+        inner, log = MemorySessionStore(), memory_log(key_of("coordinator"))
+        first = _registry(inner, blobs, log)
         await first.open(session, setup)
         await first.close()
         # Calls of `find` on an empty registry: load, and load again to resume.
         for call in (1, 2):
-            registry = _registry(FaultyStore(inner, call, FaultTime.BEFORE), blobs)
+            registry = _registry(FaultyStore(inner, call, FaultTime.BEFORE), blobs, log)
             with pytest.raises(StoreError):
                 await registry.find(session.parameters.session)
             host = await registry.find(session.parameters.session)
             assert host.status().phase is Phase.ADVERTISE_KEYS
+            assert host.evidence().entries == (session.entry,)
             await registry.close()
 
     play(run())

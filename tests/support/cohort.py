@@ -17,7 +17,7 @@ from secagg.crypto.secret import Secret
 from secagg.crypto.signing import SigningKey
 from secagg.lora.layout import Layout
 from secagg.lora.template import AdapterTemplate
-from secagg.protocol.log import LogView
+from secagg.protocol import log
 from secagg.protocol.messages import ClientMessage, Contribution, ShareKeys
 from secagg.protocol.pairwise import client
 from secagg.protocol.pairwise.client_states import (
@@ -32,7 +32,6 @@ from secagg.protocol.pairwise.coordinator_states import DeadlinePassed, Phase, S
 from secagg.protocol.session import ClientPolicy, Session
 from secagg.runtime import vectors
 from secagg.runtime.host import CoordinatorPorts, SessionHost
-from secagg.runtime.log import SigningLog
 from secagg.runtime.memory import MemoryBlobStore, MemorySessionStore
 from secagg.runtime.ports import BlobStore
 from secagg.transcript import canonical
@@ -42,9 +41,11 @@ from secagg.transcript.entries import (
     NoDifferentialPrivacy,
     NoFlattening,
     SessionOpen,
+    SignedRoster,
 )
 from secagg.transcript.roster import Roster, RosterMember
 from secagg.transcript.statements import ContributionHeader
+from tests.support.published import NO_WITNESSES, MemoryRecord, memory_log
 from tests.support.rng import CountingRng
 
 
@@ -71,11 +72,19 @@ def tiny_template(dimension: int) -> tuple[Layout, AdapterTemplate]:
 
 
 def setup_of(session: Session, blobs: BlobStore) -> SetupRow:
-    """Store what the session is about; nobody signed its roster."""
+    """Store what the session is about; its roster is signed by the registrar."""
     layout, template = tiny_template(session.parameters.encoding.dimension)
     names = [blobs.put(canonical.encode(each.to_json_value())) for each in (layout, template)]
     roster = blobs.put(b"".join(leaf + b"\n" for leaf in session.roster.leaves()))
-    return SetupRow(roster, b"", b"", *names)
+    signed = signed_roster(session)
+    return SetupRow(roster, signed.head.to_bytes(), signed.signature, *names)
+
+
+def signed_roster(session: Session) -> SignedRoster:
+    """The log entry of the session's roster."""
+    registrar = key_of("registrar")
+    head = session.roster.head(registrar.public_bytes)
+    return SignedRoster(head, registrar.sign_statement(head.to_bytes()))
 
 
 def session_of(
@@ -133,7 +142,7 @@ class Client:
     def identity(self) -> bytes:
         return self.context.identity.public_bytes
 
-    def start(self, view: LogView) -> None:
+    def start(self, view: log.LogView) -> None:
         self._take(client.start(self.context, view, self.rng))
 
     def feed(self, event: ClientEvent) -> None:
@@ -199,7 +208,7 @@ class Cohort:
         await self.reach(after)
 
     def start_all(self) -> None:
-        view = LogView(self.host.evidence().entries)
+        view = log.join(self.host.session.parameters, NO_WITNESSES, self.host.evidence())
         for one in self.clients:
             one.start(view)
 
@@ -249,13 +258,13 @@ async def open_cohort(
     clock, blobs, reports = VirtualClock(), MemoryBlobStore(), []
     key = key_of("coordinator")
     ports = CoordinatorPorts(
-        MemorySessionStore(), blobs, SigningLog(key), clock, key, lambda *event: reports.append(event)
+        MemorySessionStore(), blobs, memory_log(key), MemoryRecord(), clock, key, lambda *event: reports.append(event)
     )
     host = SessionHost(session, ports)
     await host.open(setup_of(session, blobs))
     clients = [
         Client(
-            client.ClientContext(identity, session, policy or ClientPolicy()),
+            client.ClientContext(identity, session, policy or ClientPolicy(), NO_WITNESSES),
             CountingRng(b"client%d" % number),
             vector_of(number),
         )

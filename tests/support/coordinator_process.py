@@ -30,19 +30,23 @@ from secagg.lora.template import AdapterTemplate
 from secagg.lora.writer import write_adapter
 from secagg.runtime.clock import SystemClock
 from secagg.runtime.host import CoordinatorPorts
-from secagg.runtime.log import SigningLog
 from secagg.runtime.ports import Commit, LogPort, SessionKey, SessionStore, StoredSession
 from secagg.runtime.registry import Registry
+from secagg.runtime.transparency_log import NoCosigners, TransparencyLog
 from secagg.services.logs import EventLog
 from secagg.services.server import CoordinatorServer, ServerSocket, server_credentials
 from secagg.store.blobs import DirectoryBlobStore
+from secagg.store.log_files import LogDirectory
+from secagg.store.session_files import SessionDirectory
 from secagg.store.sqlite import SqliteSessionStore
 from secagg.transcript import canonical
 from secagg.transcript.entries import Deadlines, Encoding, NoDifferentialPrivacy, NoFlattening, SessionOpen
+from secagg.transcript.evidence import LogEvidence
 from secagg.transcript.roster import Roster, RosterMember
 from secagg.v1 import aggregation_pb2 as pb
 from tests.support.cohort import key_of
 from tests.support.faults import FaultTime
+from tests.support.published import ORIGIN
 
 T = TypeVar("T")
 SHAPES = {
@@ -130,15 +134,26 @@ class MortalLog:
     def __init__(self, inner: LogPort, fate: Fate, record: Path) -> None:
         self._inner, self._fate, self._record = inner, fate, record
 
-    async def publish(self, session: SessionKey, entries: tuple[bytes, ...]) -> tuple[bytes, bytes]:
-        async def published() -> tuple[bytes, bytes]:
-            head, signature = await self._inner.publish(session, entries)
-            line = json.dumps([[entry.hex() for entry in entries], head.hex(), signature.hex()])
+    @property
+    def size(self) -> int:
+        return self._inner.size
+
+    def evidence(self, start: int) -> LogEvidence:
+        return self._inner.evidence(start)
+
+    def consistency(self, old_size: int) -> tuple[bytes, ...]:
+        return self._inner.consistency(old_size)
+
+    async def append(self, entries: Sequence[bytes]) -> int:
+        async def appended() -> int:
+            index = await self._inner.append(entries)
+            shown = self._inner.evidence(0)
+            line = json.dumps([[entry.hex() for entry in shown.entries], shown.checkpoint.hex()])
             with self._record.open("a") as file:
                 file.write(line + "\n")
-            return head, signature
+            return index
 
-        return await self._fate.around(published)
+        return await self._fate.around(appended)
 
 
 def one_hot_adapter(directory: Path, position: int) -> Path:
@@ -204,8 +219,11 @@ async def serve(state: Path, port: int, fate: Fate) -> None:
     key = key_of("coordinator")
     store = SqliteSessionStore(state / "sessions.db")
     blobs: Any = MortalBlobs(DirectoryBlobStore(state / "blobs"), fate)
-    log = MortalLog(SigningLog(key), fate, state / "published.jsonl")
-    ports = CoordinatorPorts(MortalStore(store, fate), blobs, log, SystemClock(), key, _report)
+    files = LogDirectory(state / "record", state)
+    published = TransparencyLog(files, NoCosigners(), key, ORIGIN, lambda *_: None)
+    log = MortalLog(published, fate, state / "published.jsonl")
+    record = SessionDirectory(state / "record")
+    ports = CoordinatorPorts(MortalStore(store, fate), blobs, log, record, SystemClock(), key, _report)
     server = CoordinatorServer(Registry(ports), state, EventLog())
     credentials = server_credentials((state / "tls.crt").read_bytes(), (state / "tls.key").read_bytes(), None)
     ended = asyncio.Event()
@@ -215,6 +233,8 @@ async def serve(state: Path, port: int, fate: Fate) -> None:
     sys.stdout.flush()
     await ended.wait()
     await server.stop()
+    await published.close()
+    await files.close()
     await store.close()
 
 

@@ -21,17 +21,20 @@ from secagg.lora.writer import write_adapter
 from secagg.remote import open_session
 from secagg.runtime.clock import SystemClock
 from secagg.runtime.host import CoordinatorPorts
-from secagg.runtime.log import SigningLog
 from secagg.runtime.registry import Registry
+from secagg.runtime.transparency_log import NoCosigners, TransparencyLog
 from secagg.services.logs import EventLog
 from secagg.services.server import CoordinatorServer, ServerSocket, server_credentials
 from secagg.store.blobs import DirectoryBlobStore
+from secagg.store.log_files import LogDirectory
+from secagg.store.session_files import SessionDirectory
 from secagg.store.sqlite import SqliteSessionStore
 from secagg.transcript import canonical
 from secagg.transcript.entries import Deadlines, Encoding, NoDifferentialPrivacy, NoFlattening, SessionOpen
 from secagg.transcript.roster import Roster, RosterMember
 from secagg.v1 import aggregation_pb2 as pb
 from tests.support.cohort import key_of
+from tests.support.published import ORIGIN
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "adapters"
 
@@ -62,10 +65,14 @@ async def serving(state: Path, key: SigningKey | None = None) -> AsyncIterator[R
     pem = (state / "tls.crt").read_bytes()
     store = SqliteSessionStore(state / "sessions.db")
     reports: list[tuple[str, bytes, str]] = []
+    record = state / "record"
+    files = LogDirectory(record, state)
+    log = TransparencyLog(files, NoCosigners(), key, ORIGIN, lambda *_: None)
     ports = CoordinatorPorts(
         store,
         DirectoryBlobStore(state / "blobs"),
-        SigningLog(key),
+        log,
+        SessionDirectory(record),
         SystemClock(),
         key,
         lambda *report: reports.append(report),
@@ -78,6 +85,8 @@ async def serving(state: Path, key: SigningKey | None = None) -> AsyncIterator[R
         yield RunningService(port, key.public_bytes, PinnedCertificate(pem, "localhost"), state, registry, reports)
     finally:
         await server.stop()
+        await log.close()
+        await files.close()
         await store.close()
 
 

@@ -30,7 +30,7 @@ from secagg.runtime import vectors
 from secagg.runtime.memory import MemoryBlobStore
 from secagg.transcript import merkle
 from secagg.transcript.entries import SessionClose, SessionEntry
-from secagg.transcript.head import LogEvidence, head_over
+from secagg.transcript.evidence import LogEvidence
 from secagg.transcript.statements import (
     Accepted,
     ConfirmStatement,
@@ -44,7 +44,8 @@ from secagg.transcript.statements import (
     Statement,
     UnmaskStatement,
 )
-from tests.support.cohort import Client, key_of, one_hot, open_cohort, session_of
+from tests.support.cohort import Client, key_of, one_hot, open_cohort, session_of, signed_roster
+from tests.support.published import evidence_of
 from tests.support.rng import CountingRng
 
 LENIENT = ClientPolicy(tolerated_corrupt=Fraction(0))
@@ -154,11 +155,9 @@ def _states(clients: Iterable[Client]) -> tuple[ClientState, ...]:
 
 
 def signed_log(session: Session, *entries: bytes | SessionEntry, key: SigningKey | None = None) -> LogEvidence:
-    """Any entries under a head that the coordinator signs."""
+    """Any entries, after the roster's, under a checkpoint that the coordinator signs."""
     data = tuple(entry if isinstance(entry, bytes) else entry.to_bytes() for entry in entries)
-    key = key or key_of("coordinator")
-    head = head_over(key.public_bytes, session.parameters.session, data).to_bytes()
-    return LogEvidence(data, head, key.sign_statement(head))
+    return evidence_of(key or key_of("coordinator"), data, [signed_roster(session).to_bytes()])
 
 
 def signed_by(key: SigningKey, statement: Statement) -> Signed:

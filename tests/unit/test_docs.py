@@ -15,7 +15,7 @@ from secagg.identity.roster_file import SignedRosterHead
 from secagg.protocol.errors import RejectReason
 from secagg.protocol.pairwise import client_states, coordinator_states
 from secagg.services.uploads import MAX_CHUNK_BYTES
-from secagg.transcript import canonical, entries, head, record, roster, statements
+from secagg.transcript import canonical, entries, published, receipt, record, roster, statements
 from secagg.wire.status import reject_code
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +48,7 @@ def test_the_table_of_labels_is_the_enum():
 
 RECORDS = [
     kind
-    for module in (entries, head, roster, statements)
+    for module in (entries, published, receipt, roster, statements)
     for kind in vars(module).values()
     if isinstance(kind, type) and issubclass(kind, record.Record) and kind is not record.Record
 ]

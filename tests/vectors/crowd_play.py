@@ -25,9 +25,10 @@ from secagg.transcript.statements import (
     ContributionHeader,
     ShareStatement,
 )
+from tests.support.published import NO_WITNESSES
 from tests.support.rng import CountingRng
 from tests.vectors.session_records import parameters_of, root_of, signed_text
-from tests.vectors.session_script import Script, evidence_of
+from tests.vectors.session_script import Script, log_of
 from tests.vectors.session_stage import Stage
 from tests.vectors.static_operations import OTHER, ROOT, hex_of
 
@@ -76,8 +77,10 @@ class CrowdPlay(Stage):
 
     def advertised(self, index, start):
         """What this client will advertise, as it will draw it."""
-        context = client.ClientContext(self.script.clients[index], self.script.session, client.ClientPolicy())
-        view = log.extend(log.LogView(()), self.script.session.parameters, evidence_of(start["log"]))
+        context = client.ClientContext(
+            self.script.clients[index], self.script.session, client.ClientPolicy(), NO_WITNESSES
+        )
+        view = log.join(self.script.session.parameters, NO_WITNESSES, log_of(start["log"]))
         rng = CountingRng(b"vector crowd client %d" % index)
         return client.start(context, view, rng).state.sent.statement
 

@@ -14,7 +14,6 @@ from secagg.arith.linear_hash import HASH_BYTES
 from secagg.crypto.secret import Secret
 from secagg.crypto.signing import SigningKey
 from secagg.derive import boxes
-from secagg.protocol.pairwise import tables
 from secagg.transcript import canonical, merkle
 from secagg.transcript.entries import (
     SessionAbort,
@@ -107,7 +106,7 @@ class Play(Stage):
             yield self.coordinator(self.sent[client, "share-keys"])
 
     def lies_about_u1(self, good):
-        leaves, rows = good["leaves"], self.script.rows
+        leaves = good["leaves"]
         altered = json.loads(self.sent[0, "advertise-keys"]["signed"])["statement"]
         mine = signed_text(self.script.clients[0], AdvertiseStatement.from_value(altered | {"mask_key": "00" * 32}))
         stranger = SigningKey(Secret(bytes(32)))
@@ -135,7 +134,7 @@ class Play(Stage):
         keys = [[index, share, mask] for index, mask, share in good["keys"]]
         yield self.refused("a neighbour's key substituted", 0, good | {"keys": keys})
         yield self.refused("a neighbour's key withheld", 0, good | {"keys": good["keys"][1:]})
-        again = tables.evidence(rows).entries[0].decode().replace('"retention_s":0', '"retention_s":1')
+        again = self.script.entries[0].decode().replace('"retention_s":0', '"retention_s":1')
         yield self.refused(
             "other parameters than before", 0, good | {"log": self.log(again, good["log"]["entries"][1])}
         )
@@ -354,7 +353,7 @@ class Play(Stage):
         encoding = self.script.session.parameters.encoding.to_bytes().decode()
         lanes = hex_of(self.script.opened)
         yield self._ran({"op": "decoded", "encoding": encoding, "lanes": lanes, "contributors": 3})
-        entries = [entry.decode() for entry in tables.evidence(self.script.rows).entries]
+        entries = [entry.decode() for entry in self.script.entries]
         ended = {"type": "session-ended", "log": self.log(*entries)}
         yield self.refused("no end", 0, ended | {"log": self.log(*entries[:4])})
         yield self.refused("a second result", 0, ended | {"log": self.log(*entries, entries[4])})

@@ -21,8 +21,9 @@ from secagg.transcript.entries import (
     SessionClose,
     SessionOpen,
     SessionResult,
+    SignedRoster,
 )
-from secagg.transcript.head import head_over
+from secagg.transcript.published import PairBox, PairPromise
 from secagg.transcript.roster import Roster, RosterHead, RosterMember
 from secagg.transcript.statements import (
     Absent,
@@ -111,7 +112,9 @@ def examples():
         ("disposition", Accepted(0, header)),
         ("disposition", Rejected(1, "ASYMMETRIC_EDGE")),
         ("disposition", Dropped(3, "masked-input")),
-        ("head", head_over(opened.coordinator, opened.session, (b"{}",))),
+        ("entry", SignedRoster(RosterHead(raw(OTHER), 5, raw(ROOT)), bytes(64))),
+        ("pair", PairBox(0, 3, raw(ROOT), bytes(1168), bytes(96), (raw(OTHER), raw(ROOT)))),
+        ("pair", PairPromise(1, 2, raw(ROOT), raw(OTHER), bytes(96), ())),
         ("receipt", Receipt(digest, raw(OTHER))),
         ("member", RosterMember(who, "Übersee")),
         ("roster", RosterHead(raw(OTHER), 5, raw(ROOT))),

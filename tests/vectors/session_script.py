@@ -63,14 +63,16 @@ from secagg.transcript import canonical, merkle
 from secagg.transcript.entries import (
     Encoding,
     SessionOpen,
+    SignedRoster,
 )
-from secagg.transcript.head import LogEvidence, head_over
+from secagg.transcript.evidence import LogEvidence
 from secagg.transcript.roster import Roster, RosterMember
 from secagg.transcript.statements import (
     Receipt,
     Signed,
 )
 from tests.support.cohort import tiny_template
+from tests.support.published import NO_WITNESSES, evidence_of
 from tests.support.rng import CountingRng
 from tests.vectors.session_records import AWAY, LANES, START_S, texts_of
 from tests.vectors.static_operations import hex_of, lanes_of, raw, secret
@@ -94,7 +96,7 @@ EVENTS = {
 }
 """Members of each event beside ``type``."""
 MEMBERS = {
-    "log": {"entries", "head", "signature"},
+    "log": {"start", "prefix", "entries", "checkpoint"},
     "policy": {"min_contributors", "tolerated_corrupt", "registrars"},
 }
 
@@ -182,6 +184,8 @@ class Script:
         self.session = Session(SessionOpen.from_bytes(parameters.encode()), roster)
         self.clients = [key for position, key in enumerate(self.identities) if position != AWAY]
         head = roster.head(registrar.public_bytes).to_bytes()
+        self.roster_entry = SignedRoster(roster.head(registrar.public_bytes), registrar.sign_statement(head)).to_bytes()
+        self.entries: list[bytes] = []
         self.state: Any = None
         published = self._carry_on(coordinator.start(self.session, SetupRow(b"", b"", b"", b"", b"")))
         found = self.session.graph_parameters(len(self.clients))
@@ -201,7 +205,7 @@ class Script:
         policy = self.policies.get(client, ClientPolicy())
         if event["type"] == "start":
             policy = policy_of(event["policy"])
-        context = ClientContext(self.clients[client], self.session, policy)
+        context = ClientContext(self.clients[client], self.session, policy, NO_WITNESSES)
         with mock.patch.object(dealing, "seal", self._seal):
             transition = self._client_step(context, client, event, rng)
         self.states[client], self.policies[client] = transition.state, policy
@@ -224,7 +228,7 @@ class Script:
     def _client_step(self, context: ClientContext, client: int, event: dict[str, Any], rng: Any) -> Any:
         if event["type"] != "start":
             return machine.step(context, self.states[client], self._client_event(event), rng)
-        view = log.extend(log.LogView(()), self.session.parameters, evidence_of(event["log"]))
+        view = log.join(self.session.parameters, NO_WITNESSES, log_of(event["log"]))
         transition = machine.start(context, view, rng)
         for key in (
             SealingKey(boxes.mask_key_seed(transition.state.root, self.session.digest)),
@@ -267,12 +271,10 @@ class Script:
         for effect in transition.effects:
             match effect:
                 case PublishEntry(position, entry):
-                    entries = (*(tables.evidence(self.rows).entries if position else ()), entry)
-                    head = head_over(self.key.public_bytes, self.session.parameters.session, entries).to_bytes()
-                    done: Any = EntryPublished(position, head, self.key.sign_statement(head))
-                    published.append(
-                        {"entry": entry.decode(), "head": head.decode(), "signature": done.signature.hex()}
-                    )
+                    self.entries.append(entry)
+                    done: Any = EntryPublished(position, position + 1)
+                    note = evidence_of(self.key, self.entries, [self.roster_entry]).checkpoint
+                    published.append({"entry": entry.decode(), "checkpoint": note.decode()})
                 case FoldUploads(accepted):
                     headers = tables.staged_headers(self.rows, self.cohort, accepted)
                     items = {index: HashedUpload(each.upload, each.linear_hash) for index, each in headers.items()}
@@ -361,7 +363,7 @@ class Script:
         match event:
             case {"type": "advertised-list", "log": shown, "leaves": leaves, "keys": keys}:
                 found = tuple(NeighbourKeys(index, self._get(mask), self._get(share)) for index, mask, share in keys)
-                return AdvertisedList(evidence_of(shown), texts_of(leaves), found)
+                return AdvertisedList(log_of(shown), texts_of(leaves), found)
             case {"type": "shared-list", "log": shown, "leaves": leaves, "inbox": inbox}:
                 items = tuple(
                     IncomingBoxes(
@@ -373,17 +375,17 @@ class Script:
                     )
                     for sender, share, pair, commitments, path in inbox
                 )
-                return SharedList(evidence_of(shown), texts_of(leaves), items)
+                return SharedList(log_of(shown), texts_of(leaves), items)
             case {"type": "input-masked", "sha256": digest, "lanes": lanes, "linear_hash": name}:
                 return InputMasked(raw(digest), lanes, self._get(name))
             case {"type": "receipt", "receipt": receipt, "signature": signature}:
                 return SignedReceipt(receipt.encode(), raw(signature))
             case {"type": "closed-list", "log": shown, "leaves": leaves}:
-                return ClosedList(evidence_of(shown), texts_of(leaves))
+                return ClosedList(log_of(shown), texts_of(leaves))
             case {"type": "confirmations", "signed": given}:
                 return Confirmations(tuple(map(Signed.from_bytes, texts_of(given))))
             case {"type": "session-ended", "log": shown}:
-                return SessionEnded(evidence_of(shown))
+                return SessionEnded(log_of(shown))
             case _:
                 raise KeyError(event["type"])
 
@@ -442,5 +444,6 @@ def policy_of(given):
     return ClientPolicy(given["min_contributors"], Fraction(given["tolerated_corrupt"]), registrars=registrars)
 
 
-def evidence_of(shown):
-    return LogEvidence(texts_of(shown["entries"]), shown["head"].encode(), raw(shown["signature"]))
+def log_of(shown):
+    prefix = tuple(raw(node) for node in shown["prefix"])
+    return LogEvidence(shown["start"], prefix, texts_of(shown["entries"]), shown["checkpoint"].encode())

@@ -19,12 +19,12 @@ from secagg.transcript.entries import (
     KeysShared,
     SessionClose,
 )
-from secagg.transcript.head import head_over
 from secagg.transcript.statements import (
     Accepted,
     Signed,
     UnmaskStatement,
 )
+from tests.support.published import evidence_of
 from tests.support.rng import CountingRng
 from tests.vectors.session_records import DROPPED, root_of, signed_text, texts_of
 from tests.vectors.session_script import RecordingRng, Script
@@ -52,12 +52,16 @@ class Stage:
         return self.script.session.parameters.registrar.hex()
 
     def log(self, *entries, key=None):
-        """These entries, or the log as it is, under a head signed by the coordinator or by ``key``."""
-        shown = tables.evidence(self.script.rows)
-        data = texts_of(entries) or shown.entries
-        head = head_over(self.script.key.public_bytes, self.script.session.parameters.session, data).to_bytes()
-        signature = (key or self.script.key).sign_statement(head).hex()
-        return {"entries": [entry.decode() for entry in data], "head": head.decode(), "signature": signature}
+        """These entries after the roster's, or the log as it is, signed by the coordinator or by ``key``."""
+        shown = evidence_of(
+            key or self.script.key, texts_of(entries) or tuple(self.script.entries), [self.script.roster_entry]
+        )
+        return {
+            "start": shown.start,
+            "prefix": [node.hex() for node in shown.prefix],
+            "entries": [entry.decode() for entry in shown.entries],
+            "checkpoint": shown.checkpoint.decode(),
+        }
 
     def advertised_list(self, client):
         cohort = self.script.cohort
@@ -113,7 +117,7 @@ class Stage:
         }
 
     def made_up_answer(self, client):
-        close = hashlib.sha256(tables.evidence(self.script.rows).entries[3]).digest()
+        close = hashlib.sha256(self.script.entries[3]).digest()
         statement = UnmaskStatement(self.script.session.digest, close, self.identity(client), ())
         return {"type": "unmask", "signed": signed_text(self.script.clients[client], statement)}
 

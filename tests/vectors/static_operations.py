@@ -23,7 +23,7 @@ from secagg.transcript.entries import (
     Encoding,
     decode_entry,
 )
-from secagg.transcript.head import LogHead
+from secagg.transcript.published import decode_published_pair
 from secagg.transcript.record import RecordError
 from secagg.transcript.roster import RosterHead, RosterMember
 from secagg.transcript.statements import (
@@ -41,7 +41,7 @@ READERS: dict[str, Callable[[bytes], Any]] = {
     "signed": Signed.from_bytes,
     "u2-leaf": decode_share_leaf,
     "disposition": decode_disposition,
-    "head": LogHead.from_bytes,
+    "pair": decode_published_pair,
     "receipt": Receipt.from_bytes,
     "member": RosterMember.from_bytes,
     "roster": RosterHead.from_bytes,

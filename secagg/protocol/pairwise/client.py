@@ -53,6 +53,7 @@ from secagg.protocol.pairwise.client_states import (
 )
 from secagg.protocol.session import ClientPolicy, Session
 from secagg.protocol.transition import Transition
+from secagg.transcript.policy import LogPolicy
 from secagg.transcript.statements import (
     AdvertiseStatement,
     ConfirmStatement,
@@ -70,11 +71,15 @@ ClientTransition = Transition[ClientState, ClientEffect]
 
 @dataclass(frozen=True, slots=True)
 class ClientContext:
-    """What a client machine is told from outside and never stores: its key, the session, its policy."""
+    """What a client machine is told from outside and never stores: its key, the session, its policy.
+
+    ``log`` says which logs and how many of which witnesses a checkpoint must come from.
+    """
 
     identity: SigningKey
     session: Session
     policy: ClientPolicy
+    log: LogPolicy
 
 
 def start(context: ClientContext, view: LogView, rng: Rng) -> ClientTransition:
@@ -139,7 +144,7 @@ def _advertised(context: ClientContext, state: ClientState, event: AdvertisedLis
     if not isinstance(state, Advertised):
         raise LocalProtocolError(RejectReason.WRONG_PHASE, "U1 was seen before")
     session = context.session
-    view = log.extend(state.view, session.parameters, event.evidence)
+    view = log.extend(state.view, session.parameters, context.log, event.evidence)
     entry = view.advertised
     if entry is None:
         raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "no keys-advertised entry")
@@ -164,7 +169,7 @@ def _shared(context: ClientContext, state: ClientState, event: SharedList, rng: 
     if not isinstance(state, SharedKeys):
         raise LocalProtocolError(RejectReason.WRONG_PHASE, "U2 was seen before, or not yet due")
     session, place = context.session, state.place
-    view = log.extend(state.view, session.parameters, event.evidence)
+    view = log.extend(state.view, session.parameters, context.log, event.evidence)
     advertised, shared = view.advertised, view.shared
     if advertised is None or shared is None:
         raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "no keys-shared entry")
@@ -240,7 +245,7 @@ def _closed(context: ClientContext, state: ClientState, event: ClosedList) -> Cl
         # One answer for each session: whoever confirmed once never looks at another close entry.
         raise LocalProtocolError(RejectReason.WRONG_PHASE, "a close entry was confirmed before, or is not due")
     session, place = context.session, state.place
-    view = log.extend(state.view, session.parameters, event.evidence)
+    view = log.extend(state.view, session.parameters, context.log, event.evidence)
     if view.abort is not None:
         return Transition(Aborted(view, RejectReason.ABORTED))
     entry, shared, advertised = view.close, view.shared, view.advertised
@@ -313,7 +318,7 @@ def _answer(context: ClientContext, state: Confirmed) -> UnmaskStatement:
 
 
 def _ended(context: ClientContext, state: ClientState, event: SessionEnded) -> ClientTransition:
-    view = log.extend(state.view, context.session.parameters, event.evidence)
+    view = log.extend(state.view, context.session.parameters, context.log, event.evidence)
     if view.abort is not None:
         return Transition(Aborted(view, RejectReason.ABORTED))
     if view.result is None:

@@ -355,7 +355,7 @@ def _published(moment: Moment, state: CoordinatorState, event: EntryPublished) -
     """The log has the entry: the phase it opens begins now, and its clock starts."""
     if not isinstance(state, Publishing) or event.position != state.position:
         return Transition(state)
-    row = LogRow(state.entry, event.head, event.signature)
+    row = LogRow(state.entry, event.index)
     return Transition(_with_deadline(moment, state.then), (), {row_key(state.position, RowKind.LOG): row})
 
 

@@ -122,11 +122,10 @@ class RejectedRow:
 
 @dataclass(frozen=True, slots=True)
 class LogRow:
-    """One published entry and the signed head that followed it."""
+    """One published entry, and where in the log it stands."""
 
     entry: bytes
-    head: bytes
-    signature: bytes
+    index: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,11 +299,10 @@ class PhaseEnded:
 
 @dataclass(frozen=True, slots=True)
 class EntryPublished:
-    """Event: the log took the entry at this position and gave this head."""
+    """Event: the session's entry at this position stands in the log, at this index, under a cosigned checkpoint."""
 
     position: int
-    head: bytes
-    signature: bytes
+    index: int
 
 
 @dataclass(frozen=True, slots=True)

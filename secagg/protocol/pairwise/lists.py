@@ -177,6 +177,20 @@ def check_closed(
     return accepted
 
 
+def published_contributions(entry: SessionClose, leaves: Sequence[bytes]) -> list[Signed]:
+    """The accepted headers in set order, out of all dispositions; their signatures are not checked.
+
+    Raises:
+        RemoteProtocolError: LOG_MISMATCH; the leaves are not those under the entry's two roots.
+    """
+    _check_root("session-close", entry.dispositions, leaves)
+    decoded = map(_decode_disposition, leaves)
+    accepted = {leaf.index: leaf.contribution for leaf in decoded if isinstance(leaf, Accepted)}
+    if contributions_root(accepted) != entry.contributions:
+        raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "session-close: contribution root differs")
+    return [accepted[index] for index in sorted(accepted)]
+
+
 def contributions_root(accepted: dict[int, Signed]) -> bytes:
     """Root over the accepted signed headers in ascending order of index."""
     return merkle.root([accepted[index].to_bytes() for index in sorted(accepted)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -77,6 +78,15 @@ class StoredPairs:
     def pair_commitment(self, sender: int, recipient: int) -> bytes:
         """See ``DealtPairs.pair_commitment``."""
         return self.commitments(sender, recipient)[2 * boxes.COMMITMENT_BYTES :]
+
+    def box_digests(self, sender: int, recipient: int) -> tuple[bytes, bytes]:
+        """SHA-256 of the share box and of the pair box from ``sender`` to ``recipient``."""
+        recipients = self._recipients(sender)
+        place = recipients.index(recipient)
+        start, end = boxes.box_slots(sender, recipients)[place : place + 2]
+        data = self.read(self.row(sender).blob, start, end - start)
+        share_box, pair_box = data[: boxes.SHARE_BOX_BYTES], data[boxes.SHARE_BOX_BYTES :]
+        return hashlib.sha256(share_box).digest(), hashlib.sha256(pair_box).digest()
 
     def commitments(self, sender: int, recipient: int) -> bytes:
         """All that ``sender`` promised ``recipient``."""

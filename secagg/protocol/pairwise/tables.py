@@ -26,7 +26,6 @@ from secagg.protocol.pairwise.coordinator_states import (
     row_position,
 )
 from secagg.transcript.entries import SessionClose
-from secagg.transcript.head import LogEvidence
 from secagg.transcript.statements import (
     Absent,
     Accepted,
@@ -163,10 +162,3 @@ def log_size(rows: Rows) -> int:
     while row_key(size, RowKind.LOG) in rows:
         size += 1
     return size
-
-
-def evidence(rows: Rows) -> LogEvidence:
-    """All entries so far under the latest head."""
-    entries = [require(rows, position, RowKind.LOG, LogRow) for position in range(log_size(rows))]
-    last = entries[-1]
-    return LogEvidence(tuple(row.entry for row in entries), last.head, last.signature)

@@ -16,12 +16,17 @@ from secagg.cli import failures, main, opening, options
 from secagg.cli.exit_codes import MEANINGS, ExitCode
 from secagg.cli.output import OutputFormat, Reporter, printable, table
 from secagg.client import SessionAbortedError
-from secagg.identity.config import ClientConfig, CoordinatorConfig
+from secagg.crypto.notes import log_key, witness_key
+from secagg.identity.address import Address
+from secagg.identity.client_config import ClientConfig
+from secagg.identity.config import CoordinatorConfig, LogConfig
 from secagg.identity.errors import RosterError, RosterRefusal, TlsError, TlsRefusal
+from secagg.identity.tls import LoopbackPlaintext
 from secagg.protocol.errors import LocalProtocolError, RejectReason, RemoteProtocolError
 from secagg.runtime.participant import TransportError
 from secagg.runtime.ports import StaleStoreError, StoreError
 from secagg.transcript.entries import Flattening, NoFlattening
+from secagg.transcript.policy import LogPolicy, LogRule, WitnessRule
 from tests.support.service import EXAMPLES, tiny_adapter
 
 KEY = "11" * 32
@@ -33,12 +38,14 @@ LEAVES = [
     ("coordinator", "init"),
     ("coordinator", "serve"),
     ("coordinator", "mark-restored"),
+    ("coordinator", "mark-moved"),
     ("session", "open"),
     ("session", "end-phase"),
     ("session", "list"),
     ("session", "show"),
     ("session", "watch"),
     ("session", "result"),
+    ("session", "export-masked-inputs"),
     ("identity", "new"),
     ("identity", "show"),
     ("roster", "add"),
@@ -46,6 +53,12 @@ LEAVES = [
     ("roster", "show"),
     ("client", "init"),
     ("contribute",),
+    ("receipt",),
+    ("witness", "init"),
+    ("witness", "serve"),
+    ("witness", "key"),
+    ("log", "fsck"),
+    ("log", "show"),
 ]
 
 
@@ -158,6 +171,12 @@ def test_the_version_is_printed(capsys):
             "remote-protocol",
             "TOO_MANY_WATCHERS",
         ),
+        (
+            RemoteProtocolError(RejectReason.LOG_UNWITNESSED),
+            ExitCode.SESSION_FAILED,
+            "remote-protocol",
+            "LOG_UNWITNESSED",
+        ),
         (LocalProtocolError(RejectReason.BELOW_POLICY), ExitCode.UNUSABLE_INPUT, "local-protocol", "BELOW_POLICY"),
         (LocalProtocolError(RejectReason.LOG_FORKED), ExitCode.SESSION_FAILED, "local-protocol", "LOG_FORKED"),
         (RosterError(RosterRefusal.UNSIGNED), ExitCode.UNUSABLE_INPUT, "roster", "UNSIGNED"),
@@ -177,6 +196,12 @@ def test_an_error_has_one_exit_code_and_one_line(error, code, kind, reason):
     found = failures.describe(error)
     assert (found.code, found.kind, found.reason) == (code, kind, reason)
     assert "\n" not in found.message
+
+
+@pytest.mark.parametrize("reason", [reason for reason in RejectReason if reason.name.startswith("LOG_")])
+def test_every_doubt_about_the_log_comes_with_what_to_do(reason):
+    plain = str(RemoteProtocolError(reason))
+    assert len(failures.describe(RemoteProtocolError(reason)).message) > len(f"the coordinator: {plain}.")
 
 
 def test_every_known_error_is_described():
@@ -381,7 +406,7 @@ def test_what_cannot_be_in_a_roster_is_refused(shell):
 def test_a_client_configuration_is_written_as_asked(shell):
     made = shell.json(
         "client", "init", "conf/../client.toml", *EXPLICIT, "--registrar", KEY, "--min-contributors", "50",
-        "--tolerated-corrupt", "0.2", "--identity", "keys/alice.key",
+        "--tolerated-corrupt", "0.2", "--identity", "keys/alice.key", "--log-policy", "conf/log.policy",
     ) if Path("conf").mkdir() is None else {}  # fmt: skip
     assert made["registrars"] == 1
     config = ClientConfig.load(Path("client.toml"))
@@ -389,12 +414,31 @@ def test_a_client_configuration_is_written_as_asked(shell):
     assert config.coordinator_key.hex() == KEY
     assert config.identity_key_file.resolve() == (Path.cwd() / "keys" / "alice.key").resolve()
     assert config.state_directory.name == "state"
+    assert config.policy.log.resolve() == Path.cwd() / "conf" / "log.policy"
 
 
-def test_a_client_configuration_without_a_registrar_says_what_that_means(shell):
+def test_a_policy_file_counts_from_where_the_command_runs_and_not_from_the_configuration(shell):
+    Path("conf").mkdir()
+    shell("client", "init", "conf/client.toml", *EXPLICIT, "--log-policy", "log.policy")
+    assert ClientConfig.load(Path("conf/client.toml")).policy.log == Path.cwd() / "log.policy"
+
+
+def test_a_policy_file_that_is_gone_or_broken_stops_a_command(shell, monkeypatch):
+    monkeypatch.setattr(ClientConfig, "client_tls", lambda *_: LoopbackPlaintext(Address("127.0.0.1", 1)))
+    argv = ("session", "list", *EXPLICIT, "--log-policy", "log.policy")
+    assert shell.refusal(*argv)[:3] == (2, "identity-file", "MISSING")
+    Path("log.policy").write_text("quorum nobody\n", encoding="utf-8")
+    code, kind, reason, message = shell.refusal(*argv)
+    assert (code, kind, reason) == (2, "config", "log.policy")
+    assert "line 1: a quorum that is not defined before" in message
+
+
+def test_a_client_configuration_without_a_registrar_or_witnesses_says_what_that_means(shell):
     code, _, err = shell("client", "init", "client.toml", *EXPLICIT)
     assert code == 0
     assert "no registrar" in err
+    assert "no witnesses are named" in err
+    assert ClientConfig.load(Path("client.toml")).policy.log is None
     assert shell.refusal("client", "init", "client.toml", *EXPLICIT)[:3] == (2, "identity-file", "EXISTS")
 
 
@@ -423,9 +467,42 @@ def test_a_coordinator_directory_is_private_and_complete(shell):
     assert made["next"] == "secagg coordinator serve --config c/coordinator.toml"
     config = CoordinatorConfig.load(Path("c/coordinator.toml"))
     assert config.state_directory == Path.cwd() / "c" / "state"
+    assert config.record_directory == Path.cwd() / "c" / "record"
+    assert config.log == LogConfig("localhost/secagg")
+    log = log_key("localhost/secagg", bytes.fromhex(made["coordinator_key"]))
+    assert made["log_line"] == f"log {log.to_text()}"
+    assert LogPolicy.parse(f"{made['log_line']}\nquorum none\n").logs == (LogRule(log),)
     assert shell.json("identity", "show", "c/coordinator.key")["public_key"] == made["coordinator_key"]
     code, kind, reason, _ = shell.refusal("coordinator", "init", "c", "--no-passphrase")
     assert (code, kind, reason) == (2, "identity-file", "EXISTS")
+
+
+def test_a_coordinator_has_the_log_and_the_witnesses_that_it_is_told(shell):
+    witness = WitnessRule("w", witness_key("witness.example", bytes(31) + b"\x01"), "http://127.0.0.1:1")
+    policy = LogPolicy((), (witness,), (), "w")
+    Path("log.policy").write_text(policy.to_text(), encoding="utf-8")
+    argv = ("coordinator", "init", "c", "--no-passphrase", "--origin", "log.example/x", "--witnesses", "log.policy")
+    made = shell.json(*argv)
+    config = CoordinatorConfig.load(Path("c/coordinator.toml"))
+    assert config.log == LogConfig("log.example/x", Path.cwd() / "log.policy")
+    assert config.log.policy() == policy
+    assert made["log_line"].startswith("log log.example/x+")
+
+
+@pytest.mark.parametrize(
+    ("more", "kind", "reason"),
+    [
+        (("--origin", "two words"), "config", "log.origin"),
+        (("--origin", "a+b"), "config", "log.origin"),
+        (("--witnesses", "gone.policy"), "identity-file", "MISSING"),
+        (("--witnesses", "bad.policy"), "config", None),
+    ],
+)
+def test_a_log_that_could_never_work_is_refused_before_anything_is_made(more, kind, reason, shell):
+    Path("bad.policy").write_text("quorum nobody\n", encoding="utf-8")
+    code, found, why, _ = shell.refusal("coordinator", "init", "c", "--no-passphrase", *more)
+    assert (code, found, why) == (2, kind, reason or str(Path.cwd() / "bad.policy"))
+    assert not Path("c").exists()
 
 
 def test_a_coordinator_directory_that_others_can_read_is_refused(shell):
@@ -546,6 +623,7 @@ def test_what_is_not_said_of_a_session_has_a_default_that_clients_accept(operato
         15,
     )
     assert parameters.retention_s == 30 * 24 * 3600
+    assert parameters.log == "localhost/secagg"
     assert parameters.deadlines.upload_s == 3600
     assert any("twice the example" in note for note in opened.notes)
     assert plan().session.parameters.session != parameters.session

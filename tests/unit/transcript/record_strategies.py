@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from hypothesis import strategies as st
 
-from secagg.transcript import entries, head, roster, statements
+from secagg.transcript import entries, published, receipt, roster, statements
 from secagg.transcript.record import Record
 
 MAX_INDEX = entries.MAX_COHORT - 1
@@ -53,6 +53,14 @@ years = st.integers(1, 366 * 24 * 3600)
 deadlines = st.builds(entries.Deadlines, years, years, years, years, years)
 
 
+def blob(length: int) -> st.SearchStrategy[bytes]:
+    return st.binary(min_size=length, max_size=length)
+
+
+commitments = blob(published.COMMITMENTS_BYTES)
+paths = st.lists(digests, max_size=20).map(tuple)
+left_out = st.integers(0, entries.MAX_COHORT)
+session_closes = st.builds(entries.SessionClose, sessions, counts, left_out, left_out, digests, digests, digests)
 roster_heads = st.builds(roster.RosterHead, digests, st.integers(1, 2**40), digests)
 
 
@@ -79,7 +87,7 @@ def session_opens(draw):
         session=draw(sessions),
         protocol="pairwise",
         coordinator=draw(digests),
-        log=draw(text(255)),
+        log=draw(st.from_regex(r"[a-z0-9./-]{1,255}", fullmatch=True)),
         opened_at_s=draw(st.integers(0, 2**53 - 1)),
         base_model=draw(text(256)),
         base_model_digest=draw(digests),
@@ -108,22 +116,23 @@ RECORDS: dict[type[Record], st.SearchStrategy[Record]] = {
     entries.SessionOpen: session_opens(),
     entries.KeysAdvertised: st.builds(entries.KeysAdvertised, sessions, counts, digests),
     entries.KeysShared: st.builds(entries.KeysShared, sessions, counts, digests),
-    entries.SessionClose: st.builds(
-        entries.SessionClose,
-        sessions,
-        counts,
-        st.integers(0, entries.MAX_COHORT),
-        st.integers(0, entries.MAX_COHORT),
-        digests,
-        digests,
-        digests,
-    ),
+    entries.SessionClose: session_closes,
     entries.SessionResult: st.builds(entries.SessionResult, sessions, counts, *[digests] * 5),
     entries.SessionAbort: st.builds(
         entries.SessionAbort, sessions, text(64), st.integers(0, entries.MAX_COHORT), digests
     ),
     entries.SignedRoster: st.builds(entries.SignedRoster, roster_heads, signatures),
-    head.LogHead: st.builds(head.LogHead, digests, sessions, st.integers(1, head.MAX_ENTRIES), digests),
+    published.PairBox: st.builds(
+        published.PairBox, indices, indices, digests, blob(published.PAIR_BOX_BYTES), commitments, paths
+    ),
+    published.PairPromise: st.builds(published.PairPromise, indices, indices, digests, digests, commitments, paths),
+    receipt.ContributionProof: st.builds(
+        receipt.ContributionProof,
+        session_closes.map(lambda close: close.to_bytes().decode()),
+        signed(contribution_headers),
+        indices,
+        paths,
+    ),
     roster.RosterMember: st.builds(roster.RosterMember, digests, text(64)),
     roster.RosterHead: roster_heads,
     statements.AdvertiseStatement: advertise_statements,

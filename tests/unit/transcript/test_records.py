@@ -8,11 +8,11 @@ import pytest
 from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
-from secagg.transcript import canonical, entries, head, merkle, roster, statements
+from secagg.transcript import canonical, entries, merkle, published, receipt, roster, statements
 from secagg.transcript.record import VERSION, Record, RecordError
 from tests.unit.transcript.record_strategies import MAX_INDEX, RECORDS, session_opens
 
-MODULES = (entries, head, roster, statements)
+MODULES = (entries, published, receipt, roster, statements)
 CLASSES = sorted(RECORDS, key=lambda kind: kind.__name__)
 each_class = pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 
@@ -164,8 +164,8 @@ CONSTRUCTIONS = [
     ("accepted.contribution", lambda: statements.Accepted(0, statements.Absent(0))),
     ("keys-advertised.count", lambda: entries.KeysAdvertised(bytes(16), 1, bytes(32))),
     ("keys-advertised.session", lambda: entries.KeysAdvertised(bytes(15), 2, bytes(32))),
-    ("log-head.size", lambda: head.LogHead(bytes(32), bytes(16), 0, bytes(32))),
-    ("log-head.size", lambda: head.LogHead(bytes(32), bytes(16), head.MAX_ENTRIES + 1, bytes(32))),
+    ("pair-box.box", lambda: published.PairBox(0, 1, bytes(32), bytes(1167), bytes(96), ())),
+    ("pair-promise.commitments", lambda: published.PairPromise(0, 1, bytes(32), bytes(32), bytes(64), ())),
     ("roster-head.size", lambda: roster.RosterHead(bytes(32), 2**40 + 1, bytes(32))),
     ("member.stratum", lambda: roster.RosterMember(bytes(32), "x" * 65)),
     ("deadlines.share_s", lambda: entries.Deadlines(1, 0, 1, 1, 1)),
@@ -353,11 +353,6 @@ def test_a_roster_is_in_order_without_repetition():
         with pytest.raises(RecordError) as caught:
             roster.Roster(wrong)
         assert caught.value.field == "roster"
-
-
-def test_the_head_is_over_exactly_these_entries():
-    log = head.head_over(bytes(32), bytes(16), (b"a", b"b"))
-    assert (log.size, log.root) == (2, merkle.root([b"a", b"b"]))
 
 
 def test_a_record_cannot_be_changed(examples):

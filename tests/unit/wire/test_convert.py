@@ -12,8 +12,9 @@ from secagg.arith.linear_hash import HASH_BYTES
 from secagg.protocol import messages
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
 from secagg.protocol.pairwise.coordinator_states import Phase
-from secagg.transcript.head import LogEvidence
+from secagg.transcript.evidence import MAX_SEGMENT_ENTRIES, LogEvidence
 from secagg.transcript.statements import ConfirmStatement, Signed
+from secagg.transcript.tiles import MAX_ENTRY_BYTES
 from secagg.v1 import aggregation_pb2 as pb
 from secagg.wire import convert
 from tests.unit.transcript.record_strategies import digests, indices, sessions, signatures, signed
@@ -22,7 +23,16 @@ SESSION = bytes(range(16))
 blobs = st.binary(max_size=30)
 tuples_of_blobs = st.lists(blobs, max_size=4).map(tuple)
 paths = st.lists(digests, max_size=4).map(tuple)
-evidence = st.builds(LogEvidence, tuples_of_blobs, blobs, signatures)
+starts = st.one_of(st.integers(0, 5), st.integers(0, 2**62))
+evidence = starts.flatmap(
+    lambda start: st.builds(
+        LogEvidence,
+        st.just(start),
+        st.lists(digests, min_size=start.bit_count(), max_size=start.bit_count()).map(tuple),
+        tuples_of_blobs,
+        blobs,
+    )
+)
 
 
 def several(strategy):
@@ -230,7 +240,7 @@ def test_a_damaged_message_is_refused_or_decodes(data):
 
 
 STATEMENT = Signed(ConfirmStatement(*[bytes(32)] * 3), bytes(64)).to_bytes()
-EVIDENCE = pb.LogEvidence(entries=[b"e"], head=b"h", signature=bytes(64))
+EVIDENCE = pb.LogEvidence(start=5, prefix=[bytes(32)] * 2, entries=[b"e"], checkpoint=b"c")
 BOX = pb.ShareKeysRequest.Boxes(recipient=1)
 INBOX = pb.GetSharedKeysResponse.Boxes(sender=1, path=[bytes(32)])
 KEYS = pb.GetAdvertisedKeysResponse.Keys(index=1)
@@ -294,20 +304,70 @@ RESPONSES_WITH_EVIDENCE = [
 ]
 
 
-@pytest.mark.parametrize("kind", RESPONSES_WITH_EVIDENCE, ids=by_name)
-def test_an_answer_with_malformed_evidence_names_it(kind):
-    assert damage(kind, lambda m: m.ClearField("evidence")).startswith("evidence.signature: expected 64 bytes")
-    short = damage(kind, lambda m: setattr(m.evidence, "signature", bytes(63)))
-    assert short == "evidence.signature: expected 64 bytes, found 63"
-    many = damage(kind, lambda m: m.evidence.entries.extend([b""] * 16))
-    assert many == "evidence.entries: expected at most 16 items, found 17"
+BAD_EVIDENCE = [
+    (lambda m: setattr(m, "start", 7), "prefix: expected 3 hashes, got 2"),
+    (lambda m: setattr(m, "start", 2**63), "start: expected a size from 0 to 2^63 - 1"),
+    (lambda m: setattr(m, "start", 2**64 - 1), "start: expected a size from 0 to 2^63 - 1"),
+    (lambda m: m.prefix.append(bytes(32)), "prefix: expected 2 hashes, got 3"),
+    (lambda m: m.prefix.pop(), "prefix: expected 2 hashes, got 1"),
+    (lambda m: m.prefix.__setitem__(1, bytes(31)), "prefix: a hash has 32 bytes"),
+    (
+        lambda m: m.entries.extend([b""] * MAX_SEGMENT_ENTRIES),
+        f"entries: expected at most {MAX_SEGMENT_ENTRIES}, got {MAX_SEGMENT_ENTRIES + 1}",
+    ),
+    (
+        lambda m: m.entries.append(bytes(MAX_ENTRY_BYTES + 1)),
+        f"entries: an entry has at most {MAX_ENTRY_BYTES} bytes",
+    ),
+]
+
+
+@pytest.mark.parametrize("kind", [pb.LogEvidence, *RESPONSES_WITH_EVIDENCE], ids=by_name)
+@pytest.mark.parametrize(("change", "detail"), BAD_EVIDENCE, ids=[detail for _, detail in BAD_EVIDENCE])
+def test_an_answer_with_malformed_evidence_names_it(kind, change, detail):
+    own = kind is pb.LogEvidence
+    found = damage(kind, lambda message: change(message if own else message.evidence))
+    assert found == (detail if own else f"evidence.{detail}")
+
+
+def test_a_log_of_more_entries_than_there_are_sizes_is_malformed():
+    message = pb.LogEvidence(start=2**63 - 1, prefix=[bytes(32)] * 63)
+    assert convert.log_evidence_from_pb(message).size == 2**63 - 1
+    message.entries.append(b"one more")
+    detail = refusal(convert.log_evidence_from_pb, message)
+    assert detail == "entries: the log would have 2^63 entries or more"
+
+
+def test_an_answer_without_evidence_shows_an_empty_log_that_nothing_vouches_for():
+    for kind in RESPONSES_WITH_EVIDENCE:
+        message = kind()
+        message.CopyFrom(SOUND[kind])
+        message.ClearField("evidence")
+        assert FIND[kind](message).evidence == LogEvidence(0, (), (), b"")
+
+
+def test_a_consistency_proof_comes_back_as_it_was():
+    proof = tuple(bytes([number]) * 32 for number in range(64))
+    message = pb.GetSessionResponse.FromString(pb.GetSessionResponse(consistency=proof).SerializeToString())
+    assert convert.consistency_from_pb(message) == proof
+    assert convert.consistency_from_pb(pb.GetSessionResponse()) == ()
+
+
+@pytest.mark.parametrize(
+    ("proof", "detail"),
+    [
+        ([bytes(32), bytes(31)], "consistency[1]: expected 32 bytes, found 31"),
+        ([b""], "consistency[0]: expected 32 bytes, found 0"),
+        ([bytes(32)] * 65, "consistency: expected at most 64 items, found 65"),
+    ],
+)
+def test_a_malformed_consistency_proof_is_named(proof, detail):
+    assert refusal(convert.consistency_from_pb, pb.GetSessionResponse(consistency=proof)) == detail
 
 
 @pytest.mark.parametrize(
     ("kind", "change", "detail"),
     [
-        (pb.LogEvidence, lambda m: setattr(m, "signature", b""), "signature: expected 64 bytes, found 0"),
-        (pb.LogEvidence, lambda m: m.entries.extend([b""] * 16), "entries: expected at most 16 items, found 17"),
         (pb.Receipt, lambda m: setattr(m, "signature", bytes(65)), "signature: expected 64 bytes, found 65"),
         (
             pb.ShareKeysRequest,

@@ -1,0 +1,46 @@
+"""All checks there are, in the order of docs/record.md."""
+
+from __future__ import annotations
+
+from verifier.audit import Audit
+from verifier.checks import Check
+from verifier.families import contributions, eligibility, log, noise, openings, receipt, results, session, sums
+from verifier.session_record import SessionRecord
+
+FAMILIES = {
+    "LOG": "the log",
+    "SES": "the sessions in it",
+    "ELG": "who may take part",
+    "CON": "what was contributed",
+    "SUM": "the masked sum",
+    "OPN": "the opening",
+    "RES": "the result",
+    "DPN": "declared noise",
+    "RCP": "your receipt",
+}
+"""What each family is about, in the order of the report."""
+
+LOG_CHECKS: tuple[Check[Audit], ...] = (*log.CHECKS, *session.LOG_CHECKS, *receipt.CHECKS)
+"""Run once."""
+
+SESSION_CHECKS: tuple[Check[SessionRecord], ...] = (
+    *session.SESSION_CHECKS,
+    *eligibility.CHECKS,
+    *contributions.CHECKS,
+    *sums.CHECKS,
+    *openings.CHECKS,
+    *results.CHECKS,
+    *noise.CHECKS,
+)
+"""Run for each session that came far enough."""
+
+AnyCheck = Check[Audit] | Check[SessionRecord]
+
+
+def _place(check: AnyCheck) -> tuple[int, int]:
+    family, number = check.identifier.split("-")
+    return list(FAMILIES).index(family), int(number)
+
+
+ALL_CHECKS: tuple[AnyCheck, ...] = tuple(sorted((*LOG_CHECKS, *SESSION_CHECKS), key=_place))
+"""By family and number."""

@@ -1,0 +1,167 @@
+"""RES: the published sum, mean and adapter are what the masked sum and the openings give, to the last bit."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from secagg.arith.errors import ArithmeticInputError
+from secagg.arith.keystream import add_masks
+from secagg.derive.result import FloatVector, mean_of
+from secagg.lora.config import CONFIG_FILE
+from secagg.lora.errors import AdapterError
+from secagg.lora.reader import TENSOR_FILE
+from secagg.lora.vector import FactorMean
+from secagg.lora.writer import encode_adapter
+from verifier.checks import Check, CheckFailedError, Derived, Findings, Level, Stage
+from verifier.families.openings import OPENED
+from verifier.families.sums import MASKED_SUM, worker_threads
+from verifier.session_record import SessionRecord
+from verifier.session_values import ADAPTERS
+
+INTEGER_SUM = "integer-sum.bin"
+AGGREGATE = "aggregate"
+
+Integers = npt.NDArray[np.int64]
+
+
+def _unmasked(session: SessionRecord) -> Integers:
+    """Rules: the counter shows the contributors, padding is zero, no coordinate is beyond what they can add up to."""
+    masked, removal = session.get(MASKED_SUM), session.get(OPENED)
+    lanes = masked.lanes.copy()
+    streams = len(removal.add) + len(removal.subtract)
+    session.audit.progress(f"keystreams of {streams} masks")
+    add, subtract = ([key.expose() for key in keys] for keys in (removal.add, removal.subtract))
+    add_masks(lanes, add, subtract, worker_threads())
+    try:
+        return session.parameters.encoding.field_layout().unpack_sum(lanes, session.close.count)
+    except ArithmeticInputError as error:
+        raise CheckFailedError.at(session.files.place("masked-limb-sum.bin", field=error.field), str(error)) from None
+
+
+UNMASKED: Derived[SessionRecord, Integers] = Derived("RES-2", _unmasked)
+"""The exact sum, computed. Needs FINISHED."""
+
+
+def _integer_sum(session: SessionRecord) -> Integers:
+    """Rules: the published sum has the digest in the result entry, and the computed one has it, too."""
+    computed, expected = session.get(UNMASKED), session.result.integer_sum
+    place = session.files.place(INTEGER_SUM)
+    if session.files.digest(INTEGER_SUM) != expected:
+        raise CheckFailedError.at(place, "another digest than the result entry's")
+    if _digest(computed.astype("<i8", copy=False)) != expected:
+        raise CheckFailedError.at(place, "not what the limb sum gives without the masks")
+    return computed
+
+
+INTEGERS: Derived[SessionRecord, Integers] = Derived("RES-1", _integer_sum)
+"""The exact sum, as published. Needs FINISHED."""
+
+
+def _mean(session: SessionRecord) -> FloatVector:
+    """Rules: the mean has the digest in the result entry."""
+    try:
+        mean = mean_of(session.parameters.encoding, session.get(INTEGERS), session.close.count)
+    except ArithmeticInputError as error:
+        raise CheckFailedError.at(session.entry_place("session-open", "encoding"), str(error)) from None
+    if _digest(mean.astype("<f4", copy=False)) != session.result.mean:
+        reason = "not the digest of the mean that the integer sum gives"
+        raise CheckFailedError.at(session.entry_place("session-result", "mean"), reason)
+    return mean
+
+
+MEAN: Derived[SessionRecord, FloatVector] = Derived("RES-3", _mean)
+"""The float32 mean. Needs FINISHED."""
+
+
+def _digest(array: npt.NDArray[np.generic]) -> bytes:
+    return hashlib.sha256(array.data).digest()
+
+
+# The checks
+
+
+def _check_integers(session: SessionRecord, findings: Findings) -> None:
+    findings.count(session.get(INTEGERS).size)
+
+
+def _check_counter(session: SessionRecord, findings: Findings) -> None:
+    findings.count(session.get(UNMASKED).size + 1)
+
+
+def _check_mean(session: SessionRecord, findings: Findings) -> None:
+    findings.count(session.get(MEAN).size)
+
+
+def _check_adapter(session: SessionRecord, findings: Findings) -> None:
+    adapters = session.get(ADAPTERS)
+    try:
+        tensors = FactorMean().to_adapter(session.get(MEAN), adapters.layout, adapters.template)
+        files = encode_adapter(adapters.template, tensors)
+    except AdapterError as error:
+        raise CheckFailedError.at(session.files.place(AGGREGATE), f"the mean makes no adapter: {error}") from None
+    digests = ((TENSOR_FILE, session.result.adapter_model), (CONFIG_FILE, session.result.adapter_config))
+    for name, expected in digests:
+        findings.count()
+        path = f"{AGGREGATE}/{name}"
+        if session.files.digest(path) != expected:
+            findings.fail(session.files.place(path), "another digest than the result entry's")
+        elif _digest_of(files[name]) != expected:
+            findings.fail(session.files.place(path), "not what the mean gives")
+
+
+def _digest_of(pieces: Iterable[bytes | memoryview]) -> bytes:
+    state = hashlib.sha256()
+    for piece in pieces:
+        state.update(piece)
+    return state.digest()
+
+
+_SUM_READS = ("masked-limb-sum.bin", "openings.jsonl", "pair-boxes.jsonl")
+
+CHECKS: tuple[Check[SessionRecord], ...] = (
+    Check(
+        "RES-1",
+        "The integer sum is the masked sum without its masks",
+        Level.SUM,
+        "The published integers are the exact sum of what the contributors uploaded.",
+        "a coordinator that publishes another sum than the one that was opened",
+        (INTEGER_SUM, "session-result (integer_sum)", *_SUM_READS),
+        _check_integers,
+        Stage.FINISHED,
+    ),
+    Check(
+        "RES-2",
+        "The counter shows the number of contributions and padding is zero",
+        Level.SUM,
+        "No mask is left in the sum, and it is made of as many vectors as there are contributions, each once.",
+        "a coordinator that counts a contribution twice or not at all, and contributors that upload what is no vector",
+        ("session-close (count)", *_SUM_READS),
+        _check_counter,
+        Stage.FINISHED,
+    ),
+    Check(
+        "RES-3",
+        "The mean is that of the integer sum, bit for bit",
+        Level.SUM,
+        "The float32 mean in the log is the one rounding of the exact sum that everybody computes.",
+        "a coordinator that alters the mean by as little as one unit in the last place",
+        ("session-result (mean)", INTEGER_SUM),
+        _check_mean,
+        Stage.FINISHED,
+    ),
+    Check(
+        "RES-4",
+        "The merged adapter is the mean, byte for byte",
+        Level.SUM,
+        "Whoever loads the two files of the adapter loads the mean and nothing else.",
+        "a coordinator that publishes another adapter than the one that was added up",
+        (f"{AGGREGATE}/{TENSOR_FILE}", f"{AGGREGATE}/{CONFIG_FILE}", "layout.json", "adapter.json"),
+        _check_adapter,
+        Stage.FINISHED,
+    ),
+)
+"""All checks of the family."""

@@ -1,0 +1,184 @@
+"""SES: the entries of each session are in order, agree with each other and with the lists that they commit to."""
+
+from __future__ import annotations
+
+from verifier.audit import Audit
+from verifier.checks import Check, Findings, Level, Place, Stage
+from verifier.log_view import INDEX, LOG_KEY, SESSIONS, TREE
+from verifier.session_record import SessionRecord
+from verifier.session_values import (
+    ADAPTERS,
+    ADVERTISED,
+    CLOSED,
+    CONTRIBUTIONS,
+    CONTRIBUTORS,
+    COUNTS,
+    GRAPH_PARAMETERS,
+    KEYS,
+    SHARED,
+    U2,
+)
+
+
+def _canonical(audit: Audit, findings: Findings) -> None:
+    audit.get(INDEX)
+    findings.count(len(audit.get(TREE)))
+
+
+def _order(audit: Audit, findings: Findings) -> None:
+    findings.count(len(audit.get(SESSIONS).places))
+
+
+def _parameters(session: SessionRecord, findings: Findings) -> None:
+    """Rules: the log's own key and origin; the policy's floors; what the masks need exists."""
+    opened, policy = session.parameters, session.audit.policy
+    key = session.audit.get(LOG_KEY)
+    findings.count()
+    if opened.coordinator != key.public_key:
+        findings.fail(session.entry_place(opened.TYPE, "coordinator"), "not the key that signs this log")
+    if opened.log != key.name:
+        findings.fail(session.entry_place(opened.TYPE, "log"), "not the origin of this log")
+    if opened.min_contributors < policy.floors.min_contributors:
+        reason = f"{opened.min_contributors}, the policy asks for {policy.floors.min_contributors}"
+        findings.fail(session.entry_place(opened.TYPE, "min_contributors"), reason)
+    if policy.floors.base_models and opened.base_model_digest not in policy.floors.base_models:
+        findings.fail(session.entry_place(opened.TYPE, "base_model_digest"), "not one that the policy allows")
+    if session.entries.stage is Stage.OPENED:
+        return
+    if opened.max_corrupt < policy.floors.tolerated_corrupt * session.advertised.count:
+        reason = f"{opened.max_corrupt} of {session.advertised.count}, the policy asks for "
+        reason += f"a fraction of {policy.floors.tolerated_corrupt}"
+        findings.fail(session.entry_place(opened.TYPE, "max_corrupt"), reason)
+    session.get(GRAPH_PARAMETERS)
+
+
+def _sets(session: SessionRecord, findings: Findings) -> None:
+    session.get(COUNTS)
+    findings.count(len(session.get(ADVERTISED).statements))
+    if session.entries.stage >= Stage.SHARED:
+        findings.count(len(session.get(SHARED).present))
+    if session.entries.stage >= Stage.CLOSED:
+        findings.count(len(session.get(CONTRIBUTORS).indices))
+
+
+def _bound(session: SessionRecord, findings: Findings) -> None:
+    """Rules: each statement names this open entry, that of U2 the root of U1, a contribution the root of U2."""
+    for index, advertised in enumerate(session.get(ADVERTISED).statements):
+        _check_session(session, (KEYS, index + 1), advertised.session, findings)
+    if session.entries.stage < Stage.SHARED:
+        return
+    for index, shared in enumerate(session.get(SHARED).statements):
+        if shared is None:
+            continue
+        _check_session(session, (U2, index + 1), shared.session, findings)
+        if shared.advertised != session.advertised.root:
+            findings.fail(session.files.place(U2, index + 1, "statement.advertised"), "not the root of U1")
+    if session.entries.stage < Stage.CLOSED:
+        return
+    for position, header in enumerate(session.get(CLOSED).headers):
+        _check_session(session, (CONTRIBUTIONS, position + 1), header.session, findings)
+        if header.shared != session.shared.root:
+            place = session.files.place(CONTRIBUTIONS, position + 1, "statement.shared")
+            findings.fail(place, "not the root of U2")
+
+
+def _check_session(session: SessionRecord, where: tuple[str, int], named: bytes, findings: Findings) -> None:
+    findings.count()
+    if named != session.digest:
+        file, line = where
+        findings.fail(session.files.place(file, line, "statement.session"), "not the digest of the open entry")
+
+
+def _ended(session: SessionRecord, findings: Findings) -> None:
+    """Rule: at a level below ``sum`` that is about the time before an opening, a closed session will do."""
+    findings.count()
+    entries = session.entries
+    if entries.has_ended:
+        return
+    place = Place("the log")
+    if session.audit.level is not Level.PREOPEN:
+        findings.unavailable(place, "the session has neither a result nor an abort yet")
+    elif entries.stage < Stage.CLOSED:
+        findings.unavailable(place, "the session is not closed yet")
+
+
+def _adapters(session: SessionRecord, findings: Findings) -> None:
+    findings.count(len(session.get(ADAPTERS).layout.tensors))
+
+
+_ENTRIES = "tile/entries/*"
+
+LOG_CHECKS = (
+    Check(
+        "SES-1",
+        "Every entry is a canonical record of a known type and version",
+        Level.META,
+        "Each entry means one thing, and nothing in the log is passed over because it is not understood.",
+        "a coordinator that logs what clients and auditors read differently",
+        (_ENTRIES,),
+        _canonical,
+    ),
+    Check(
+        "SES-2",
+        "Every session has its entries once, in legal order, after its roster's entry",
+        Level.META,
+        "A session has one U1, one U2, one closed set and one end, and its roster was fixed before it opened. A second "
+        "entry of a kind fails the whole record.",
+        "a coordinator that closes a session twice, or opens two sets of one session",
+        (_ENTRIES,),
+        _order,
+    ),
+)
+
+SESSION_CHECKS = (
+    Check(
+        "SES-3",
+        "The parameters meet the policy and are safe",
+        Level.META,
+        "The session is run by the log's key in this log, keeps the auditor's floors, and for its number of clients "
+        "there are a degree and a threshold at which no part of the sum shows.",
+        "a coordinator that opens sessions which protect nobody",
+        ("session-open", "keys-advertised (count)", "policy ([session])"),
+        _parameters,
+    ),
+    Check(
+        "SES-4",
+        "U1, U2 and U3 are the logged ones, each within the one before, none too small",
+        Level.META,
+        "Who came, who shared keys and who contributed was fixed in the log, step by step; every set holds "
+        "min_contributors, and the closed one a quorum of U1.",
+        "a coordinator that changes the sets afterwards or sums over fewer than announced",
+        ("keys.jsonl", "u2.jsonl", "keys-advertised, keys-shared, session-close, session-result (counts and roots)"),
+        _sets,
+        Stage.ADVERTISED,
+    ),
+    Check(
+        "SES-5",
+        "Every statement names this session's open entry and the sets before it",
+        Level.META,
+        "All statements are younger than the open entry with all its parameters, and none was made for another session "
+        "or another cohort.",
+        "a coordinator that replays statements",
+        ("keys.jsonl", "u2.jsonl", "contributions.jsonl (session, advertised, shared)", "session-open"),
+        _bound,
+        Stage.ADVERTISED,
+    ),
+    Check(
+        "SES-6",
+        "The session has come to an end that the level can judge",
+        Level.META,
+        "There is a result or an abort in the log; at level preopen a close entry is enough.",
+        "a verdict on a session of which only the beginning is there",
+        (_ENTRIES,),
+        _ended,
+    ),
+    Check(
+        "SES-7",
+        "Layout and adapter template are those of the open entry",
+        Level.META,
+        "Everybody means the same tensors in the same places of the vector, of the same base model and rank.",
+        "a coordinator that gives the sum another meaning afterwards",
+        ("layout.json", "adapter.json", "session-open (layout, adapter, encoding.dimension)"),
+        _adapters,
+    ),
+)

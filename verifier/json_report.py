@@ -1,0 +1,100 @@
+"""The report for programs. Members are only ever added; whatever changes meaning changes ``schema``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from verifier.checks import Finding
+from verifier.report import SCHEMA, CheckReport, Report, SessionSummary
+from verifier.statement import LEVEL_NAMES, statement_of
+
+
+def to_json(report: Report) -> str:
+    """One JSON object, in ASCII, with a newline at the end; digests and keys in hex, times in seconds since 1970."""
+    return json.dumps(_value(report), indent=2, ensure_ascii=True) + "\n"
+
+
+def _value(report: Report) -> dict[str, Any]:
+    statement = statement_of(report)
+    return {
+        "schema": SCHEMA,
+        "verifier": {"name": "secagg-verify", "version": report.version},
+        "verdict": report.verdict.value,
+        "exit_code": report.verdict.exit_code,
+        "level": LEVEL_NAMES[report.level],
+        "checked_at_s": report.now_s,
+        "policy": {
+            "sha256": report.policy.digest.hex(),
+            "log_policy_sha256": report.policy.log_digest.hex(),
+            "witnesses": report.policy.witnesses,
+            "asks_for_quorum": report.policy.has_quorum,
+        },
+        "checkpoint": _checkpoint(report),
+        "compared_with_saved_checkpoint": report.compared,
+        "sessions": [_session(session) for session in report.sessions],
+        "sessions_left_out": report.left_out,
+        "checks": [_check(check) for check in report.checks],
+        "statement": {
+            "heading": statement.heading,
+            "shows": list(statement.shows),
+            "against": statement.against,
+            "assumptions": list(statement.assumptions),
+            "not_covered": list(statement.remarks),
+            "no_record_can_show": list(statement.limits),
+        },
+    }
+
+
+def _checkpoint(report: Report) -> dict[str, Any] | None:
+    if report.checkpoint is None:
+        return None
+    return {
+        "origin": report.checkpoint.origin,
+        "size": report.checkpoint.size,
+        "root": report.checkpoint.root.hex(),
+        "cosigned": [
+            {"public_key": cosigned.public_key.hex(), "timestamp_s": cosigned.timestamp_s}
+            for cosigned in report.cosigned
+        ],
+    }
+
+
+def _session(session: SessionSummary) -> dict[str, Any]:
+    return {
+        "session": session.session,
+        "opened_at_s": session.opened_at_s,
+        "base_model": session.base_model,
+        "end": session.end.value,
+        "stage": session.stage.name.lower(),
+        "abort_reason": session.reason,
+        "contributors": session.contributors,
+        "answers_released_before_abort": session.answers_released,
+        "failed_checks": list(session.failed),
+        "unavailable_checks": list(session.unavailable),
+    }
+
+
+def _check(report: CheckReport) -> dict[str, Any]:
+    return {
+        "id": report.check.identifier,
+        "family": report.check.family,
+        "title": report.check.title,
+        "level": LEVEL_NAMES[report.check.level],
+        "status": report.status.value,
+        "examined": report.examined,
+        "failed": report.failed,
+        "first_failures": [_finding(finding) for finding in report.failures],
+        "unavailable": [_finding(finding) for finding in report.missing],
+        "not_applicable": [{"reason": reason, "sessions": count} for reason, count in report.excuses],
+    }
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        "session": finding.session,
+        "file": finding.place.file,
+        "line": finding.place.line,
+        "field": finding.place.field,
+        "reason": finding.reason,
+    }

@@ -1,0 +1,177 @@
+"""What an auditor trusts and demands: a TOML file that names a policy for logs and adds keys and floors.
+
+Nothing of it ever comes from the record. A key that is not known, or a value of another kind, is refused: a floor
+that was misspelt must not be a floor that is not there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from secagg.transcript.policy import LogPolicy, PolicyError
+
+MAX_POLICY_BYTES = 1 << 20
+MAX_CONTRIBUTORS = 2**20
+MAX_AGE_S = 2**40
+
+_KEY = re.compile(r"[0-9a-f]{64}")
+_FRACTION = re.compile(r"(0|[1-9][0-9]{0,8})/([1-9][0-9]{0,8})")
+_WORD = re.compile(r"[a-z][a-z0-9-]{0,31}")
+
+
+class AuditPolicyError(ValueError):
+    """``field`` of a policy file, or the file itself, cannot be used; ``reason`` says why."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFloors:
+    """What every session must keep to.
+
+    Attributes:
+        min_contributors: the smallest ``min_contributors`` that a session may have opened with.
+        tolerated_corrupt: ``max_corrupt`` must be at least this fraction of those who advertised keys.
+        base_models: allowed digests of base models; empty allows any.
+    """
+
+    min_contributors: int
+    tolerated_corrupt: Fraction = Fraction(0)
+    base_models: frozenset[bytes] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class AuditPolicy:
+    """The trust roots and floors of an audit.
+
+    Attributes:
+        log: logs, witnesses and their quorum.
+        registrars: keys that may sign a roster.
+        floors: what every session must keep to.
+        mechanism: of differential privacy, that every session must declare.
+        max_age_s: how old the newest cosignature may be; None for any age.
+        digest: SHA-256 of the TOML file.
+        log_digest: SHA-256 of the file of the log policy.
+    """
+
+    log: LogPolicy
+    registrars: frozenset[bytes]
+    floors: SessionFloors
+    mechanism: str
+    max_age_s: int | None
+    digest: bytes
+    log_digest: bytes
+
+
+def load_policy(path: Path) -> AuditPolicy:
+    """The policy in a file; what it names lies relative to it.
+
+    Raises:
+        AuditPolicyError: a file cannot be read, or something in it cannot be used.
+    """
+    data = _read(path, "policy")
+    try:
+        document = tomllib.loads(data.decode("utf-8"))
+    except ValueError as error:
+        raise AuditPolicyError("policy", f"not TOML: {error}") from None
+    _refuse_unknown("policy", document, {"log_policy", "max_age_s", "registrar", "session", "noise"})
+    log_data = _read(path.parent / _text("log_policy", document.get("log_policy")), "log_policy")
+    registrar = _table("registrar", document, {"keys"})
+    keys = frozenset(_digests("registrar.keys", registrar.get("keys")))
+    if not keys:
+        raise AuditPolicyError("registrar.keys", "none given: a roster counts by who signed it")
+    max_age = document.get("max_age_s")
+    mechanism = _text("noise.mechanism", _table("noise", document, {"mechanism"}).get("mechanism"))
+    if _WORD.fullmatch(mechanism) is None:
+        raise AuditPolicyError("noise.mechanism", "expected the name of a mechanism, such as none")
+    return AuditPolicy(
+        _log_policy(log_data),
+        keys,
+        _floors(_table("session", document, {"min_contributors", "tolerated_corrupt", "base_models"})),
+        mechanism,
+        None if max_age is None else _integer("max_age_s", max_age, (1, MAX_AGE_S)),
+        hashlib.sha256(data).digest(),
+        hashlib.sha256(log_data).digest(),
+    )
+
+
+def _read(path: Path, field: str) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_POLICY_BYTES + 1)
+    except OSError as error:
+        raise AuditPolicyError(field, f"{path}: {error.strerror or type(error).__name__}") from None
+    if len(data) > MAX_POLICY_BYTES:
+        raise AuditPolicyError(field, f"{path}: longer than {MAX_POLICY_BYTES} bytes")
+    return data
+
+
+def _log_policy(data: bytes) -> LogPolicy:
+    try:
+        policy = LogPolicy.parse(data.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise AuditPolicyError("log_policy", "not UTF-8") from None
+    except PolicyError as error:
+        raise AuditPolicyError("log_policy", str(error)) from None
+    if not policy.logs:
+        raise AuditPolicyError("log_policy", "names no log")
+    origins = [rule.key.name for rule in policy.logs]
+    if len(set(origins)) != len(origins):
+        raise AuditPolicyError("log_policy", "two logs with one origin")
+    return policy
+
+
+def _floors(table: Mapping[str, object]) -> SessionFloors:
+    floor = _integer("session.min_contributors", table.get("min_contributors"), (2, MAX_CONTRIBUTORS))
+    models = frozenset(_digests("session.base_models", table.get("base_models", [])))
+    tolerated = _fraction("session.tolerated_corrupt", table.get("tolerated_corrupt", "0/1"))
+    return SessionFloors(floor, tolerated, models)
+
+
+def _table(name: str, document: Mapping[str, object], known: set[str]) -> Mapping[str, object]:
+    table = document.get(name)
+    if not isinstance(table, dict):
+        raise AuditPolicyError(name, "missing: a table is expected")
+    _refuse_unknown(name, table, known)
+    return table
+
+
+def _refuse_unknown(name: str, table: Mapping[str, object], known: set[str]) -> None:
+    unknown = sorted(set(table) - known)
+    if unknown:
+        raise AuditPolicyError(f"{name}.{unknown[0]}", "unknown")
+
+
+def _text(field: str, value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise AuditPolicyError(field, "missing or not text")
+    return value
+
+
+def _integer(field: str, value: object, bounds: tuple[int, int]) -> int:
+    least, most = bounds
+    if type(value) is not int or not least <= value <= most:
+        raise AuditPolicyError(field, f"expected an integer from {least} to {most}")
+    return value
+
+
+def _fraction(field: str, value: object) -> Fraction:
+    match = _FRACTION.fullmatch(value) if isinstance(value, str) else None
+    if match is None or int(match[1]) >= int(match[2]):
+        raise AuditPolicyError(field, 'expected a fraction below 1, such as "1/10"')
+    return Fraction(int(match[1]), int(match[2]))
+
+
+def _digests(field: str, value: object) -> list[bytes]:
+    if not isinstance(value, list) or not all(isinstance(item, str) and _KEY.fullmatch(item) for item in value):
+        raise AuditPolicyError(field, "expected a list of texts of 64 lowercase hex digits")
+    return [bytes.fromhex(item) for item in value]

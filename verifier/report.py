@@ -1,0 +1,136 @@
+"""What a run found, in one value that the text, JSON and HTML reports are written from."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from secagg.crypto.notes import Cosigned
+from secagg.transcript.checkpoint import Checkpoint
+from verifier.catalogue import AnyCheck
+from verifier.checks import CheckResult, Finding, Level, Stage, Status
+
+SCHEMA = "secagg-verify-report/1"
+
+
+class Verdict(enum.StrEnum):
+    """The outcome of a run."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    INCOMPLETE = "incomplete"
+
+    @property
+    def exit_code(self) -> int:
+        """The status that the command exits with."""
+        return {Verdict.PASSED: 0, Verdict.FAILED: 1, Verdict.INCOMPLETE: 3}[self]
+
+
+class SessionEnd(enum.StrEnum):
+    """How a session stands."""
+
+    RESULT = "result"
+    ABORTED = "aborted"
+    UNDER_WAY = "under way"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSummary:
+    """A session that was checked. ``contributors`` is 0 where none was closed; ``reason`` is that of an abort."""
+
+    session: str
+    opened_at_s: int
+    base_model: str
+    stage: Stage
+    end: SessionEnd
+    reason: str
+    contributors: int
+    answers_released: int
+    failed: tuple[str, ...]
+    unavailable: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """One check and what became of it."""
+
+    check: AnyCheck
+    status: Status
+    examined: int = 0
+    failed: int = 0
+    failures: tuple[Finding, ...] = ()
+    missing: tuple[Finding, ...] = ()
+    excuses: tuple[tuple[str, int], ...] = ()
+
+    @classmethod
+    def of(cls, check: AnyCheck, result: CheckResult | None) -> CheckReport:
+        """The report of a check; without a result it is none of this level."""
+        if result is None:
+            return cls(check, Status.NOT_AT_THIS_LEVEL)
+        return cls(
+            check,
+            result.status,
+            result.examined,
+            result.failed,
+            tuple(result.failures),
+            tuple(result.missing),
+            tuple(sorted(result.excuses.items())),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySummary:
+    """Digests of the two files of the policy, and what it asks of witnesses."""
+
+    digest: bytes
+    log_digest: bytes
+    witnesses: int
+    has_quorum: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A whole run.
+
+    Attributes:
+        checkpoint: what the record's checkpoint says, even if it failed; None if it could not be read.
+        cosigned: the known witnesses that cosigned it, if they are a quorum.
+        left_out: how many sessions of the log were not asked for.
+        compared: whether the log was compared with a saved checkpoint.
+    """
+
+    version: str
+    level: Level
+    now_s: int
+    policy: PolicySummary
+    checkpoint: Checkpoint | None
+    cosigned: tuple[Cosigned, ...]
+    sessions: tuple[SessionSummary, ...]
+    left_out: int
+    compared: bool
+    checks: tuple[CheckReport, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """A failure outweighs what could not be checked; nothing but passes, and at least one, is a pass."""
+        statuses = {report.status for report in self.checks}
+        if Status.FAIL in statuses:
+            return Verdict.FAILED
+        if Status.UNAVAILABLE in statuses or Status.PASS not in statuses:
+            return Verdict.INCOMPLETE
+        return Verdict.PASSED
+
+    def count(self, end: SessionEnd) -> int:
+        """How many of the sessions that were checked stand so."""
+        return sum(session.end is end for session in self.sessions)
+
+    def of_family(self, family: str) -> Sequence[CheckReport]:
+        """The checks of one family, in order."""
+        return [report for report in self.checks if report.check.family == family]
+
+    @property
+    def log_is_sound(self) -> bool:
+        """Whether no check of the log failed or could not run."""
+        bad = {Status.FAIL, Status.UNAVAILABLE}
+        return not any(report.status in bad for report in self.of_family("LOG"))

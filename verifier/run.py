@@ -1,0 +1,163 @@
+"""One run: the checks of the log, then those of each session, one session after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from importlib.metadata import PackageNotFoundError, version
+
+from secagg.transcript.policy import NO_QUORUM
+from verifier.audit import Audit
+from verifier.catalogue import ALL_CHECKS, LOG_CHECKS, SESSION_CHECKS
+from verifier.checks import (
+    NOWHERE,
+    CheckResult,
+    Findings,
+    InputMissingError,
+    InputRefusedError,
+    Place,
+    Stage,
+    Status,
+    run_check,
+)
+from verifier.log_view import COSIGNED, HEAD, SESSIONS, session_entries
+from verifier.report import CheckReport, PolicySummary, Report, SessionEnd, SessionSummary
+from verifier.session_record import SessionEntries, SessionRecord
+
+_WHOLE_RECORD = "SES-6"
+"""Where it is said that there is no session to check."""
+
+_NOT_SO_FAR = {
+    Stage.OPENED: "the session did not get beyond its opening",
+    Stage.ADVERTISED: "the session did not get beyond advertised keys",
+    Stage.SHARED: "the session did not get beyond shared keys",
+    Stage.CLOSED: "the session was closed and has no result",
+}
+
+
+def run_audit(audit: Audit, wanted: Collection[bytes] = ()) -> Report:
+    """Check a record; ``wanted`` restricts the checks of sessions to these ids, if there are any."""
+    results = {check.identifier: CheckResult() for check in ALL_CHECKS if check.level <= audit.level}
+    for check in LOG_CHECKS:
+        if check.identifier in results:
+            audit.progress(f"{check.identifier}  {check.title}")
+            results[check.identifier].add(run_check(check, audit))
+    summaries, left_out = _run_sessions(audit, results, wanted)
+    try:
+        checkpoint = audit.get(HEAD).checkpoint
+    except (InputRefusedError, InputMissingError):
+        checkpoint = None
+    try:
+        cosigned = audit.get(COSIGNED).cosigned
+    except (InputRefusedError, InputMissingError):
+        cosigned = ()
+    return Report(
+        _version(),
+        audit.level,
+        audit.now_s,
+        _policy_summary(audit),
+        checkpoint,
+        cosigned,
+        summaries,
+        left_out,
+        audit.brought.saved_checkpoint is not None,
+        tuple(CheckReport.of(check, results.get(check.identifier)) for check in ALL_CHECKS),
+    )
+
+
+def _run_sessions(
+    audit: Audit, results: dict[str, CheckResult], wanted: Collection[bytes]
+) -> tuple[tuple[SessionSummary, ...], int]:
+    """Summaries of the sessions that were checked, and how many were left out."""
+    try:
+        known = audit.get(SESSIONS).places
+    except InputRefusedError as error:
+        _none_can_run(results, Place(), f"needs what {error.owner} refused")
+        return (), 0
+    except InputMissingError as error:
+        _none_can_run(results, error.finding.place, error.finding.reason)
+        return (), 0
+    for session in wanted:
+        if session not in known:
+            _note(results, f"session {session.hex()} is not in the log")
+    if not known:
+        _note(results, "the log has no session")
+    chosen = [session for session in known if not wanted or session in wanted]
+    summaries = []
+    for number, session in enumerate(chosen, start=1):
+        audit.progress(f"session {number:,} of {len(chosen):,}")
+        summaries.append(_run_session(audit, results, session))
+    return tuple(summary for summary in summaries if summary is not None), len(known) - len(chosen)
+
+
+def _run_session(audit: Audit, results: dict[str, CheckResult], session: bytes) -> SessionSummary | None:
+    try:
+        record = SessionRecord(audit, session_entries(audit, session))
+    except InputMissingError as error:
+        _none_can_run(results, error.finding.place, error.finding.reason)
+        return None
+    failed, unavailable = [], []
+    for check in SESSION_CHECKS:
+        if check.identifier not in results:
+            continue
+        if record.entries.stage < check.needs:
+            findings = Findings(record.name)
+            findings.not_applicable(_NOT_SO_FAR[record.entries.stage])
+        else:
+            findings = run_check(check, record, record.name)
+        alone = CheckResult()
+        alone.add(findings)
+        if alone.status is Status.FAIL:
+            failed.append(check.identifier)
+        elif alone.status is Status.UNAVAILABLE:
+            unavailable.append(check.identifier)
+        results[check.identifier].add(findings)
+    return _summary(record.name, record.entries, tuple(failed), tuple(unavailable))
+
+
+def _summary(
+    name: str, entries: SessionEntries, failed: tuple[str, ...], unavailable: tuple[str, ...]
+) -> SessionSummary:
+    end = SessionEnd.UNDER_WAY
+    if entries.result is not None:
+        end = SessionEnd.RESULT
+    elif entries.abort is not None:
+        end = SessionEnd.ABORTED
+    return SessionSummary(
+        name,
+        entries.open.opened_at_s,
+        entries.open.base_model,
+        entries.stage,
+        end,
+        entries.abort.reason if entries.abort is not None else "",
+        entries.close.count if entries.close is not None else 0,
+        entries.abort.answers if entries.abort is not None else 0,
+        failed,
+        unavailable,
+    )
+
+
+def _none_can_run(results: dict[str, CheckResult], place: Place, reason: str) -> None:
+    for check in SESSION_CHECKS:
+        if check.identifier in results:
+            findings = Findings()
+            findings.unavailable(place, reason)
+            results[check.identifier].add(findings)
+
+
+def _note(results: dict[str, CheckResult], reason: str) -> None:
+    """Something that was to be checked is not there."""
+    findings = Findings()
+    findings.unavailable(NOWHERE, reason)
+    results[_WHOLE_RECORD].add(findings)
+
+
+def _policy_summary(audit: Audit) -> PolicySummary:
+    policy = audit.policy
+    return PolicySummary(policy.digest, policy.log_digest, len(policy.log.witnesses), policy.log.quorum != NO_QUORUM)
+
+
+def _version() -> str:
+    try:
+        return version("secagg-lora")
+    except PackageNotFoundError:
+        return "unknown"
