@@ -32,9 +32,18 @@ from secagg.remote import open_session
 from secagg.runtime.clock import SystemClock
 from secagg.runtime.participant import TransportError
 from secagg.store.sqlite import SqliteSessionStore
-from secagg.transcript.entries import SessionOpen
+from secagg.transcript.entries import (
+    KeysAdvertised,
+    KeysShared,
+    SessionClose,
+    SessionOpen,
+    SessionResult,
+    SignedRoster,
+    decode_entry,
+)
 from secagg.transcript.roster import Roster
 from secagg.v1 import aggregation_pb2 as pb
+from tests.support.audit import complaints
 from tests.support.cohort import key_of
 from tests.support.coordinator_process import UNIT, one_hot_adapter, one_hot_session
 from tests.support.faults import FaultTime
@@ -172,6 +181,7 @@ async def judge(site: Site) -> None:
         assert set(digests) >= {"AdvertiseKeys", "ShareKeys", "Contribution", "ConfirmClose"}
     assert all(len(both) == 1 for both in kinds.values())
     _judge_log(site)
+    _judge_record(site)
     await _judge_store(site)
 
 
@@ -179,12 +189,21 @@ def _judge_log(site: Site) -> None:
     entries: dict[int, set[str]] = defaultdict(set)
     heads: dict[int, set[str]] = defaultdict(set)
     for line in (site.state / "published.jsonl").read_text().splitlines():
-        published, head, signature = json.loads(line)
-        heads[len(published)].add(head + signature)
+        published, checkpoint = json.loads(line)
+        heads[len(published)].add(checkpoint)
         for position, entry in enumerate(published):
             entries[position].add(entry)
-    assert sorted(entries) == [0, 1, 2, 3, 4]
     assert all(len(different) == 1 for different in (*entries.values(), *heads.values()))
+    kinds = [type(decode_entry(bytes.fromhex(*entries[position]))) for position in sorted(entries)]
+    assert kinds == [SignedRoster, SessionOpen, KeysAdvertised, KeysShared, SessionClose, SessionResult]
+    assert sorted(entries) == list(range(len(kinds)))
+
+
+def _judge_record(site: Site) -> None:
+    """Nothing that stands in the published directory is half of something, or of another run."""
+    record = site.state / "record"
+    assert complaints(record) == []
+    assert [path for path in record.rglob("*") if path.name.startswith(".") and path.is_file()] == []
 
 
 async def _judge_store(site: Site) -> None:
