@@ -90,6 +90,7 @@ def test_an_answer_that_comes_while_the_sum_is_opened_is_not_among_those_that_op
         monkeypatch.setattr(host_module.recovery, "recover", recover)
         await cohort.answer(cohort.clients[:4])
         await settled(cohort, Phase.UNMASK)
+        await cohort.reach(Phase.FINISHED)
         result = SessionResult.from_bytes(last_entry(cohort))
         assert len(used) == 4
         assert result.openings == merkle.root(used)
@@ -113,6 +114,7 @@ def test_an_abort_commits_to_every_answer_that_was_given() -> None:
         await cohort.reach(Phase.UNMASK)
         await cohort.answer(cohort.clients)
         await settled(cohort, Phase.UNMASK)
+        await cohort.reach(Phase.ABORTED)
         abort = SessionAbort.from_bytes(last_entry(cohort))
         assert abort.answers == 5
         assert abort.openings == merkle.root(answers(cohort)) != merkle.root(())
@@ -127,6 +129,7 @@ def test_an_abort_for_too_few_answers_commits_to_those_that_came() -> None:
         await advance(cohort, Phase.UNMASK)
         await cohort.answer(cohort.clients[:1])
         await settled(cohort, Phase.UNMASK)
+        await cohort.reach(Phase.ABORTED)
         abort = SessionAbort.from_bytes(last_entry(cohort))
         assert abort.answers == 1
         assert abort.openings == merkle.root(answers(cohort))
