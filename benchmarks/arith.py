@@ -122,6 +122,12 @@ def shamir(clients: int, threshold: int, repeats: int) -> dict[str, Figure]:
     }
 
 
+def back_and_forth(total: linear_hash.LimbSum, lanes: np.ndarray) -> None:
+    """One contribution in and out again."""
+    total.add_lanes(lanes)
+    total.subtract_lanes(lanes)
+
+
 def hashing(lanes_count: int, contributors: int, repeats: int) -> dict[str, Figure]:
     """The linear hash: of a contribution, of a limb sum, and what adding one contribution to that costs."""
     lanes = np.random.default_rng(1).integers(0, 2**64, lanes_count, dtype=np.uint64)
@@ -134,6 +140,7 @@ def hashing(lanes_count: int, contributors: int, repeats: int) -> dict[str, Figu
         "hash_lanes": measure(lambda: linear_hash.hash_lanes(lanes), repeats),
         "add_lanes_to_limb_sum": measure(lambda: total.add_lanes(lanes), 5 * repeats),
     }
+    report["add_and_subtract_lanes"] = measure(lambda: back_and_forth(total, lanes), repeats)
     published = linear_hash.LimbSum.from_entries(total.entries, contributors)
     return report | {
         "check_and_copy_limb_sum": measure(

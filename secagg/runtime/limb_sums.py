@@ -217,8 +217,9 @@ def added_up(blobs: BlobStore, lanes: int, items: Collection[HashedUpload]) -> H
 def culprits(blobs: BlobStore, lanes: int, accepted: Contributions, suspects: Sequence[int]) -> tuple[int, ...]:
     """Those of ``suspects``, whose sum is not as signed, who signed another hash than that of their upload.
 
-    Bisection: a set that is as signed is acquitted as a whole, and where one half is, the other is not. Two liars whose
-    errors cancel are acquitted too if no other set parts them: their sum is what was signed.
+    Bisection: a set that is as signed is acquitted as a whole, and where one half is, the other is not. Liars whose
+    errors cancel are acquitted too if no set parts them: their sum is what was signed. Everybody who is left is honest
+    or in such a set, so without the culprits the suspects add up: one round is enough.
     """
     found: list[int] = []
     guilty = [suspects]

@@ -524,6 +524,17 @@ class TestClosesWhatMustNotBeClosed:
         lie = closed_list(stage, dispositions(stage, {0, 1, 2}), count=4)
         assert refusal(stage, 0, stage.contributed[0], lie) is RejectReason.LOG_MISMATCH
 
+    @pytest.mark.parametrize("counts", [(1, 0), (0, 0), (0, 2), (2, 0)])
+    def test_counts_of_rejected_and_dropped_that_are_not_the_lists_are_refused(
+        self, stage: Stage, counts: tuple[int, int]
+    ) -> None:
+        good = close_with(stage, ALL - {3})
+        entry = SessionClose.from_bytes(good.evidence.entries[3])
+        assert (entry.rejected, entry.dropped) == (0, 1)
+        entry = dataclasses.replace(entry, rejected=counts[0], dropped=counts[1])
+        lie = ClosedList(signed_log(stage.session, *stage.log[:3], entry), good.leaves)
+        assert refusal(stage, 0, stage.contributed[0], lie) is RejectReason.LOG_MISMATCH
+
     def test_the_minimum_itself_is_accepted_and_opens_the_sum_of_exactly_those(self, stage: Stage) -> None:
         # Five of seven: the threshold needs four neighbours that confirm.
         accepted = [0, 1, 2, 4, 6]

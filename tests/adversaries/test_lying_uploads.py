@@ -120,7 +120,7 @@ async def finish(cohort: Cohort, liars: Sequence[int]) -> SessionClose:
     await cohort.confirm(honest)
     await settled(cohort, Phase.CONSISTENCY_CHECK)
     await cohort.answer(honest)
-    await settled(cohort, Phase.UNMASK)
+    await cohort.reach(Phase.FINISHED)
     assert cohort.host.status().phase is Phase.FINISHED
     expected = [UNIT * (index not in liars) for index in range(len(cohort.clients))]
     assert cohort.integer_sum().tolist() == expected
@@ -510,6 +510,27 @@ class TestCostOfLying:
 
     def test_hashes_are_as_long_as_they_are_said_to_be(self) -> None:
         assert HASH_BYTES == 8 * HASH_WORDS == 16384
+
+
+def test_uploads_are_added_as_they_come_and_again_after_a_restart_before_the_close() -> None:
+    async def held(cohort: Cohort, count: int) -> None:
+        for _ in range(1000):
+            if len(cohort.host._sum._held) == count:
+                return
+            await asyncio.sleep(0.002)
+        raise AssertionError(f"{len(cohort.host._sum._held)} of {count} are in the running sum")
+
+    async def script(cohort: Cohort) -> None:
+        for count, one in enumerate(cohort.clients[:5], start=1):
+            await cohort.upload([one])
+            await held(cohort, count)
+        await restart(cohort)
+        await held(cohort, 5)
+        assert cohort.host.status().phase is Phase.MASKED_INPUT
+        await cohort.upload(cohort.clients[5:])
+        audit(cohort, await finish(cohort, ()))
+
+    play(script)
 
 
 def test_a_session_that_was_aborted_holds_no_limb_sum_in_memory() -> None:

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.mutants import log, session, transparency, verifier, witness
+from tests.mutants import linear_hash, log, session, transparency, verifier, witness
 from tests.mutants.mutant import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,6 +32,7 @@ COPIED = (
 )
 MUTANTS: tuple[Mutant, ...] = (
     *session.MUTANTS,
+    *linear_hash.MUTANTS,
     *log.MUTANTS,
     *transparency.MUTANTS,
     *witness.MUTANTS,

@@ -3,7 +3,7 @@
 Every operation has ``op``, its inputs, ``success``, and ``expected`` or ``error``; ``attack`` names what a refused one
 tries. Bytes are lowercase hex; canonical records stand as text, whose bytes are its UTF-8. ``session.json`` and
 ``quorum.json`` are scripts: their operations run in order on one coordinator and its clients, a refused one leaves
-everything as it was. There ``bytes`` holds keys and boxes by name, and operations give the names.
+everything as it was. There ``bytes`` holds keys, boxes and linear hashes by name, and operations give the names.
 
 Sealing draws randomness that cannot be given, so boxes are recorded: whoever regenerates takes the boxes of the
 existing files as long as they open to what they should, and everything else comes out byte for byte the same. A box

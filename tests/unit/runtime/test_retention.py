@@ -21,6 +21,7 @@ async def ended(*, aborted: bool) -> Cohort:
         await advance(cohort, Phase.MASKED_INPUT)
         await cohort.upload(cohort.clients[:2])
         await settled(cohort, Phase.MASKED_INPUT)
+        await cohort.reach(Phase.ABORTED)
     else:
         await advance(cohort, Phase.UNMASK)
         await cohort.answer(cohort.clients)
