@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
 from secagg.protocol.log import LogView, check_pinned, check_seen
+from secagg.runtime.ports import StoreError
 from secagg.transcript.checkpoint import Checkpoint
 from secagg.transcript.evidence import LogEvidence
-from secagg.transcript.note import Note
+from secagg.transcript.note import Note, NoteError
 from secagg.transcript.policy import LogPolicy
+
+Change: TypeAlias = Callable[[bytes | None], bytes | None]
+"""From the note that is kept to the one to keep; None to leave it."""
 
 
 class CheckpointMemory(Protocol):
-    """Where the last verified checkpoint of one coordinator's log is kept, as the cosigned note. Methods block."""
+    """Where the last verified checkpoint of one coordinator's log is kept, as the cosigned note. Methods block.
+
+    One memory may serve several sessions and several processes at once.
+    """
 
     def load(self) -> bytes | None:
         """The note, or None before the first.
@@ -24,8 +33,12 @@ class CheckpointMemory(Protocol):
         """
         ...
 
-    def store(self, note: bytes) -> None:
-        """Replace it, durably. Raises StoreError."""
+    def update(self, change: Change) -> None:
+        """Replace it by what ``change`` makes of it, durably; nobody else's update comes in between.
+
+        Raises:
+            StoreError: the disk refuses.
+        """
         ...
 
 
@@ -34,14 +47,16 @@ class ForgetfulMemory:
 
     def __init__(self) -> None:
         self._note: bytes | None = None
+        self._lock = threading.Lock()
 
     def load(self) -> bytes | None:
         """The note, or None before the first."""
         return self._note
 
-    def store(self, note: bytes) -> None:
-        """Replace it."""
-        self._note = note
+    def update(self, change: Change) -> None:
+        """See ``CheckpointMemory.update``."""
+        with self._lock:
+            self._note = change(self._note) or self._note
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +84,13 @@ class LogTrust:
         return cls(LogPolicy.without_witnesses(), ForgetfulMemory())
 
     def seen(self) -> Seen:
-        """What was verified last."""
+        """What was verified last.
+
+        Raises:
+            StoreError: what is kept cannot be read; it is never taken for nothing.
+        """
         note = self.memory.load()
-        return Seen(None if note is None else Checkpoint.parse(Note.parse(note).text))
+        return Seen(None if note is None else _kept(note))
 
     def accept(self, seen: Seen, view: LogView, evidence: LogEvidence, consistency: tuple[bytes, ...]) -> None:
         """Check a session's first view against what was seen, and remember its checkpoint.
@@ -79,12 +98,10 @@ class LogTrust:
         Raises:
             RemoteProtocolError: LOG_FORKED; it is another log, shorter, or contradicts what was seen.
         """
-        checkpoint = Checkpoint.parse(Note.parse(evidence.checkpoint).text)
         if seen.checkpoint is not None:
-            if checkpoint.origin != seen.checkpoint.origin:
-                raise RemoteProtocolError(RejectReason.LOG_FORKED, "the coordinator has moved to another log")
+            _check_origin(evidence, seen.checkpoint)
             check_pinned(view, seen.checkpoint, consistency)
-        self._remember(checkpoint, evidence)
+        self.remember(evidence)
 
     def check(self, evidence: LogEvidence) -> None:
         """Refuse what contradicts the last checkpoint, which another session may have brought.
@@ -97,9 +114,31 @@ class LogTrust:
             check_seen(evidence, checkpoint)
 
     def remember(self, evidence: LogEvidence) -> None:
-        """Keep the checkpoint of evidence that was verified, if it is newer."""
-        self._remember(Checkpoint.parse(Note.parse(evidence.checkpoint).text), evidence)
+        """Keep the checkpoint of evidence that was verified, if it is newer than what is kept by now.
 
-    def _remember(self, checkpoint: Checkpoint, evidence: LogEvidence) -> None:
-        if checkpoint.size > self.seen().size:
-            self.memory.store(evidence.checkpoint)
+        Raises:
+            RemoteProtocolError: LOG_FORKED; it contradicts that.
+        """
+
+        def newer(note: bytes | None) -> bytes | None:
+            if note is not None:
+                kept = _kept(note)
+                _check_origin(evidence, kept)
+                check_seen(evidence, kept)
+                if evidence.size <= kept.size:
+                    return None
+            return evidence.checkpoint
+
+        self.memory.update(newer)
+
+
+def _check_origin(evidence: LogEvidence, seen: Checkpoint) -> None:
+    if Checkpoint.parse(Note.parse(evidence.checkpoint).text).origin != seen.origin:
+        raise RemoteProtocolError(RejectReason.LOG_FORKED, "the coordinator has moved to another log")
+
+
+def _kept(note: bytes) -> Checkpoint:
+    try:
+        return Checkpoint.parse(Note.parse(note).text)
+    except NoteError as error:
+        raise StoreError(f"the checkpoint that was kept of the log cannot be read: {error}") from None

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from secagg.store.files import disk_errors, make_private_directory, replace_durably
+from secagg.runtime.log_trust import Change
+from secagg.store.files import FILE_MODE, disk_errors, make_private_directory, replace_durably
 
 
 class FileCheckpointMemory:
-    """A ``CheckpointMemory`` in the file ``path``, one for each coordinator."""
+    """A ``CheckpointMemory`` in the file ``path``, one for each coordinator.
+
+    Identities that share a state directory share it, also from several processes: an update holds a lock beside it.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._lock_path = path.with_suffix(".lock")
 
     @classmethod
     def of_coordinator(cls, directory: Path, coordinator_key: bytes) -> FileCheckpointMemory:
@@ -21,13 +30,28 @@ class FileCheckpointMemory:
     def load(self) -> bytes | None:
         """See ``CheckpointMemory.load``."""
         with disk_errors(f"reading {self._path}"):
-            try:
-                return self._path.read_bytes()
-            except FileNotFoundError:
-                return None
+            return self._read()
 
-    def store(self, note: bytes) -> None:
-        """See ``CheckpointMemory.store``."""
+    def update(self, change: Change) -> None:
+        """See ``CheckpointMemory.update``."""
         with disk_errors(f"writing {self._path}"):
             make_private_directory(self._path.parent)
-            replace_durably(self._path, note)
+            with self._locked():
+                note = change(self._read())
+                if note is not None:
+                    replace_durably(self._path, note)
+
+    def _read(self) -> bytes | None:
+        try:
+            return self._path.read_bytes()
+        except FileNotFoundError:
+            return None
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, FILE_MODE)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # held for one update: worth waiting for
+            yield
+        finally:
+            os.close(descriptor)
