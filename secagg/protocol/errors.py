@@ -39,6 +39,7 @@ class RejectReason(enum.Enum):
     STORE_UNAVAILABLE = "the coordinator's storage does not answer"
     TOO_MANY_WATCHERS = "the coordinator serves no more watchers"
     WRONG_SHARES = "the shares do not answer the published close entry"
+    DOUBLED_UPLOAD = "another client signed the same upload or the same linear hash"
     ASYMMETRIC_EDGE = "a neighbour did not apply the mask shared with this client"
     # What a client holds against the coordinator.
     LOG_SIGNATURE = "the log's checkpoint is not signed by the coordinator's key, or not over what is shown"

@@ -103,6 +103,7 @@ class SessionHost(ShownSession):
         self._timer: asyncio.Task[None] | None = None
         self._moved_on: asyncio.Future[None] | None = None
         self._files = SessionFiles(session, ports.record, ports.blobs)
+        self._arriving: dict[bytes, asyncio.Lock] = {}
         self._sum = SessionSum(ports.blobs, session.field_layout.lanes)
         self._adder: asyncio.Task[None] | None = None
 
@@ -143,7 +144,10 @@ class SessionHost(ShownSession):
     async def submit(self, event: CoordinatorEvent) -> None:
         """Feed a client's message; returns once it is accepted and durable."""
         if isinstance(event, Contribution):
-            await self._keep_linear_hash(event)
+            async with self._one_at_a_time(event.signed.statement.identity):
+                await self._keep_linear_hash(event)
+                await self.driver.feed(event)
+            return
         await self.driver.feed(event)
         if isinstance(event, UploadStaged):
             self._add_staged(event.identity)
@@ -157,9 +161,24 @@ class SessionHost(ShownSession):
         data = b"".join(box.share_box + box.pair_box for box in message.boxes)
         # Refused before anything is stored: else whoever reaches the port could fill the disk.
         event = SharesStored(message, hashlib.sha256(data).digest())
-        await self.driver.check(lambda state, rows: admission.admit(self.session, cast("Rows", rows), state, event))
-        blob = await asyncio.to_thread(self._ports.blobs.put, data)
-        await self.driver.feed(SharesStored(message, blob))
+        async with self._one_at_a_time(message.signed.statement.identity):
+            await self.driver.check(lambda state, rows: admission.admit(self.session, cast("Rows", rows), state, event))
+            blob = await asyncio.to_thread(self._ports.blobs.put, data)
+            await self.driver.feed(SharesStored(message, blob))
+
+    def _one_at_a_time(self, identity: bytes) -> asyncio.Lock:
+        """What one identity sends is judged in turn: of many messages at once all but one would leave a blob behind.
+
+        Raises:
+            RemoteProtocolError: UNKNOWN_IDENTITY.
+        """
+        roster_position(self.session, identity)
+        return self._arriving.setdefault(identity, asyncio.Lock())
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the session has ended."""
+        return isinstance(self.driver.state, Finished | Aborted)
 
     def setup(self) -> SetupRow:
         """What the session was opened with."""
@@ -238,8 +257,8 @@ class SessionHost(ShownSession):
                 return EntryPublished(position, await self._ports.log.append(self._entries(position, entry)))
             case FoldUploads(accepted):
                 return await asyncio.to_thread(self._fold, accepted)
-            case RecoverSum():
-                return await asyncio.to_thread(self._recover)
+            case RecoverSum(used):
+                return await asyncio.to_thread(self._recover, used)
 
     def _entries(self, position: int, entry: bytes) -> tuple[bytes, ...]:
         """What the log has to take: before the open entry the roster that it names, unless another session had it."""
@@ -260,7 +279,7 @@ class SessionHost(ShownSession):
             case SessionClose() as close, Confirming():
                 self._files.closed(close, self.rows, state)
             case SessionResult() as result, Finished():
-                self._files.result(result)
+                self._files.result(result, state)
             case _:
                 return
 
@@ -297,15 +316,19 @@ class SessionHost(ShownSession):
             return None  # an effect of before a restart, carried out again: this set is closed, or refuted
         headers = tables.staged_headers(self.rows, state.cohort, accepted)
         items = {index: HashedUpload(header.upload, header.linear_hash) for index, header in headers.items()}
-        folded = self._sum.fold(items)
+        try:
+            folded = self._sum.fold(items)
+        except ArithmeticInputError as error:
+            self._sum.forget()
+            raise StoreError(f"the running limb sum is damaged: {error.field}") from None
         if isinstance(folded, Refuted):
             return UploadsRefuted(folded.indices)
         self._sum.forget()
         return SumFolded(folded.limb_sum)
 
-    def _recover(self) -> CoordinatorEvent | None:
+    def _recover(self, used: int) -> CoordinatorEvent | None:
         state = self.driver.state
-        if not isinstance(state, Recovering):
+        if not isinstance(state, Recovering) or state.used != used:
             return None  # an effect of before a restart, carried out again: this recovery is over
         last, blobs, parameters = state.unmasking, self._ports.blobs, self.session.parameters
         rows = dict(self.rows)  # answers go on arriving: what is published is what was used
@@ -326,13 +349,15 @@ class SessionHost(ShownSession):
         except AdapterError as error:
             return RecoveryFailed(f"the mean is no adapter: {error.reason.name}")
         _, answers = recovery.answers(rows, last)
-        self._files.openings(rows, last, answers)
+        openings_file, pairs_file = self._files.keep_openings(rows, last, answers)
         return SumRecovered(
             openings=merkle.root(answers),
             integer_sum=blobs.put(vectors.as_bytes(decoded.integer_sum)),
             mean=blobs.put(vectors.as_bytes(decoded.mean)),
             adapter_model=blobs.put(files[0]),
             adapter_config=blobs.put(files[1]),
+            openings_file=openings_file,
+            pairs_file=pairs_file,
         )
 
     def _start_timer(self) -> None:

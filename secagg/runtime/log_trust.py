@@ -103,15 +103,20 @@ class LogTrust:
             check_pinned(view, seen.checkpoint, consistency)
         self.remember(evidence)
 
-    def check(self, evidence: LogEvidence) -> None:
+    def check(self, seen: Seen, evidence: LogEvidence) -> None:
         """Refuse what contradicts the last checkpoint, which another session may have brought.
+
+        Args:
+            seen: what had been verified before the evidence was asked for: it must contain that.
+            evidence: the answer.
 
         Raises:
             RemoteProtocolError: LOG_FORKED.
         """
-        checkpoint = self.seen().checkpoint
-        if checkpoint is not None:
-            check_seen(evidence, checkpoint)
+        if evidence.size < seen.size:
+            raise RemoteProtocolError(RejectReason.LOG_FORKED, f"the log had {seen.size} entries, now {evidence.size}")
+        if seen.checkpoint is not None:
+            check_seen(evidence, seen.checkpoint)
 
     def remember(self, evidence: LogEvidence) -> None:
         """Keep the checkpoint of evidence that was verified, if it is newer than what is kept by now.

@@ -51,7 +51,7 @@ from secagg.protocol.pairwise.coordinator_states import Phase
 from secagg.protocol.transition import Transition
 from secagg.runtime import vectors
 from secagg.runtime.driver import Driver
-from secagg.runtime.log_trust import LogTrust
+from secagg.runtime.log_trust import LogTrust, Seen
 from secagg.runtime.ports import BlobStore, SessionStore, StoreError, UploadError
 from secagg.runtime.shown import Status
 from secagg.transcript.evidence import LogEvidence
@@ -159,9 +159,22 @@ class Participant:
         Raises:
             LocalProtocolError: the session is below the policy.
         """
+        await self._check_stored()
         if not await self._driver.resume():
             await self._driver.create(client.start(self._context, view, self._ports.rng))
         self._announce()
+
+    async def _check_stored(self) -> None:
+        """What an earlier process left must be of this very session, before any of it is carried out.
+
+        A second open entry with the same identifier would otherwise bring its own quorum and threshold.
+        """
+        stored = await self._ports.store.load(self._session)
+        if stored is None:
+            return
+        state: ClientState = CLIENT_PERSISTENCE.decode(stored.state)
+        if state.view.entries[0] != self._context.session.entry:
+            raise RemoteProtocolError(RejectReason.LOG_FORKED, "the session was opened with other parameters before")
 
     async def run(self) -> ClientState:
         """Take part until the session has ended for this client.
@@ -211,8 +224,10 @@ class Participant:
 
     async def _advance(self, status: Status) -> bool:
         """Do what the session's progress makes possible; True when this watch has served its purpose."""
+        # Before anything is asked: an answer must contain what was verified by then.
+        seen = await asyncio.to_thread(self._trust.seen)
         if status.phase in {Phase.FINISHED, Phase.ABORTED}:
-            await self._feed(await self._ports.coordinator.outcome(self._session))
+            await self._feed(await self._ports.coordinator.outcome(self._session), seen)
             return True
         try:
             event = await self._next_event(status)
@@ -223,7 +238,7 @@ class Participant:
             return True
         if event is not None:
             try:
-                await self._feed(event)
+                await self._feed(event, seen)
             except RemoteProtocolError as error:
                 if error.reason is not RejectReason.TOO_FEW_CONFIRMATIONS:
                     raise
@@ -248,11 +263,11 @@ class Participant:
     def _is_over(self) -> bool:
         return isinstance(self.state, Completed | Aborted)
 
-    async def _feed(self, event: ClientEvent) -> None:
+    async def _feed(self, event: ClientEvent, seen: Seen | None = None) -> None:
         before = self.state
         evidence = _evidence_in(event)
-        if evidence is not None:
-            await asyncio.to_thread(self._trust.check, evidence)
+        if evidence is not None and seen is not None:
+            await asyncio.to_thread(self._trust.check, seen, evidence)
         await self._driver.feed(event)
         if evidence is not None:
             await asyncio.to_thread(self._trust.remember, evidence)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from secagg.lora.config import CONFIG_FILE
 from secagg.lora.reader import TENSOR_FILE
 from secagg.protocol.pairwise import recovery, tables
-from secagg.protocol.pairwise.coordinator_states import Cohort, Confirming, Rows, SetupRow, Unmasking
+from secagg.protocol.pairwise.coordinator_states import Cohort, Confirming, Finished, Rows, SetupRow, Unmasking
 from secagg.protocol.session import Session
 from secagg.runtime.ports import BlobStore, RecordPort
 from secagg.transcript import merkle
@@ -52,14 +52,19 @@ class SessionFiles:
         self._write("linear-hashes.bin", (self._blobs.get(headers[index].linear_hash) for index in state.accepted))
         self._write("masked-limb-sum.bin", [self._blobs.get(close.limb_sum)])
 
-    def openings(self, rows: Rows, state: Unmasking, answers: Iterable[bytes]) -> None:
-        """The answers that opened the sum, and the boxes that it took beside them."""
-        self._write("openings.jsonl", _lines(answers))
-        self._write("pair-boxes.jsonl", _lines(pair.to_bytes() for pair in self._pairs(rows, state)))
+    def keep_openings(self, rows: Rows, state: Unmasking, answers: Iterable[bytes]) -> tuple[bytes, bytes]:
+        """Keep the answers that opened the sum, and the boxes that it took beside them; names of the two blobs.
 
-    def result(self, result: SessionResult) -> None:
-        """The sum and the merged adapter."""
+        They are published with the result: until then another attempt, with more answers, may take this one's place.
+        """
+        pairs = (pair.to_bytes() for pair in self._pairs(rows, state))
+        return self._blobs.put(b"".join(_lines(answers))), self._blobs.put(b"".join(_lines(pairs)))
+
+    def result(self, result: SessionResult, state: Finished) -> None:
+        """How the sum was opened, the sum and the merged adapter."""
         for name, blob in (
+            ("openings.jsonl", state.openings_file),
+            ("pair-boxes.jsonl", state.pairs_file),
             ("integer-sum.bin", result.integer_sum),
             (f"aggregate/{TENSOR_FILE}", result.adapter_model),
             (f"aggregate/{CONFIG_FILE}", result.adapter_config),

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from typing import cast
 
 from secagg.protocol.errors import LocalProtocolError, RejectReason, RemoteProtocolError
 from secagg.protocol.pairwise.coordinator_states import (
     COORDINATOR_PERSISTENCE,
     Aborted,
     Finished,
-    HeaderRow,
     LogRow,
     Publishing,
     Row,
     RowKind,
     SetupRow,
-    ShareRow,
     row_key,
 )
 from secagg.protocol.session import Session
 from secagg.runtime.host import CoordinatorPorts, SessionHost
 from secagg.runtime.ports import SessionKey, StoredSession, StoreError, VersionConflictError
-from secagg.transcript.entries import SessionClose, SessionOpen, decode_entry
+from secagg.runtime.retention import lasting_blobs, private_blobs
+from secagg.transcript.entries import SessionOpen
 from secagg.transcript.roster import Roster
-from secagg.transcript.statements import ContributionHeader
 
 _SWEEP_INTERVAL_S = 60.0
 
@@ -42,13 +39,19 @@ class Registry:
     async def start(self) -> None:
         """Resume every session that has not ended, and begin to delete what is past its retention.
 
+        A session whose blobs cannot be read is reported and left alone.
+
         Raises:
-            StoreError: a session or one of its blobs cannot be read.
+            StoreError: the store does not answer.
         """
         for key in await self.ports.store.sessions():
             stored = await self.ports.store.load(key)
             if stored is not None and not _has_ended(stored):
-                await self._resume(key, stored)
+                try:
+                    await self._resume(key, stored)
+                except (StoreError, OSError) as error:
+                    # The others go on; this one is tried again when somebody asks for it.
+                    self.ports.report("session_unreadable", key, type(error).__name__)
         self._sweeper = asyncio.ensure_future(self._sweep_forever())
 
     async def close(self) -> None:
@@ -150,30 +153,36 @@ class Registry:
     async def _sweep(self, key: SessionKey) -> None:
         """Delete the masked inputs, boxes, hashes and limb sum of a session that is past its retention."""
         stored = await self.ports.store.load(key)
-        if stored is None or not _has_ended(stored):
+        if stored is None or not self._is_over(stored):
             return
-        ended = cast("Finished | Aborted", COORDINATOR_PERSISTENCE.decode(stored.state))
-        parameters = SessionOpen.from_bytes(_open_entry(stored))
-        if self.ports.clock.now_s() < ended.ended_at_s + parameters.retention_s:
-            return
-        for data in stored.rows.values():
-            for blob in _blobs_of(COORDINATOR_PERSISTENCE.decode(data)):
+        doomed = private_blobs(_rows(stored))
+        for other in await self.ports.store.sessions():
+            doomed -= await self._kept(other)
+        for blob in doomed:
+            # What live sessions hold by now: a header names its upload before the first byte of it comes.
+            if not any(blob in private_blobs(host.rows.values()) for host in self._hosts.values() if not host.is_over):
                 await asyncio.to_thread(self.ports.blobs.delete, blob)
         self._swept.add(key)
 
+    async def _kept(self, key: SessionKey) -> set[bytes]:
+        """The blobs that a session still needs."""
+        stored = await self.ports.store.load(key)
+        if stored is None:
+            return set()
+        state, rows = COORDINATOR_PERSISTENCE.decode(stored.state), _rows(stored)
+        return lasting_blobs(state, rows) | (set() if self._is_over(stored) else private_blobs(rows))
 
-def _blobs_of(row: Row) -> tuple[bytes, ...]:
-    """The blobs of a row that are not kept: a masked input with its hash, sealed boxes, the limb sum of a close."""
-    match row:
-        case HeaderRow(signed) if isinstance(signed.statement, ContributionHeader):
-            return signed.statement.upload, signed.statement.linear_hash
-        case ShareRow():
-            return (row.blob,)
-        case LogRow():
-            entry = decode_entry(row.entry)
-            return (entry.limb_sum,) if isinstance(entry, SessionClose) else ()
-        case _:
-            return ()
+    def _is_over(self, stored: StoredSession) -> bool:
+        """Whether a session has ended, and its retention after that."""
+        state = COORDINATOR_PERSISTENCE.decode(stored.state)
+        if not isinstance(state, Finished | Aborted):
+            return False
+        parameters = SessionOpen.from_bytes(_open_entry(stored))
+        return self.ports.clock.now_s() >= state.ended_at_s + parameters.retention_s
+
+
+def _rows(stored: StoredSession) -> list[Row]:
+    return [COORDINATOR_PERSISTENCE.decode(data) for data in stored.rows.values()]
 
 
 def _has_ended(stored: StoredSession) -> bool:

@@ -178,7 +178,9 @@ class TransparencyLog:
         finally:
             # Ended from outside, rolled back, or by a bug: nobody must be left waiting.
             if self._queue or any(not append.waiter.done() for append in batch):
-                self._refusal = self._refusal or "the log has stopped"
+                if self._refusal is None:
+                    self._refusal = "the log has stopped"
+                    self._report("log-stopped", "ended before it was done")
                 _refuse(batch + self._queue, self._refusal)
                 self._queue = []
 

@@ -76,17 +76,17 @@ class PolicyNotMetError(CosignError):
 class RollbackShownError(LogRolledBackError):
     """Our log went back in time, or is run twice: what it signs now contradicts what it signed before.
 
+    A witness that only claims so is not believed: its words would cost it nothing, and stop us for good.
+
     Attributes:
-        witnesses: names in the policy of who says so.
-        evidence: a checkpoint, signed by our key, that the log of today does not continue; None if witnesses only
-            claim it, and without them the policy cannot be met.
+        witness: name in the policy of who shows it.
+        evidence: a checkpoint, signed by our key, that the log of today does not continue.
     """
 
-    def __init__(self, witnesses: tuple[str, ...], evidence: bytes | None) -> None:
-        self.witnesses = witnesses
+    def __init__(self, witness: str, evidence: bytes) -> None:
+        self.witness = witness
         self.evidence = evidence
-        shown = "shows" if evidence is not None else "claims without showing it"
-        super().__init__(f"{', '.join(witnesses)} {shown}: this log was longer or had another history before")
+        super().__init__(f"{witness} shows: this log was longer or had another history before")
 
 
 class _WitnessFailedError(Exception):
@@ -177,16 +177,7 @@ class HttpCosigners:
             _, pending = await asyncio.wait(pending, timeout=deadline - loop.time(), return_when=when)
         if met:
             return tuple(cosigned.values())
-        raise self._unmet({name: _failure_of(task) for name, task in tasks.items() if name not in cosigned})
-
-    def _unmet(self, failures: Mapping[str, WitnessFailure]) -> Exception:
-        """The error to raise: asking again is in vain if nobody but those who claim another past could help."""
-        claims = (WitnessFault.CLAIMS_MORE, WitnessFault.CLAIMS_OTHER)
-        claimants = tuple(name for name, failure in failures.items() if failure.fault in claims)
-        others = [rule.key.public_key for rule, _ in self._witnesses.values() if rule.name not in claimants]
-        if claimants and not self._policy.is_met_by(others):
-            return RollbackShownError(claimants, None)
-        return PolicyNotMetError(failures)
+        raise PolicyNotMetError({name: _failure_of(task) for name, task in tasks.items() if name not in cosigned})
 
     async def _ask(self, name: str, question: _Question) -> NoteSignature:
         """One witness's cosignature. Raises _WitnessFailedError, RollbackShownError."""
@@ -224,7 +215,11 @@ class HttpCosigners:
         difference_s = witnessed.cosigned[0].timestamp_s - self._clock.now_s()
         if abs(difference_s) > self._times.clock_difference_s:
             raise _WitnessFailedError(WitnessFault.BAD_TIME, f"{difference_s:+} s")
-        return next(line for line in lines if (line.name, line.key_id) == (rule.key.name, rule.key.key_id))
+        own = [line for line in lines if (line.name, line.key_id) == (rule.key.name, rule.key.key_id)]
+        if len(own) > 1:
+            # Only one of their times was looked at.
+            raise _WitnessFailedError(WitnessFault.BAD_COSIGNATURE, "more than one of its key")
+        return own[0]
 
     async def _look_for_evidence(self, name: str, question: _Question) -> None:
         """Raise RollbackShownError if the witness shows a checkpoint of ours that ours of today does not continue."""
@@ -244,7 +239,7 @@ class HttpCosigners:
                 pass
             else:
                 return
-        raise RollbackShownError((name,), answer.body)
+        raise RollbackShownError(name, answer.body)
 
 
 async def _exchange(prefix: HttpPrefix, method: str, path: str, body: bytes) -> HttpAnswer:

@@ -19,6 +19,7 @@ that kept a checkpoint, can.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -121,6 +122,7 @@ class LogDirectory(RecordFiles):
             lock = ProcessLock(private / _LOCK_FILE)
             cleanup.callback(lock.release)
             _make_directories(record)
+            cleanup.callback(os.close, _locked(record))
             self._inode = (private / _LOCK_FILE).stat().st_ino
             self._signed = self._enter(private)
             staging = record / _STAGING
@@ -205,6 +207,17 @@ class LogDirectory(RecordFiles):
             else:
                 fsync_directory(target.parent)
         self._place(fresh)
+
+
+def _locked(directory: Path) -> int:
+    """An open descriptor of ``directory`` that no other process holds: two private states must not share a record."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise StoreError(f"{directory}: the record is open already, with other private state") from None
+    return descriptor
 
 
 def mark_moved(record: Path, private: Path) -> int:

@@ -67,7 +67,7 @@ def reject_code(reason: RejectReason) -> grpc.StatusCode:  # noqa: PLR0911 - one
             return grpc.StatusCode.PERMISSION_DENIED
         case RejectReason.BAD_SIGNATURE:
             return grpc.StatusCode.UNAUTHENTICATED
-        case RejectReason.EQUIVOCATION:
+        case RejectReason.EQUIVOCATION | RejectReason.DOUBLED_UPLOAD:
             return grpc.StatusCode.ALREADY_EXISTS
         case RejectReason.COHORT_FULL | RejectReason.TOO_MANY_WATCHERS:
             return grpc.StatusCode.RESOURCE_EXHAUSTED

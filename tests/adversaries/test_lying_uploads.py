@@ -14,7 +14,7 @@ import pytest
 from secagg.arith import linear_hash
 from secagg.arith.linear_hash import HASH_BYTES, HASH_WORDS, LimbSum, hash_limb_sum, sum_of_hashes
 from secagg.crypto.secret import Secret
-from secagg.protocol.errors import ProtocolError, RejectReason
+from secagg.protocol.errors import ProtocolError, RejectReason, RemoteProtocolError
 from secagg.protocol.messages import Contribution
 from secagg.protocol.pairwise import tables
 from secagg.protocol.pairwise.client_states import Aborted as LeftOut
@@ -65,12 +65,12 @@ async def masked(cohort: Cohort, one: Client) -> tuple[Contribution, np.ndarray]
 
 def other_hash(lanes: np.ndarray) -> bytes:
     """A client that signs the hash of another vector."""
-    return vectors.linear_hash_of(OTHER_LANES[: lanes.size])
+    return vectors.linear_hash_of(OTHER_LANES[: lanes.size] ^ lanes)
 
 
-def no_hash(_: np.ndarray) -> bytes:
+def no_hash(lanes: np.ndarray) -> bytes:
     """A client that signs the right digest of what is the hash of nothing known."""
-    return hashlib.shake_256(b"noise").digest(HASH_BYTES)
+    return hashlib.shake_256(b"noise" + lanes.tobytes()).digest(HASH_BYTES)
 
 
 def one_off(lanes: np.ndarray) -> bytes:
@@ -196,17 +196,23 @@ class TestSignsAnotherHash:
 
         play(script, 7, min_contributors=6)
 
-    def test_two_that_copy_an_honest_upload_frame_nobody(self) -> None:
+    @pytest.mark.parametrize("copies_the_hash", [False, True])
+    def test_a_copy_of_an_honest_upload_is_refused_and_frames_nobody(self, copies_the_hash: bool) -> None:
         async def script(cohort: Cohort) -> None:
             honest, liar = cohort.clients[0], cohort.clients[4]
             _, lanes = await masked(cohort, honest)
-            await masked(cohort, liar)
-            message = uploading(liar, lanes, other_hash(lanes))
-            await contribute(cohort, liar, message)
-            await cohort.upload([one for one in cohort.clients if one not in (liar, honest)])
+            _, own = await masked(cohort, liar)
             await cohort.deliver(honest)
+            copied = vectors.linear_hash_of(lanes)
+            message = uploading(liar, own, copied) if copies_the_hash else uploading(liar, lanes, other_hash(lanes))
+            with pytest.raises(RemoteProtocolError) as refused:
+                await contribute(cohort, liar, message)
+            assert refused.value.reason is RejectReason.DOUBLED_UPLOAD
+            await cohort.upload([one for one in cohort.clients if one not in (liar, honest)])
+            await settled(cohort, Phase.MASKED_INPUT)
             await cohort.reach(Phase.CONSISTENCY_CHECK)
-            assert rejected(cohort) == {4: "WRONG_LINEAR_HASH"}
+            assert rejected(cohort) == {}
+            assert set(cohort.host.driver.state.accepted) == {0, 1, 2, 3, 5, 6}
 
         play(script)
 

@@ -164,16 +164,16 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     mutant(
         "uploads and their hashes are kept for ever",
-        "secagg/runtime/registry.py",
-        "return signed.statement.upload, signed.statement.linear_hash",
-        "return (signed.statement.upload,)",
+        "secagg/runtime/retention.py",
+        "found |= {signed.statement.upload, signed.statement.linear_hash}",
+        "found |= {signed.statement.upload}",
         f"{_RETENTION}::test_uploads_hashes_boxes_and_limb_sum_go_and_the_result_stays",
     ),
     mutant(
         "a limb sum is kept for ever",
-        "secagg/runtime/registry.py",
-        "return (entry.limb_sum,) if isinstance(entry, SessionClose) else ()",
-        "return ()",
+        "secagg/runtime/retention.py",
+        "                    found.add(entry.limb_sum)",
+        '                    found.add(b"")',
         f"{_RETENTION}::test_uploads_hashes_boxes_and_limb_sum_go_and_the_result_stays",
     ),
     mutant(

@@ -9,6 +9,7 @@ _CLIENTS = "tests/adversaries/test_lying_clients.py"
 _FINDINGS = "tests/adversaries/test_findings.py"
 _ONE_HOT = "tests/adversaries/test_one_hot_sums.py"
 _PAIRWISE = "secagg/protocol/pairwise"
+_ATTACKS = "tests/adversaries/test_log_attacks.py"
 
 MUTANTS: tuple[Mutant, ...] = (
     # Lists a neighbour as alive to some and dropped to others.
@@ -322,5 +323,62 @@ MUTANTS: tuple[Mutant, ...] = (
         "rejected |= {index, min(partners)}",
         "rejected |= {min(index, min(partners))}",
         f"{_FINDINGS}::test_a_client_that_alone_complains_about_an_honest_one_does_not_outlive_it",
+    ),
+    # What clients did to operators and to each other.
+    mutant(
+        "a key stands in two places",
+        f"{_PAIRWISE}/admission.py",
+        "    if statement.mask_key == statement.share_key:",
+        "    if not statement.mask_key:",
+        f"{_ATTACKS}::TestClientsAgainstAnHonestOperator::test_one_sealing_key_in_two_places_is_not_admitted",
+    ),
+    mutant(
+        "one upload counts for two",
+        f"{_PAIRWISE}/admission.py",
+        "        if taken is not None and taken != TakenRow(position):",
+        "        if taken is not None and not taken:",
+        f"{_ATTACKS}::TestClientsAgainstAnHonestOperator::test_one_upload_of_two_senders_does_not_count_twice",
+    ),
+    mutant(
+        "retention deletes whatever a header names",
+        "secagg/runtime/registry.py",
+        "            doomed -= await self._kept(other)",
+        "            await self._kept(other)",
+        f"{_ATTACKS}::TestClientsAgainstAnHonestOperator::test_nobody_has_the_blobs_of_another_session_deleted",
+    ),
+    mutant(
+        "messages of one client are stored all at once",
+        "secagg/runtime/host.py",
+        "        return self._arriving.setdefault(identity, asyncio.Lock())",
+        "        return asyncio.Lock()",
+        f"{_ATTACKS}::TestClientsAgainstAnHonestOperator::test_what_is_refused_is_not_stored",
+    ),
+    mutant(
+        "a recovery of before a crash runs again",
+        "secagg/runtime/host.py",
+        "if not isinstance(state, Recovering) or state.used != used:",
+        "if not isinstance(state, Recovering):",
+        f"{_ATTACKS}::TestEffectsThatACrashRepeats::test_one_recovery_runs_after_a_restart",
+    ),
+    mutant(
+        "a client goes on under other parameters",
+        "secagg/runtime/participant.py",
+        "        if state.view.entries[0] != self._context.session.entry:",
+        "        if not state.view.entries[0]:",
+        f"{_ATTACKS}::TestTheLogThatAClientSees::test_a_second_open_entry_of_a_session_is_not_gone_on_with",
+    ),
+    mutant(
+        "a log may become shorter than what was seen",
+        "secagg/runtime/log_trust.py",
+        "        if evidence.size < seen.size:",
+        "        if evidence.size < 0:",
+        f"{_ATTACKS}::TestTheLogThatAClientSees::test_a_fork_that_stays_shorter_than_what_was_pinned_is_refused",
+    ),
+    mutant(
+        "two writers share a record",
+        "secagg/store/log_files.py",
+        "        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)",
+        f"{_ATTACKS}::TestTwoCoordinators::test_one_record_has_one_writer",
     ),
 )

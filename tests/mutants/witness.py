@@ -193,16 +193,24 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "a log that went back asks again and again",
         _C,
-        "        raise RollbackShownError((name,), answer.body)",
+        "        raise RollbackShownError(name, answer.body)",
         "        return",
         f"{_IC}::test_a_log_that_went_back_is_told_by_its_own_signature",
     ),
     mutant(
-        "one liar stops the log",
+        "a claim without any proof stops the log",
         _C,
-        "if claimants and not self._policy.is_met_by(others):",
-        "if claimants:",
-        f"{_IC}::test_one_liar_cannot_stop_a_log_that_did_nothing_wrong",
+        '                raise _WitnessFailedError(WitnessFault.CLAIMS_OTHER, f"status {answer.status}")',
+        '                raise RollbackShownError(name, b"")',
+        f"{_IC}::test_claims_that_nobody_shows_stop_no_log_however_many_make_them",
+    ),
+    mutant(
+        "another time is published than the one that was looked at",
+        _C,
+        "        if len(own) > 1:",
+        "        if not own:",
+        "tests/adversaries/test_log_attacks.py::TestWitnessesAgainstTheLog::"
+        "test_the_time_that_is_published_is_the_one_that_was_checked",
     ),
     mutant(
         "a witness that hangs holds the log up",

@@ -36,6 +36,7 @@ from secagg.protocol.pairwise.coordinator_states import (
     SharesStored,
     Sharing,
     StagedRow,
+    TakenRow,
     Unmasking,
     row_key,
 )
@@ -92,6 +93,7 @@ def admit(session: Session, rows: Rows, state: CoordinatorState, event: Admissib
             _check_shares(session, state, event.message, (position, row))
         case Contribution():
             _check_contribution(session, state, statement, position)
+            _check_taken(rows, statement, position)
         case ConfirmClose():
             _check_confirmation(state, statement, position)
         case UnmaskAnswer():
@@ -133,6 +135,9 @@ def _check_advertise(session: Session, state: CoordinatorState, event: Advertise
         raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE)
     if state.received >= session.parameters.encoding.max_contributors:
         raise RemoteProtocolError(RejectReason.COHORT_FULL)
+    # A verifier refuses a key that stands twice, and so the record of whoever let it pass.
+    if statement.mask_key == statement.share_key:
+        raise RemoteProtocolError(RejectReason.BAD_KEY, "mask_public and share_public are the same")
     for name, public, digest in (
         ("mask_public", event.mask_public, statement.mask_key),
         ("share_public", event.share_public, statement.share_key),
@@ -192,6 +197,22 @@ def _check_contribution(session: Session, state: CoordinatorState, header: State
     lists.check_header(session, header, state.shared, index, neighbours)
     if len(neighbours) - len(header.missing) < state.cohort.threshold:
         raise RemoteProtocolError(RejectReason.TOO_FEW_NEIGHBOURS)
+
+
+def taken_keys(statement: Statement) -> tuple[int, ...]:
+    """Names of the rows that keep what a header signs from being signed by another."""
+    if not isinstance(statement, ContributionHeader):
+        return ()
+    digests = statement.upload, statement.linear_hash
+    return tuple(row_key(int.from_bytes(digest[:7], "big"), RowKind.TAKEN) for digest in digests)
+
+
+def _check_taken(rows: Rows, statement: Statement, position: int) -> None:
+    """One upload counts once. Masked inputs look random: whoever comes second with the same one copied it."""
+    for key in taken_keys(statement):
+        taken = rows.get(key)
+        if taken is not None and taken != TakenRow(position):
+            raise RemoteProtocolError(RejectReason.DOUBLED_UPLOAD)
 
 
 def staged_row(rows: Rows, position: int, digest: bytes) -> StagedRow:

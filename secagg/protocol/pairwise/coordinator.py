@@ -29,6 +29,7 @@ from secagg.protocol.pairwise.coordinator_states import (
     Finished,
     Folding,
     FoldUploads,
+    HeaderRow,
     Lasting,
     LogRow,
     PhaseEnded,
@@ -46,6 +47,7 @@ from secagg.protocol.pairwise.coordinator_states import (
     Sharing,
     SumFolded,
     SumRecovered,
+    TakenRow,
     Unmasking,
     UploadsRefuted,
     UploadStaged,
@@ -127,6 +129,8 @@ def _message(
     if moment.rows.get(row_key(position, kind)) == row:
         return Transition(state)
     rows: dict[int, Row] = {row_key(position, kind): row}
+    if isinstance(row, HeaderRow):
+        rows |= {key: TakenRow(position) for key in admission.taken_keys(row.signed.statement)}
     after = _overlaid(moment, rows)
     match state:
         case Advertising() if kind is RowKind.ADVERTISE:
@@ -145,7 +149,7 @@ def _message(
         case Unmasking():
             state = _counted(state, kind)
             if kind is RowKind.ANSWER and _enough_answered(state):
-                return Transition(Recovering(state, state.answered), (RecoverSum(),), rows)
+                return Transition(Recovering(state, state.answered), (RecoverSum(state.answered),), rows)
         case Recovering():
             state = dataclasses.replace(state, unmasking=_counted(state.unmasking, kind))
         case _:
@@ -191,7 +195,7 @@ def _end_phase(moment: Moment, state: CoordinatorState) -> CoordinatorTransition
         case Confirming():
             return Transition(_unmasking(moment, state))
         case Unmasking() if state.answered > state.tried:
-            return Transition(Recovering(state, state.answered), (RecoverSum(),))
+            return Transition(Recovering(state, state.answered), (RecoverSum(state.answered),))
         case Unmasking():
             return _abort(moment, "too few unmasking answers", {}, state)
         case _:
@@ -313,7 +317,16 @@ def _recovered(moment: Moment, state: CoordinatorState, event: SumRecovered) -> 
         event.adapter_model,
         event.adapter_config,
     )
-    finished = Finished(last.cohort, last.present, last.accepted, event.integer_sum, event.mean, moment.now_s)
+    finished = Finished(
+        cohort=last.cohort,
+        present=last.present,
+        accepted=last.accepted,
+        integer_sum=event.integer_sum,
+        mean=event.mean,
+        openings_file=event.openings_file,
+        pairs_file=event.pairs_file,
+        ended_at_s=moment.now_s,
+    )
     return _publish(entry, 4, finished)
 
 
@@ -325,7 +338,7 @@ def _failed(moment: Moment, state: CoordinatorState, event: RecoveryFailed) -> C
         return Transition(state)
     last = state.unmasking
     if last.answered > state.used:
-        return Transition(Recovering(last, last.answered), (RecoverSum(),))
+        return Transition(Recovering(last, last.answered), (RecoverSum(last.answered),))
     if moment.now_s >= last.deadline_s or last.answered == len(last.accepted):
         return _abort(moment, event.reason, {}, last)
     return Transition(dataclasses.replace(last, tried=last.answered))

@@ -48,13 +48,18 @@ class RowKind(enum.IntEnum):
     REJECTED = 6
     LOG = 7
     SETUP = 8
+    TAKEN = 9
 
 
 _ROW_KINDS = 16
 
 
 def row_key(position: int, kind: RowKind) -> int:
-    """Name of a row; for ``RowKind.LOG`` the position is that of the entry, for ``RowKind.SETUP`` 0."""
+    """Name of a row.
+
+    For ``RowKind.LOG`` the position is that of the entry, for ``RowKind.SETUP`` 0, for ``RowKind.TAKEN`` the first 56
+    bits of a digest.
+    """
     return _ROW_KINDS * position + kind
 
 
@@ -114,6 +119,13 @@ class AnswerRow:
 
 
 @dataclass(frozen=True, slots=True)
+class TakenRow:
+    """A digest that the header of this roster position signed, of its upload or of its linear hash."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
 class RejectedRow:
     """The client is left out of the sum, for the reason of this name."""
 
@@ -142,7 +154,7 @@ class SetupRow:
     adapter: bytes
 
 
-ClientRow: TypeAlias = AdvertiseRow | ShareRow | HeaderRow | StagedRow | ConfirmRow | AnswerRow | RejectedRow
+ClientRow: TypeAlias = AdvertiseRow | ShareRow | HeaderRow | TakenRow | StagedRow | ConfirmRow | AnswerRow | RejectedRow
 Row: TypeAlias = ClientRow | LogRow | SetupRow
 Rows: TypeAlias = Mapping[int, Row]
 
@@ -234,13 +246,15 @@ class Recovering:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The result is logged."""
+    """The result is logged. ``openings_file`` and ``pairs_file`` are blobs: what is published of how it was opened."""
 
     cohort: Cohort
     present: tuple[int, ...]
     accepted: tuple[int, ...]
     integer_sum: bytes
     mean: bytes
+    openings_file: bytes
+    pairs_file: bytes
     ended_at_s: int
 
 
@@ -321,13 +335,18 @@ class UploadsRefuted:
 
 @dataclass(frozen=True, slots=True)
 class SumRecovered:
-    """Event: the sum is decoded and durable; root of the answers used, digests of sum, mean and merged adapter."""
+    """Event: the sum is decoded and durable; root of the answers used, digests of sum, mean and merged adapter.
+
+    ``openings_file`` and ``pairs_file`` are the blobs that are published of how it was opened.
+    """
 
     openings: bytes
     integer_sum: bytes
     mean: bytes
     adapter_model: bytes
     adapter_config: bytes
+    openings_file: bytes
+    pairs_file: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,7 +390,12 @@ class FoldUploads:
 
 @dataclass(frozen=True, slots=True)
 class RecoverSum:
-    """Effect: open the sum with the answers in the rows, then report SumRecovered or RecoveryFailed."""
+    """Effect: open the sum with the answers in the rows, then report SumRecovered or RecoveryFailed.
+
+    It belongs to the Recovering state with the same ``used``: an earlier one that is carried out again does nothing.
+    """
+
+    used: int
 
 
 CoordinatorEffect: TypeAlias = PublishEntry | FoldUploads | RecoverSum
@@ -391,6 +415,7 @@ COORDINATOR_PERSISTENCE = Persistence(
     AdvertiseRow,
     ShareRow,
     HeaderRow,
+    TakenRow,
     StagedRow,
     ConfirmRow,
     AnswerRow,

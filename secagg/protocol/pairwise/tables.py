@@ -5,6 +5,7 @@ All functions are pure; the lists are recomputed when they are needed and cached
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -29,6 +30,7 @@ from secagg.transcript.entries import SessionClose
 from secagg.transcript.statements import (
     Absent,
     Accepted,
+    AdvertiseStatement,
     ContributionHeader,
     Disposition,
     Dropped,
@@ -58,9 +60,20 @@ def require(rows: Rows, position: int, kind: RowKind, row_type: type[RowT]) -> R
 
 
 def advertised_positions(rows: Rows) -> tuple[int, ...]:
-    """Roster positions of everybody who advertised keys, ascending: the order of identities."""
-    found = (row_position(key, RowKind.ADVERTISE) for key in rows)
-    return tuple(sorted(position for position in found if position is not None))
+    """Roster positions of everybody who advertised keys, ascending: the order of identities.
+
+    Without those whose sealing key is another's as well: public keys are seen by nobody before U1 is fixed, so they
+    colluded, and a verifier would refuse the record.
+    """
+    positions = sorted(position for key in rows if (position := row_position(key, RowKind.ADVERTISE)) is not None)
+    statements = [require(rows, position, RowKind.ADVERTISE, AdvertiseRow).signed.statement for position in positions]
+    keys = [
+        (each.mask_key, each.share_key) if isinstance(each, AdvertiseStatement) else (b"", b"") for each in statements
+    ]
+    counts = Counter(key for pair in keys for key in pair)
+    return tuple(
+        position for position, pair in zip(positions, keys, strict=True) if all(counts[key] == 1 for key in pair)
+    )
 
 
 def advertised_leaves(rows: Rows, positions: Sequence[int]) -> tuple[bytes, ...]:

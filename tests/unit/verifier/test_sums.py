@@ -293,17 +293,16 @@ class TestMaskedInputs:
         assert failing(checked(written, Level.SUM)) == []
         found = checked(written)
         assert failing(found) == ["SUM-6"]
-        assert found["SUM-6"].failed == 2
+        assert found["SUM-6"].failed == 1
 
-    def test_two_contributors_with_wrong_hashes_of_the_right_sum_are_found(self, tmp_path):
+    def test_two_contributors_with_wrong_hashes_of_the_right_sum_spoil_nothing(self, tmp_path):
+        """A coordinator that adds up hashes cannot tell them; nobody must be able to make its true record fail."""
+
         def exchanged(hashes, session):
             return hashes | {0: hashes[1], 1: hashes[0]}
 
         written = write_record(tmp_path, {"hashes": exchanged})
-        assert failing(checked(written, Level.SUM)) == []
-        found = checked(written)
-        assert failing(found) == ["SUM-6"]
-        assert "linear hash" in reason(found, "SUM-6")
+        assert checked(written)["SUM-6"].status is Status.PASS
 
     def test_do_not_depend_on_how_many_workers_read_them(self, tmp_path, monkeypatch):
         written = write_record(tmp_path)
