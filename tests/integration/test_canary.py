@@ -41,12 +41,16 @@ from secagg.protocol.pairwise.coordinator_states import Phase
 from secagg.protocol.session import ClientPolicy
 from secagg.remote import GrpcCoordinator, end_phase
 from secagg.runtime import vectors
+from secagg.runtime.log_trust import LogTrust
 from secagg.runtime.ports import StoreError
 from secagg.services.logs import JsonFormatter
+from secagg.store.checkpoints import FileCheckpointMemory
 from secagg.store.sealed import SealedSessionStore
 from secagg.store.sqlite import SqliteSessionStore
 from secagg.transcript.statements import UnmaskStatement
 from tests.support.cohort import key_of
+from tests.support.published import NO_WITNESSES
+from tests.support.record_rules import FILES_OF
 from tests.support.rng import CountingRng
 from tests.support.service import RunningService, open_example_session, serving, tiny_adapter
 
@@ -262,12 +266,14 @@ async def run_session(directory: Path, watch: Watch) -> dict[str, bytes]:
                 if isinstance(ended, BaseException):
                     watch.errors.append(ended)
         assert host.status().phase is Phase.FINISHED
-        watch.seen += [*host.rows.values(), host.evidence(), service.registry.setup(host)]
+        watch.seen += [*host.rows.values(), host.evidence(), host.setup()]
         return files_under(directory / "coordinator") | files_under(directory / "clients")
 
 
 async def _contribute(service: RunningService, session: bytes, adapter: Path, identity: SigningKey, state: Path) -> Any:
-    async with await connect(service.address, service.key, service.tls) as coordinator_:
+    memory = FileCheckpointMemory.of_coordinator(state / identity.public_bytes.hex(), service.key)
+    trust = LogTrust(NO_WITNESSES, memory)
+    async with await connect(service.address, service.key, service.tls, trust) as coordinator_:
         participation = await coordinator_.contribute(session, adapter, identity, state, ClientPolicy())
         return await participation.result()
 
@@ -432,6 +438,11 @@ def test_no_secret_is_left_anywhere(watch: Watch, tmp_path: Path, log_lines: io.
     assert [isinstance(error, ProtocolError) for error in watch.errors] == [True], watch.errors
     assert {type(state).__name__ for _, state, _ in watch.client_steps} >= {"Advertised", "Masking", "Confirmed"}
     assert [name for name, data in open_files.items() if name.endswith("coordinator/sessions.db-wal") and data]
+    # What is published is searched like everything else: the log, and all files of the session.
+    published = {name.rpartition("/record/")[2] for name in open_files if "/record/" in name}
+    assert {"checkpoint", "tile/entries/000.p/6"} <= published
+    assert {Path(name).name for name in published} >= {Path(name).name for names in FILES_OF.values() for name in names}
+    assert len([name for name in open_files if name.endswith(".checkpoint")]) == SIZE
 
     secrets = {name: secret for name, secret in session_secrets.items() if secret not in released}
     secrets |= long_term | inputs
