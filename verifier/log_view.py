@@ -230,6 +230,10 @@ _KINDS: dict[type[LogEntry], Kind] = {
 }
 
 
+_TELLING_ENTRIES = 8
+"""One more than a session could ever have."""
+
+
 @dataclass(frozen=True, slots=True)
 class LogIndex:
     """Where everything stands, by index in the log.
@@ -251,8 +255,10 @@ class LogIndex:
             return
         if isinstance(entry, SessionOpen) and entry.roster + entry.registrar not in self.rosters:
             self.without_roster.append(index)
-        # Only the place is kept: a log may have any number of sessions.
-        self.sessions[entry.session] = (*self.sessions.get(entry.session, ()), (_KINDS[type(entry)], index))
+        # Only the place is kept: a log may have any number of sessions. And no more than show that there are too many.
+        known = self.sessions.get(entry.session, ())
+        if len(known) < _TELLING_ENTRIES:
+            self.sessions[entry.session] = (*known, (_KINDS[type(entry)], index))
 
 
 def _index(audit: Audit) -> LogIndex:
