@@ -133,6 +133,7 @@ def _sums_of_hashes(session: SessionRecord) -> tuple[Words, ...]:
     sums = [np.zeros(_HASH_WORDS, dtype=np.uint64) for _ in sizes]
     ends = np.cumsum(sizes)
     wrong: list[Finding] = []
+    position = -1
     pairs = zip(headers, session.files.chunks(HASHES, _HASH_BYTES), strict=False)
     for position, (header, data) in enumerate(pairs):
         if hashlib.sha256(data).digest() != header.linear_hash:
@@ -142,6 +143,9 @@ def _sums_of_hashes(session: SessionRecord) -> tuple[Words, ...]:
         np.add(sums[shard], np.frombuffer(data, dtype="<u8"), out=sums[shard])
     if wrong:
         raise CheckFailedError(wrong, len(wrong))
+    if position + 1 != len(headers):
+        # Its length was asked for before: what is not there now would not be in the sum either.
+        raise InputMissingError(place, "cut short while it was read")
     return tuple(sums)
 
 
