@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,6 @@ def _export(arguments: argparse.Namespace) -> ExitCode:
     headers = _headers(config.record_directory / "sessions" / session)
     if out.exists() and any(out.iterdir()):
         raise CommandError("OUT", f"{out} is not empty", "choose another directory")
-    out.mkdir(mode=0o700, parents=True, exist_ok=True)
     length_bytes = _copy(config.state_directory, headers, out)
     exported_at_s = SystemClock().now_s()
     about = {"session": session, "auditor": arguments.auditor, "exported_at_s": exported_at_s, "files": len(headers)}
@@ -88,14 +88,15 @@ def _headers(files: Path) -> list[ContributionHeader]:
         try:
             statement = Signed.from_bytes(line).statement
         except RecordError as error:
-            raise CommandError("RECORD", f"{published}, line {number}: {error}", "run `secagg log fsck`") from None
-        if isinstance(statement, ContributionHeader):
-            headers.append(statement)
+            raise CommandError("RECORD", f"{published}, line {number}: {error}") from None
+        if not isinstance(statement, ContributionHeader):
+            raise CommandError("RECORD", f"{published}, line {number}: not a contribution header")
+        headers.append(statement)
     return headers
 
 
 def _copy(state: Path, headers: list[ContributionHeader], out: Path) -> int:
-    """Copy the uploads; returns how many bytes they have."""
+    """Copy the uploads, if all of them are there; returns how many bytes they have."""
     from secagg.store.blobs import DirectoryBlobStore
 
     blobs, total = DirectoryBlobStore(state), 0
@@ -107,9 +108,16 @@ def _copy(state: Path, headers: list[ContributionHeader], out: Path) -> int:
                 "the session's retention is over",
                 kind="store",
             )
+    out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for header in headers:
         length_bytes = 8 * header.lanes
-        with (out / f"{header.upload.hex()}.bin").open("xb") as file:
+        with open(out / f"{header.upload.hex()}.bin", "xb", opener=_private) as file:
             for offset in range(0, length_bytes, _PIECE_BYTES):
                 file.write(blobs.read(header.upload, offset, min(_PIECE_BYTES, length_bytes - offset)))
         total += length_bytes
     return total
+
+
+def _private(path: str, flags: int) -> int:
+    """An ``opener`` for files that nobody else may read, also in a directory that others may look into."""
+    return os.open(path, flags, 0o600)
