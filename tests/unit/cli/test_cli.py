@@ -270,6 +270,9 @@ def test_a_missing_configuration_is_named(shell):
     for command in (
         ("coordinator", "serve"),
         ("coordinator", "mark-restored"),
+        ("coordinator", "mark-moved"),
+        ("session", "export-masked-inputs", SESSION, "--auditor", "Ada", "--out", "out"),
+        ("receipt", SESSION, "--out", "receipt"),
         ("session", "list"),
         ("contribute", "adapter", "--session", SESSION),
         ("session", "open", "--roster", "r", "--adapter", "a", "--min-contributors", "3"),
