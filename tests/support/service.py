@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from secagg.remote import open_session
 from secagg.runtime.clock import SystemClock
 from secagg.runtime.host import CoordinatorPorts
 from secagg.runtime.registry import Registry
-from secagg.runtime.transparency_log import NoCosigners, TransparencyLog
+from secagg.runtime.transparency_log import Cosigners, NoCosigners, TransparencyLog
 from secagg.services.logs import EventLog
 from secagg.services.server import CoordinatorServer, ServerSocket, server_credentials
 from secagg.store.blobs import DirectoryBlobStore
@@ -56,8 +57,10 @@ class RunningService:
 
 
 @asynccontextmanager
-async def serving(state: Path, key: SigningKey | None = None) -> AsyncIterator[RunningService]:
-    """Serve from ``state``; leaving the context is an orderly stop."""
+async def serving(
+    state: Path, key: SigningKey | None = None, cosigners: Cosigners | None = None
+) -> AsyncIterator[RunningService]:
+    """Serve from ``state``; leaving the context is an orderly stop. Witnesses are asked again without a pause."""
     key = key or key_of("coordinator")
     state.mkdir(parents=True, exist_ok=True)
     if not (state / "tls.crt").exists():
@@ -67,7 +70,11 @@ async def serving(state: Path, key: SigningKey | None = None) -> AsyncIterator[R
     reports: list[tuple[str, bytes, str]] = []
     record = state / "record"
     files = LogDirectory(record, state)
-    log = TransparencyLog(files, NoCosigners(), key, ORIGIN, lambda *_: None)
+
+    def report(event: str, reason: str) -> None:
+        reports.append((event, b"", reason))
+
+    log = TransparencyLog(files, cosigners or NoCosigners(), key, ORIGIN, report, lambda _: asyncio.sleep(0.01))
     ports = CoordinatorPorts(
         store,
         DirectoryBlobStore(state / "blobs"),
