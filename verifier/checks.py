@@ -178,6 +178,7 @@ class Findings:
     failures: list[Finding] = field(default_factory=list)
     missing: list[Finding] = field(default_factory=list)
     excuse: str = ""
+    notes: list[str] = field(default_factory=list)
 
     def count(self, items: int = 1) -> None:
         """So many items were examined; a check that examined none does not pass."""
@@ -204,6 +205,10 @@ class Findings:
         """Something could not be checked."""
         if len(self.missing) < MAX_SHOWN:
             self.missing.append(Finding(place, reason, self.session))
+
+    def note(self, text: str) -> None:
+        """Say something of what was found in order; nothing follows from it for the verdict."""
+        self.notes.append(text)
 
     def not_applicable(self, reason: str) -> None:
         """There is nothing to check here, and that is in order."""
@@ -246,6 +251,11 @@ class Check(Generic[SubjectT]):
         return self.identifier.split("-")[0]
 
 
+def because_failed(owner: str) -> str:
+    """Why something could not be checked that needs what another check refused."""
+    return f"not checked, because {owner} failed"
+
+
 def run_check(check: Check[SubjectT], subject: SubjectT, session: str = "") -> Findings:
     """What a check finds of one subject."""
     findings = Findings(session)
@@ -257,7 +267,7 @@ def run_check(check: Check[SubjectT], subject: SubjectT, session: str = "") -> F
         if error.owner == check.identifier:
             findings.fail_with(error.failure)
         else:
-            findings.unavailable(NOWHERE, f"needs what {error.owner} refused")
+            findings.unavailable(NOWHERE, because_failed(error.owner))
     except InputMissingError as error:
         findings.unavailable(error.finding.place, error.finding.reason)
     return findings
@@ -272,6 +282,7 @@ class CheckResult:
     failures: list[Finding] = field(default_factory=list)
     missing: list[Finding] = field(default_factory=list)
     excuses: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     ran: int = 0
 
     def add(self, findings: Findings) -> None:
@@ -279,6 +290,7 @@ class CheckResult:
         self.ran += 1
         self.examined += findings.examined
         self.failed += findings.failed
+        self.notes.extend(findings.notes[: MAX_SHOWN - len(self.notes)])
         self.failures.extend(findings.failures[: MAX_SHOWN - len(self.failures)])
         missing = findings.missing
         if findings.excuse:

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 
 from verifier.catalogue import FAMILIES
 from verifier.checks import Status
-from verifier.report import CheckReport, Report, SessionEnd, SessionSummary
+from verifier.outcome import after_a_failure, counted, outcome_of
+from verifier.report import CheckReport, Report, SessionSummary
 from verifier.statement import LEVEL_NAMES, statement_of
-from verifier.text_report import VERDICTS, cosigned_text, finding_text, printable, session_counts, time_text
+from verifier.text_report import GLOSSARY, cosigned_text, end_text, finding_text, printable, session_counts, time_text
 
 _MAX_SESSIONS = 1000
 """Rows of the table of sessions; failed ones stand first."""
@@ -42,7 +43,8 @@ li { margin: .35rem 0; }
 .lead { margin: 0; color: var(--soft); }
 .verdict { margin: 1.5rem 0; padding: 1rem 1.25rem; border-left: .4rem solid; border-radius: .25rem; }
 .verdict strong { display: block; font-size: 1.35rem; letter-spacing: .01em; }
-.verdict span { color: var(--ink); }
+.verdict span { color: var(--ink); overflow-wrap: anywhere; }
+.verdict .more { display: block; margin-top: .35rem; font-size: .92rem; }
 .passed { border-color: var(--good); background: var(--good-tint); color: var(--good); }
 .failed { border-color: var(--bad); background: var(--bad-tint); color: var(--bad); }
 .incomplete { border-color: var(--open); background: var(--open-tint); color: var(--open); }
@@ -58,6 +60,7 @@ thead th { color: var(--soft); font-weight: 600; border-bottom-width: 2px; }
 tbody th { font-weight: 600; }
 tr.family th { padding-top: 1.1rem; background: none; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
+tbody.session tr:first-child td { border-bottom: none; }
 td.id { white-space: nowrap; font-variant-numeric: tabular-nums; }
 .status { display: inline-block; padding: 0 .5rem; border-radius: .8rem; font-size: .85rem; font-weight: 600;
   white-space: nowrap; }
@@ -117,6 +120,12 @@ def _page(report: Report) -> Iterator[str]:
     yield from _statement(report)
     yield from _sessions(report)
     yield from _checks(report)
+    yield "<h2>Words</h2>"
+    yield "<dl>"
+    yield from (f"<dt>{_text(word)}</dt><dd>{_text(meaning)}</dd>" for word, meaning in GLOSSARY)
+    yield "</dl>"
+    if advice := after_a_failure(report):
+        yield f"<p>{_text(advice)}</p>"
     yield f"<footer>Written by secagg-verify {_text(report.version)}. Each check has a number that stays; "
     yield "<code>secagg-verify explain ID</code> says what it reads and proves. Whoever has the same record "
     yield "and policy gets the same result.</footer>"
@@ -130,12 +139,16 @@ def _head(report: Report) -> Iterator[str]:
     yield f'<p class="lead">{time_text(report.now_s)}, level {LEVEL_NAMES[report.level]}</p>'
     yield "</header>"
     yield f'<div class="verdict {report.verdict.value}"><strong>{report.verdict.value.capitalize()}</strong>'
-    yield f"<span>{_sentence(VERDICTS[report.verdict])}</span></div>"
+    outcome = outcome_of(report)
+    yield f"<span>{_text(_sentence(outcome.sentence))}</span>"
+    yield from (f'<span class="more">{_text(note)}</span>' for note in outcome.notes)
+    yield "</div>"
     yield "<dl>"
     if report.checkpoint is None:
         yield "<dt>Log</dt><dd>its checkpoint could not be read</dd>"
     else:
-        yield f"<dt>Log</dt><dd>{_text(report.checkpoint.origin)}, {report.checkpoint.size:,} entries</dd>"
+        entries = counted(report.checkpoint.size, "entry", "entries")
+        yield f"<dt>Log</dt><dd>{_text(report.checkpoint.origin)}, {entries}</dd>"
         yield f"<dt>Root</dt><dd>{_code(report.checkpoint.root.hex())}</dd>"
     yield f"<dt>Cosigned by</dt><dd>{_text(cosigned_text(report))}</dd>"
     yield f"<dt>Policy</dt><dd>SHA-256 {_code(report.policy.digest.hex())}</dd>"
@@ -186,32 +199,36 @@ def _sessions(report: Report) -> Iterator[str]:
         return
     yield "<h2>Sessions</h2>"
     yield '<div class="scroll"><table>'
-    yield '<thead><tr><th scope="col">Session</th><th scope="col">Opened</th><th scope="col">Base model</th>'
-    yield '<th scope="col">Contributors</th><th scope="col">End</th><th scope="col">Checks</th></tr></thead><tbody>'
+    columns = ("Session", "Contributors", "min_contributors", "max_corrupt", "End", "Checks")
+    headers = "".join(f'<th scope="col">{column}</th>' for column in columns)
+    yield f"<thead><tr>{headers}</tr></thead>"
     ordered = sorted(report.sessions, key=lambda session: (not session.failed, not session.unavailable))
     for session in ordered[:_MAX_SESSIONS]:
         yield _session_row(session)
-    yield "</tbody></table></div>"
+    yield "</table></div>"
     if len(ordered) > _MAX_SESSIONS:
         yield f'<p class="note">{len(ordered) - _MAX_SESSIONS:,} more, of which none is in a worse state.</p>'
 
 
 def _session_row(session: SessionSummary) -> str:
-    end = session.end.value
-    if session.end is SessionEnd.ABORTED:
-        end = f"aborted: {session.reason}"
-        if session.answers_released:
-            end += f" ({session.answers_released} answers had been released)"
     if session.failed:
         outcome = f"{_status(Status.FAIL)} {_text(', '.join(session.failed))}"
     elif session.unavailable:
         outcome = f"{_status(Status.UNAVAILABLE)} {_text(', '.join(session.unavailable))}"
     else:
         outcome = _status(Status.PASS)
+    numbers = (session.contributors, session.min_contributors, session.max_corrupt)
+    facts = [
+        f"opened {time_text(session.opened_at_s)}, base model {_text(session.base_model)}",
+        f"registrar {_code(session.registrar)}",
+    ]
+    if session.adapter_model:
+        facts.append(f"merged adapter\u2019s model file, SHA-256 {_code(session.adapter_model)}")
+    cells = "".join(f'<td class="number">{number:,}</td>' for number in numbers)
     return (
-        f"<tr><td>{_code(session.session)}</td><td>{time_text(session.opened_at_s)}</td>"
-        f'<td>{_text(session.base_model)}</td><td class="number">{session.contributors:,}</td>'
-        f"<td>{_text(end)}</td><td>{outcome}</td></tr>"
+        f'<tbody class="session"><tr><td>{_code(session.session)}</td>{cells}'
+        f"<td>{_text(end_text(session))}</td><td>{outcome}</td></tr>"
+        f'<tr><td colspan="6" class="note">{"<br>".join(facts)}</td></tr></tbody>'
     )
 
 
@@ -239,6 +256,8 @@ def _check_row(report: CheckReport) -> Iterator[str]:
     findings = [finding_text(finding) for finding in (*report.failures, *report.missing)]
     if report.failed > len(report.failures):
         findings.append(f"and {report.failed - len(report.failures):,} more failures")
+    if report.status is Status.PASS:
+        findings.extend(report.notes)
     if report.status is Status.NOT_APPLICABLE:
         findings.extend(excuse for excuse, _ in report.excuses)
     if findings:

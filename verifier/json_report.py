@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from verifier.checks import Finding
+from verifier.outcome import outcome_of
 from verifier.report import SCHEMA, CheckReport, Report, SessionSummary
 from verifier.statement import LEVEL_NAMES, statement_of
 
@@ -16,12 +17,13 @@ def to_json(report: Report) -> str:
 
 
 def _value(report: Report) -> dict[str, Any]:
-    statement = statement_of(report)
+    statement, outcome = statement_of(report), outcome_of(report)
     return {
         "schema": SCHEMA,
         "verifier": {"name": "secagg-verify", "version": report.version},
         "verdict": report.verdict.value,
         "exit_code": report.verdict.exit_code,
+        "outcome": {"sentence": outcome.sentence, "notes": list(outcome.notes)},
         "level": LEVEL_NAMES[report.level],
         "checked_at_s": report.now_s,
         "policy": {
@@ -29,6 +31,8 @@ def _value(report: Report) -> dict[str, Any]:
             "log_policy_sha256": report.policy.log_digest.hex(),
             "witnesses": report.policy.witnesses,
             "asks_for_quorum": report.policy.has_quorum,
+            "smallest_quorum": report.policy.quorum,
+            "smallest_overlap": report.policy.overlap,
         },
         "checkpoint": _checkpoint(report),
         "compared_with_saved_checkpoint": report.compared,
@@ -54,8 +58,8 @@ def _checkpoint(report: Report) -> dict[str, Any] | None:
         "size": report.checkpoint.size,
         "root": report.checkpoint.root.hex(),
         "cosigned": [
-            {"public_key": cosigned.public_key.hex(), "timestamp_s": cosigned.timestamp_s}
-            for cosigned in report.cosigned
+            {"public_key": cosigned.public_key.hex(), "name": name, "timestamp_s": cosigned.timestamp_s}
+            for cosigned, name in zip(report.cosigned, report.cosigned_by, strict=True)
         ],
     }
 
@@ -69,6 +73,10 @@ def _session(session: SessionSummary) -> dict[str, Any]:
         "stage": session.stage.name.lower(),
         "abort_reason": session.reason,
         "contributors": session.contributors,
+        "min_contributors": session.min_contributors,
+        "max_corrupt": session.max_corrupt,
+        "registrar": session.registrar,
+        "adapter_model": session.adapter_model,
         "answers_released_before_abort": session.answers_released,
         "failed_checks": list(session.failed),
         "unavailable_checks": list(session.unavailable),
@@ -87,6 +95,7 @@ def _check(report: CheckReport) -> dict[str, Any]:
         "first_failures": [_finding(finding) for finding in report.failures],
         "unavailable": [_finding(finding) for finding in report.missing],
         "not_applicable": [{"reason": reason, "sessions": count} for reason, count in report.excuses],
+        "notes": list(report.notes),
     }
 
 

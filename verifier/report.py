@@ -11,6 +11,8 @@ from secagg.transcript.checkpoint import Checkpoint
 from verifier.catalogue import AnyCheck
 from verifier.checks import CheckResult, Finding, Level, Stage, Status
 
+ENDED = "SES-6"
+"""The check that a session has come to its end, or that there is a session at all."""
 SCHEMA = "secagg-verify-report/1"
 
 
@@ -37,7 +39,14 @@ class SessionEnd(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SessionSummary:
-    """A session that was checked. ``contributors`` is 0 where none was closed; ``reason`` is that of an abort."""
+    """A session that was checked.
+
+    Attributes:
+        reason: that of an abort.
+        contributors: 0 where none was closed.
+        registrar: public key in hex, as the session's opening names it.
+        adapter_model: digest of the merged adapter's tensors in hex, empty without a result.
+    """
 
     session: str
     opened_at_s: int
@@ -47,6 +56,10 @@ class SessionSummary:
     reason: str
     contributors: int
     answers_released: int
+    min_contributors: int
+    max_corrupt: int
+    registrar: str
+    adapter_model: str
     failed: tuple[str, ...]
     unavailable: tuple[str, ...]
 
@@ -62,6 +75,7 @@ class CheckReport:
     failures: tuple[Finding, ...] = ()
     missing: tuple[Finding, ...] = ()
     excuses: tuple[tuple[str, int], ...] = ()
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, check: AnyCheck, result: CheckResult | None) -> CheckReport:
@@ -76,17 +90,29 @@ class CheckReport:
             tuple(result.failures),
             tuple(result.missing),
             tuple(sorted(result.excuses.items())),
+            tuple(result.notes),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class PolicySummary:
-    """Digests of the two files of the policy, and what it asks of witnesses."""
+    """Digests of the two files of the policy, and what it asks of witnesses.
+
+    Attributes:
+        witnesses: how many it names.
+        has_quorum: whether it asks for any.
+        quorum: how many the smallest set has that is enough.
+        overlap: how many two such sets share at least; 0 where they need not share any, or none is asked for.
+        limits_age: whether it limits the age of cosignatures.
+    """
 
     digest: bytes
     log_digest: bytes
     witnesses: int
     has_quorum: bool
+    quorum: int
+    overlap: int
+    limits_age: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +122,7 @@ class Report:
     Attributes:
         checkpoint: what the record's checkpoint says, even if it failed; None if it could not be read.
         cosigned: the known witnesses that cosigned it, if they are a quorum.
+        cosigned_by: the names that the policy gives them, in the same order.
         left_out: how many sessions of the log were not asked for.
         compared: whether the log was compared with a saved checkpoint.
     """
@@ -106,6 +133,7 @@ class Report:
     policy: PolicySummary
     checkpoint: Checkpoint | None
     cosigned: tuple[Cosigned, ...]
+    cosigned_by: tuple[str, ...]
     sessions: tuple[SessionSummary, ...]
     left_out: int
     compared: bool
@@ -120,6 +148,22 @@ class Report:
         if Status.UNAVAILABLE in statuses or Status.PASS not in statuses:
             return Verdict.INCOMPLETE
         return Verdict.PASSED
+
+    @property
+    def awaited(self) -> tuple[SessionSummary, ...]:
+        """The sessions that have not ended, where this is all that keeps the run from a pass; otherwise none."""
+        missing = [report for report in self.checks if report.status is Status.UNAVAILABLE]
+        if self.verdict is not Verdict.INCOMPLETE or [report.check.identifier for report in missing] != [ENDED]:
+            return ()
+        # What is said of the whole record, such as that a session is not in the log, names no session.
+        if not all(finding.session for finding in missing[0].missing):
+            return ()
+        return tuple(session for session in self.sessions if session.unavailable)
+
+    @property
+    def settled(self) -> tuple[SessionSummary, ...]:
+        """The sessions of which nothing remained unchecked."""
+        return tuple(session for session in self.sessions if not session.unavailable)
 
     def count(self, end: SessionEnd) -> int:
         """How many of the sessions that were checked stand so."""

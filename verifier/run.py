@@ -17,14 +17,13 @@ from verifier.checks import (
     Place,
     Stage,
     Status,
+    because_failed,
     run_check,
 )
 from verifier.log_view import COSIGNED, HEAD, SESSIONS, session_entries
-from verifier.report import CheckReport, PolicySummary, Report, SessionEnd, SessionSummary
+from verifier.quorums import smallest_overlap, smallest_quorum
+from verifier.report import ENDED, CheckReport, PolicySummary, Report, SessionEnd, SessionSummary
 from verifier.session_record import SessionEntries, SessionRecord
-
-_WHOLE_RECORD = "SES-6"
-"""Where it is said that there is no session to check."""
 
 _NOT_SO_FAR = {
     Stage.OPENED: "the session did not get beyond its opening",
@@ -50,6 +49,7 @@ def run_audit(audit: Audit, wanted: Collection[bytes] = ()) -> Report:
         cosigned = audit.get(COSIGNED).cosigned
     except (InputRefusedError, InputMissingError):
         cosigned = ()
+    names = {witness.key.public_key: witness.name for witness in audit.policy.log.witnesses}
     return Report(
         _version(),
         audit.level,
@@ -57,6 +57,7 @@ def run_audit(audit: Audit, wanted: Collection[bytes] = ()) -> Report:
         _policy_summary(audit),
         checkpoint,
         cosigned,
+        tuple(names[each.public_key] for each in cosigned),
         summaries,
         left_out,
         audit.brought.saved_checkpoint is not None,
@@ -71,7 +72,7 @@ def _run_sessions(
     try:
         known = audit.get(SESSIONS).places
     except InputRefusedError as error:
-        _none_can_run(results, Place(), f"needs what {error.owner} refused")
+        _none_can_run(results, Place(), because_failed(error.owner))
         return (), 0
     except InputMissingError as error:
         _none_can_run(results, error.finding.place, error.finding.reason)
@@ -131,6 +132,10 @@ def _summary(
         entries.abort.reason if entries.abort is not None else "",
         entries.close.count if entries.close is not None else 0,
         entries.abort.answers if entries.abort is not None else 0,
+        entries.open.min_contributors,
+        entries.open.max_corrupt,
+        entries.open.registrar.hex(),
+        entries.result.adapter_model.hex() if entries.result is not None else "",
         failed,
         unavailable,
     )
@@ -148,12 +153,20 @@ def _note(results: dict[str, CheckResult], reason: str) -> None:
     """Something that was to be checked is not there."""
     findings = Findings()
     findings.unavailable(NOWHERE, reason)
-    results[_WHOLE_RECORD].add(findings)
+    results[ENDED].add(findings)
 
 
 def _policy_summary(audit: Audit) -> PolicySummary:
     policy = audit.policy
-    return PolicySummary(policy.digest, policy.log_digest, len(policy.log.witnesses), policy.log.quorum != NO_QUORUM)
+    return PolicySummary(
+        policy.digest,
+        policy.log_digest,
+        len(policy.log.witnesses),
+        policy.log.quorum != NO_QUORUM,
+        smallest_quorum(policy.log),
+        smallest_overlap(policy.log),
+        policy.max_age_s is not None,
+    )
 
 
 def _version() -> str:

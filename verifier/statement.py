@@ -6,45 +6,59 @@ themselves what they prove.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from verifier.checks import Level
-from verifier.report import Report, SessionEnd, Verdict
+from verifier.checks import Level, Stage
+from verifier.outcome import counted, of_settled
+from verifier.report import Report, SessionEnd, SessionSummary, Verdict
 
 LEVEL_NAMES = {level: level.name.lower() for level in Level}
 
+_SHOWS_OF_LOG = "The log is the one that the policy means; its entries are exactly those that were signed{cosigned}."
+_SHOWS_OF_SESSIONS = (
+    "In each session that was checked, the log fixed step by step, as far as the session came, who might take part, "
+    "who came, who shared keys and who contributed, by statements that these clients signed. The parameters keep the "
+    "floors of the policy."
+)
 _SHOWS = {
-    Level.META: (
-        "The log is the one that the policy means; its entries are exactly those that were signed and cosigned.",
-        "In each session that was checked, the log fixed step by step who might take part, who came, who shared keys "
-        "and who contributed, by statements that these clients signed. Everybody who came is accounted for, and the "
-        "parameters keep the floors of the policy.",
-    ),
+    Level.META: "{where}everybody who came is accounted for.",
     Level.PREOPEN: (
-        "The masked sum that was fixed at the close, before anything was opened, is the sum of what the contributors "
-        "signed.",
+        "{where}the masked sum that was fixed at the close, before anything was opened, is the sum of what the "
+        "contributors signed."
     ),
     Level.SUM: (
-        "The published sum, its mean and the merged adapter follow from that masked sum and from answers that "
-        "contributors signed after the close; for nobody were both kinds of share published.",
+        "{where}the published sum, its mean and the merged adapter follow from that masked sum and from answers that "
+        "contributors signed after the close; for nobody were both kinds of share published."
     ),
     Level.FULL: (
-        "The masked inputs at hand are those that the contributors signed, and the masked sum is their sum by exact "
-        "addition.",
+        "{where}the masked inputs at hand are those that the contributors signed, and the masked sum is their sum by "
+        "exact addition."
     ),
 }
+_NEEDS = {
+    Level.META: Stage.CLOSED,
+    Level.PREOPEN: Stage.CLOSED,
+    Level.SUM: Stage.FINISHED,
+    Level.FULL: Stage.CLOSED,
+}
+"""How far a session must have come for the sentence to be about it."""
 _LEAVES_OPEN = {
     Level.META: "Nothing is said of any sum: no vector was read.",
     Level.PREOPEN: "Nothing is said of openings and results, if there are any.",
-    Level.SUM: (
-        "The masked inputs themselves were not read. A contributor who works for the coordinator can have signed a "
-        "hash that fits another input; that is no more than it could do by uploading that input."
-    ),
+    Level.SUM: "",
     Level.FULL: "",
 }
+_INPUTS_UNREAD = (
+    "The masked inputs themselves were not read. A contributor who works for the coordinator can have signed a "
+    "hash that fits another input; that is no more than it could do by uploading that input."
+)
 _AGAINST = (
-    "This holds against a coordinator that lies, withholds, replays or forks as it likes, alone or with up to "
-    "max_corrupt clients of a session, and against whoever serves this record."
+    "This holds against a coordinator that {acts} as it likes, alone or with up to max_corrupt clients of a session, "
+    "and against whoever serves this record."
+)
+_NEED_NOT_OVERLAP = (
+    "The policy's quorums need not overlap: two histories can each have one, even if every witness is honest."
 )
 _LIMITS = (
     "That a client was refused, or was not heard, before it got a receipt.",
@@ -71,49 +85,103 @@ class Statement:
 
 def statement_of(report: Report) -> Statement:
     """The statement of a run."""
-    passed = report.verdict is Verdict.PASSED
     name = LEVEL_NAMES[report.level]
-    if passed:
+    if report.verdict is Verdict.PASSED:
         heading = f"What this shows (level {name})"
+    elif report.awaited:
+        heading = f"What this shows of {of_settled(report)} (level {name})"
     else:
         heading = f"What level {name} would show if every check had passed; as it is, it does not"
-    shows = tuple(text for level in Level if level <= report.level for text in _SHOWS[level])
-    return Statement(heading, shows, _AGAINST, _assumptions(report), _remarks(report), _LIMITS)
+    acts = "lies, withholds, replays or forks" if report.policy.overlap else "lies, withholds or replays"
+    return Statement(
+        heading, tuple(_shows(report)), _AGAINST.format(acts=acts), _assumptions(report), _remarks(report), _LIMITS
+    )
+
+
+def _spoken_of(report: Report) -> tuple[SessionSummary, ...]:
+    """The sessions that the sentences are about."""
+    return report.settled if report.awaited else report.sessions
+
+
+def _shows(report: Report) -> Iterator[str]:
+    """No sentence without a session that came so far; where only some did, how many."""
+    yield _SHOWS_OF_LOG.format(cosigned=" and cosigned" if report.policy.has_quorum else "")
+    sessions = _spoken_of(report)
+    if sessions:
+        yield _SHOWS_OF_SESSIONS
+    for level in Level:
+        if level > report.level:
+            return
+        reached = sum(session.stage >= _NEEDS[level] for session in sessions)
+        if reached:
+            sentence = _SHOWS[level].format(where=_where(_NEEDS[level], reached, len(sessions)))
+            yield sentence[0].upper() + sentence[1:]
+
+
+def _where(stage: Stage, reached: int, checked: int) -> str:
+    """Of which sessions a sentence speaks; nothing where it speaks of all."""
+    if reached == checked:
+        return ""
+    if stage is Stage.FINISHED:
+        return f"in the {counted(reached, 'session')} with a result, "
+    return f"in the {counted(reached, 'session')} that {'was' if reached == 1 else 'were'} closed, "
 
 
 def _assumptions(report: Report) -> tuple[str, ...]:
     found = ["SHA-256 is collision resistant, and nobody forges Ed25519 signatures (a quantum computer could)."]
-    if report.policy.has_quorum:
+    shared, witnesses = report.policy.overlap, report.policy.witnesses
+    if shared > 1:
         found.append(
-            f"So few of the {report.policy.witnesses} witnesses of the policy are dishonest that any two quorums "
-            "share an honest one."
+            f"At most {shared - 1} of the {witnesses} witnesses of the policy "
+            f"{'is' if shared == 2 else 'are'} dishonest (two quorums share at least {shared})."
         )
+    elif shared:
+        found.append(f"None of the {witnesses} witnesses of the policy is dishonest (two quorums share at least 1).")
     found.append("The registrars of the policy signed a roster of real people, one identity each.")
     found.append("At most max_corrupt clients of a session work for the coordinator.")
-    if report.level in {Level.PREOPEN, Level.SUM}:
+    if report.level in {Level.PREOPEN, Level.SUM} and _any_closed(report):
         found.append("The linear hash is collision resistant (ring-SIS of degree 2048 over 2^64, norm up to 2^50).")
     return tuple(found)
+
+
+def _any_closed(report: Report) -> bool:
+    return any(session.stage >= Stage.CLOSED for session in _spoken_of(report))
 
 
 def _remarks(report: Report) -> tuple[str, ...]:
     """What this run in particular left out."""
     found = [_LEAVES_OPEN[report.level]] if _LEAVES_OPEN[report.level] else []
-    if not report.policy.has_quorum:
-        found.append("The policy asks for no witness: other people may have been shown another history of this log.")
-    if not report.compared:
-        found.append(
-            "The log was not compared with an earlier checkpoint (--since): one that coordinator and witnesses rewrote "
-            "together would pass."
-        )
+    if report.level in {Level.PREOPEN, Level.SUM} and _any_closed(report):
+        found.append(_INPUTS_UNREAD)
+    found.extend(_remarks_on_log(report))
+    if report.awaited:
+        found.append(f"Not ended, and nothing is said of what comes of it: {counted(len(report.awaited), 'session')}.")
     if report.left_out:
-        found.append(f"{report.left_out} sessions of the log were not asked for, and nothing is said of them.")
-    if report.level >= Level.PREOPEN and not any(session.contributors for session in report.sessions):
+        were = "was" if report.left_out == 1 else "were"
+        found.append(
+            f"{counted(report.left_out, 'session')} of the log {were} not asked for, and nothing is said of "
+            f"{'it' if report.left_out == 1 else 'them'}."
+        )
+    if report.level >= Level.PREOPEN and not _any_closed(report):
         found.append("No session that was checked was ever closed: there is no sum here.")
     elif report.level >= Level.SUM and not report.count(SessionEnd.RESULT):
         found.append("No session that was checked has a result: there is no sum here.")
     released = sum(1 for session in report.sessions if session.answers_released)
     if released:
         found.append(
-            f"{released} of the sessions were aborted after answers had been released: count their sums as published."
+            f"{counted(released, 'session')} {'was' if released == 1 else 'were'} aborted after answers had been "
+            "released: count what they would have summed as published."
         )
     return tuple(found)
+
+
+def _remarks_on_log(report: Report) -> Iterator[str]:
+    if not report.policy.has_quorum:
+        yield "The policy asks for no witness: other people may have been shown another history of this log."
+    elif not report.policy.overlap:
+        yield _NEED_NOT_OVERLAP
+    if not report.policy.limits_age:
+        yield "The policy sets no max_age_s: the log may have gone on since, and this may be an older state of it."
+    if not report.compared:
+        who = "coordinator and witnesses rewrote together" if report.policy.overlap else "the coordinator rewrote"
+        yield f"The log was not compared with an earlier checkpoint (--since): one that {who} would pass."

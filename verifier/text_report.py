@@ -8,17 +8,25 @@ from datetime import UTC, datetime
 
 from verifier.catalogue import FAMILIES
 from verifier.checks import Finding, Status
-from verifier.report import CheckReport, Report, SessionEnd, Verdict
+from verifier.outcome import after_a_failure, counted, outcome_of
+from verifier.report import CheckReport, Report, SessionEnd, SessionSummary
 from verifier.statement import LEVEL_NAMES, statement_of
 
 _WIDTH = 110
 _YEAR_9999_S = 253402300800
 
-VERDICTS = {
-    Verdict.PASSED: "every check of this level passed",
-    Verdict.FAILED: "at least one check failed",
-    Verdict.INCOMPLETE: "no check failed, but not everything could be checked",
-}
+_MAX_SESSIONS = 20
+_SHOWN_HEX = 16
+"""Digits of a digest or key in the table of the text report; HTML and JSON have all."""
+
+GLOSSARY = (
+    ("U1, U2, U3", "the clients that came, those of them that shared keys, and those of them that contributed"),
+    ("masked sum, limb sum", "the sum of all masked inputs, and the form with room for carries that it is kept in"),
+    ("linear hash", "a short value of an input that adds up as inputs do, so that sums are checked without inputs"),
+    ("cosigned", "signed by witnesses, who keep a log from showing different histories to different people"),
+    ("registrar", "who signed the list of people that may take part"),
+)
+"""Words of the report that are not everybody's."""
 
 
 def printable(text: str) -> str:
@@ -51,10 +59,15 @@ _ENDS = {
 
 def cosigned_text(report: Report) -> str:
     """Who vouches for the checkpoint, and when the newest did."""
+    asked = f"the policy asks for {counted(report.policy.quorum, 'witness', 'witnesses')}"
+    if not report.policy.has_quorum:
+        asked = "the policy asks for none"
+    elif report.policy.quorum < report.policy.witnesses:
+        asked += f" of {report.policy.witnesses}"
     if not report.cosigned:
-        return "none that counts"
+        return f"none that counts; {asked}"
     newest = max(cosigned.timestamp_s for cosigned in report.cosigned)
-    return f"{len(report.cosigned)} of {report.policy.witnesses} known witnesses, newest {time_text(newest)}"
+    return f"{len(report.cosigned)} known: {', '.join(report.cosigned_by)}; {asked}; newest {time_text(newest)}"
 
 
 def to_text(report: Report) -> str:
@@ -63,9 +76,14 @@ def to_text(report: Report) -> str:
 
 
 def _lines(report: Report) -> Iterator[str]:
-    yield f"{report.verdict.upper()}: {VERDICTS[report.verdict]} (level {LEVEL_NAMES[report.level]})"
+    outcome = outcome_of(report)
+    yield f"{report.verdict.upper()}: {outcome.sentence} (level {LEVEL_NAMES[report.level]})"
+    for note in outcome.notes:
+        yield from _wrapped(printable(note), "  ", "  ")
     yield ""
     yield from _facts(report)
+    yield from _failures(report)
+    yield from _sessions(report)
     for family, about in FAMILIES.items():
         yield ""
         yield f"{family}  {about}"
@@ -77,28 +95,72 @@ def _lines(report: Report) -> Iterator[str]:
         ("It rests on", statement.assumptions),
         ("Not covered by this run", statement.remarks),
         ("What no record can show", statement.limits),
+        ("Words", tuple(f"{word}: {meaning}." for word, meaning in GLOSSARY)),
     ):
         if texts:
             yield ""
             yield f"{heading}:"
             for text in texts:
-                yield from textwrap.wrap(text, _WIDTH, initial_indent="  - ", subsequent_indent="    ")
+                yield from _wrapped(text, "  - ", "    ")
+    if advice := after_a_failure(report):
+        yield ""
+        yield from _wrapped(advice, "", "")
+
+
+def _wrapped(text: str, first: str, others: str) -> list[str]:
+    # An option or a digest that is broken at a hyphen could not be copied.
+    return textwrap.wrap(text, _WIDTH, initial_indent=first, subsequent_indent=others, break_on_hyphens=False)
 
 
 def _facts(report: Report) -> Iterator[str]:
     if report.checkpoint is None:
         yield "log        its checkpoint could not be read"
     else:
-        yield f"log        {printable(report.checkpoint.origin)}, {report.checkpoint.size:,} entries"
+        yield f"log        {printable(report.checkpoint.origin)}, {counted(report.checkpoint.size, 'entry', 'entries')}"
         yield f"root       {report.checkpoint.root.hex()}"
-    yield f"cosigned   {cosigned_text(report)}"
+    yield f"cosigned   {printable(cosigned_text(report))}"
     yield f"policy     SHA-256 {report.policy.digest.hex()}"
     yield f"           SHA-256 {report.policy.log_digest.hex()} (log policy)"
     yield f"sessions   {session_counts(report)}"
     yield f"checked    {time_text(report.now_s)}, secagg-verify {report.version}"
+
+
+def _failures(report: Report) -> Iterator[str]:
+    """What failed, before everything that passed: checks of the whole log by name, those of sessions with these."""
+    for check in report.checks:
+        if check.failed and not any(check.check.identifier in session.failed for session in report.sessions):
+            yield f"failed     {check.check.identifier} {check.check.title}"
+            yield from (f"           - {finding_text(finding)}" for finding in check.failures[:1])
     for session in report.sessions:
         if session.failed:
             yield f"failed in  session {session.session}: {', '.join(session.failed)}"
+
+
+def _sessions(report: Report) -> Iterator[str]:
+    for session in report.sessions[:_MAX_SESSIONS]:
+        yield ""
+        yield f"session {session.session}  {printable(end_text(session))}"
+        contributors = f"{session.contributors:,}" if session.contributors else "none fixed"
+        yield (
+            f"  contributors {contributors} (min_contributors {session.min_contributors:,}, "
+            f"max_corrupt {session.max_corrupt:,}), base model {printable(session.base_model)}"
+        )
+        yield f"  registrar {session.registrar[:_SHOWN_HEX]}..., opened {time_text(session.opened_at_s)}"
+        if session.adapter_model:
+            yield f"  merged adapter's model file SHA-256 {session.adapter_model}"
+    if len(report.sessions) > _MAX_SESSIONS:
+        yield ""
+        yield f"{counted(len(report.sessions) - _MAX_SESSIONS, 'more session')}: see the report as HTML or JSON"
+
+
+def end_text(session: SessionSummary) -> str:
+    """How a session stands, with the reason of an abort."""
+    if session.end is not SessionEnd.ABORTED:
+        return _ENDS[session.end]
+    text = f"aborted: {session.reason}"
+    if session.answers_released:
+        text += f" ({counted(session.answers_released, 'answer')} had been released)"
+    return text
 
 
 def _check_lines(report: CheckReport) -> Iterator[str]:
@@ -111,6 +173,9 @@ def _check_lines(report: CheckReport) -> Iterator[str]:
             yield f"          - and {report.failed - len(report.failures):,} more"
     for finding in report.missing:
         yield f"          ? {finding_text(finding)}"
+    if report.status is Status.PASS:
+        for note in report.notes:
+            yield f"          {printable(note)}"
     if report.status is Status.NOT_APPLICABLE:
         for excuse, _ in report.excuses:
             yield f"          {excuse}"

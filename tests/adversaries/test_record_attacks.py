@@ -155,7 +155,6 @@ class TestWhatIsNotCompared:
 
 
 class TestWhatTheReportClaims:
-    @pytest.mark.xfail(reason="the remark on hashes that fit another input is made at level sum only")
     def test_level_preopen_says_that_a_hash_may_fit_another_input(self, tmp_path: Path) -> None:
         def other(session: SessionForge) -> np.ndarray:
             lanes = session.uploads[0].copy()
@@ -177,7 +176,6 @@ class TestWhatTheReportClaims:
         )
         assert "another input" in " ".join(said(written, Level.PREOPEN).remarks)
 
-    @pytest.mark.xfail(reason="nothing is said of the age of a record where the policy sets no limit")
     def test_an_earlier_state_of_the_log_that_shows_less_is_said_to_be_possible(self, tmp_path: Path) -> None:
         forge = Forge()
         second = forge.second
@@ -189,14 +187,12 @@ class TestWhatTheReportClaims:
         remarks = said(forge.write(tmp_path), Level.SUM).remarks
         assert any("older" in remark or "current" in remark for remark in remarks)
 
-    @pytest.mark.xfail(reason="what the quorum of the policy allows is never computed")
     def test_a_quorum_of_one_in_three_is_not_said_to_overlap(self, tmp_path: Path) -> None:
         written = write_record(tmp_path)
         log_policy = tmp_path / "policy"
         log_policy.write_text(log_policy.read_text().replace("group all-witnesses 3", "group all-witnesses any"))
         assert "any two quorums share" not in " ".join(said(written, Level.SUM).assumptions)
 
-    @pytest.mark.xfail(reason="the sentence on the log is the same with and without witnesses")
     def test_a_log_that_nobody_has_to_cosign_is_not_said_to_be_cosigned(self, tmp_path: Path) -> None:
         written = write_record(
             tmp_path, {"note": lambda note, _: dataclasses.replace(note, signatures=note.signatures[:1])}
@@ -207,7 +203,6 @@ class TestWhatTheReportClaims:
         assert "cosigned" not in " ".join(statement.shows)
         assert "forks" not in statement.against
 
-    @pytest.mark.xfail(reason="RES-2 says 'each once', and colluding contributors can upload counters of 2 and 0")
     def test_no_check_says_that_each_vector_is_in_the_sum_once_below_level_full(self, tmp_path: Path) -> None:
         def counters(packed: dict[int, np.ndarray], session: SessionForge) -> dict[int, np.ndarray]:
             first, second = session.plan.accepted[:2]

@@ -137,7 +137,7 @@ CHECKS: tuple[Check[SessionRecord], ...] = (
         "RES-2",
         "The counter shows the number of contributions and padding is zero",
         Level.SUM,
-        "No mask is left in the sum, and it is made of as many vectors as there are contributions, each once.",
+        "No mask is left in the sum, and as many vectors were added as there are contributions.",
         "a coordinator that counts a contribution twice or not at all, and contributors that upload what is no vector",
         ("session-close (count)", *_SUM_READS),
         _check_counter,

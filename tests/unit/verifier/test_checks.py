@@ -108,7 +108,7 @@ def test_the_owner_of_a_wrong_value_fails_and_whoever_needs_it_is_unavailable():
     assert found["LOG-1"].failures == [Finding(HERE, "wrong")]
     for identifier in ("LOG-2", "LOG-3"):
         assert found[identifier].failed == 0
-        assert found[identifier].missing == [Finding(NOWHERE, "needs what LOG-1 refused")]
+        assert found[identifier].missing == [Finding(NOWHERE, "not checked, because LOG-1 failed")]
     assert len(calls) == 1
 
 
