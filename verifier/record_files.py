@@ -28,15 +28,18 @@ class RecordFiles:
     there, cannot be read or is no regular file.
     """
 
-    __slots__ = ("_prefix", "_root")
+    __slots__ = ("_base", "_prefix", "_root")
 
     def __init__(self, root: Path, prefix: str = "") -> None:
         self._root = root
         self._prefix = prefix
+        self._base = root
 
     def below(self, path: str) -> RecordFiles:
-        """The files below one of its directories."""
-        return RecordFiles(self._root / path, self.shown(path) + "/")
+        """The files below one of its directories; what leads there is no link either."""
+        files = RecordFiles(self._root / path, self.shown(path) + "/")
+        files._base = self._base
+        return files
 
     def shown(self, path: str) -> str:
         """The path as findings name it."""
@@ -102,8 +105,15 @@ class RecordFiles:
             while data := file.read(chunk_bytes):
                 yield data
 
-    def digest(self, path: str) -> bytes:
-        """SHA-256 of the file, however long it is."""
+    def digest(self, path: str, length_bytes: int) -> bytes:
+        """SHA-256 of the file, which must have this length.
+
+        Raises:
+            CheckFailedError: it has another one. A file can claim more than anybody could read.
+        """
+        found = self.size(path)
+        if found != length_bytes:
+            raise CheckFailedError.at(self.place(path), f"{found} bytes, expected {length_bytes}")
         state = hashlib.sha256()
         for data in self.chunks(path):
             state.update(data)
@@ -146,8 +156,8 @@ class RecordFiles:
 
     def _check_directories(self, path: str) -> None:
         """The directories on the way, of which ``O_NOFOLLOW`` says nothing, are no links either."""
-        directory = self._root
-        for part in path.split("/")[:-1]:
+        directory = self._base
+        for part in (self._root / path).relative_to(self._base).parts[:-1]:
             directory /= part
             if directory.is_symlink():
                 raise InputMissingError(self.place(path), "a directory on the way is a symbolic link")

@@ -390,6 +390,8 @@ def _adapters(session: SessionRecord) -> Adapters:
         template.check_tensors(dict(layout.tensors))
     except (canonical.CanonicalError, AdapterError) as error:
         _fail(place, str(error))
+    if template.base_model != parameters.base_model:
+        _fail(template_place, "for another base model than the open entry's")
     if layout.dimension != parameters.encoding.dimension:
         _fail(layout_place, f"{layout.dimension} coordinates, the encoding has {parameters.encoding.dimension}")
     return Adapters(layout, template)

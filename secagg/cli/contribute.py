@@ -131,7 +131,17 @@ def _summary(adapter: Path, details: SessionDetails, config: ClientConfig) -> Ro
             f"and shows none of them even if {parameters.max_corrupt} collude with the coordinator",
         ),
         ("registrar", registrar_words(parameters, config.policy.registrars)),
+        ("log", _log_words(details, config)),
     ]
+
+
+def _log_words(details: SessionDetails, config: ClientConfig) -> str:
+    from secagg.transcript.policy import NO_QUORUM
+
+    origin, policy = details.session.parameters.log, config.policy.log_policy()
+    if policy.quorum == NO_QUORUM:
+        return f"{origin}: NO WITNESS ASKED FOR: the operator can show you another log than others (policy.log)"
+    return f"{origin}, cosigned as {config.policy.log} asks: everybody who asks so is shown the same"
 
 
 class _ReceiptKeeper:

@@ -29,7 +29,7 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse's own type i
         """
         A coordinator publishes its log as a directory of files (c2sp.org/tlog-tiles) that any web server can serve:
         a checkpoint, bundles of entries, and tiles of hashes that follow from the entries. These commands read such
-        a directory, the coordinator's own or a copy. They check no signature: `python -m verifier` does.""",
+        a directory, the coordinator's own or a copy. They check no signature: `secagg-verify` does.""",
     )
     fsck = add_command(
         commands,

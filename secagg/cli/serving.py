@@ -106,11 +106,19 @@ async def _open_log(
 ) -> AsyncIterator[TransparencyLog]:
     """The log in the record directory, which its witnesses cosign. Raises StoreError, ConfigError."""
     policy = await asyncio.to_thread(config.log.policy)
+    own = log_key(config.log.origin, key.public_bytes)
+    if policy.logs and own not in {rule.key for rule in policy.logs}:
+        raise CommandError(
+            "OTHER_LOG",
+            f"{config.log.witnesses} names {policy.logs[0].key.to_text()}, this coordinator's log is {own.to_text()}",
+            "change the file's log line, or `origin` in the configuration if the log has no entry yet",
+            kind="config",
+        )
     files = await asyncio.to_thread(LogDirectory, config.record_directory, config.state_directory)
     try:
         cosigners: Cosigners = NoCosigners()
         if policy.witnesses:
-            cosigners = HttpCosigners(policy, log_key(config.log.origin, key.public_bytes), SystemClock())
+            cosigners = HttpCosigners(policy, own, SystemClock())
         log = await asyncio.to_thread(TransparencyLog, files, cosigners, key, config.log.origin, report)
         try:
             yield log

@@ -104,7 +104,10 @@ class MaskingGraph:
         known = self._known.get(index)
         if known is None:
             require_integer("index", index, 0, self.cohort - 1)
-            known = self._known[index] = self._neighbours(index)
+            known = self._neighbours(index)
+            # All but one of thousands, for each of them, would be gigabytes, and are quickly made again.
+            if self.degree < self.cohort - 1:
+                self._known[index] = known
         return known
 
     def _neighbours(self, index: int) -> tuple[int, ...]:

@@ -30,6 +30,7 @@ the proof, formulas, a table and the limits. Bell et al. 2020 (ePrint 2020/704),
 
 from __future__ import annotations
 
+import bisect
 import math
 from dataclasses import dataclass
 from fractions import Fraction
@@ -142,7 +143,7 @@ def _sparse_parameters(threat: _Threat) -> GraphParameters | None:
     threshold grows by one or more and ``shortage`` falls by one at most: with ``s`` answers too few, the next
     candidate is ``2 * s`` neighbours further.
     """
-    degree = 2
+    degree = _smallest_hopeful_degree(threat)
     while degree <= threat.cohort - 2:
         threshold = _smallest_threshold(degree, _corrupt_in_windows(threat, degree))
         shortage = threshold + _dropped_neighbours(threat, degree) - degree
@@ -150,6 +151,22 @@ def _sparse_parameters(threat: _Threat) -> GraphParameters | None:
             return GraphParameters(degree, threshold)
         degree += 2 * shortage
     return None
+
+
+def _smallest_hopeful_degree(threat: _Threat) -> int:
+    """The smallest even degree of whose two windows some client is honest, but with the privacy level's probability.
+
+    Below it ``_corrupt_in_windows`` is the degree itself, and no threshold is small enough. Found by bisection, because
+    ``C(corrupt, k) / C(cohort, k)`` falls as k grows: with very many corrupt clients the search would pass over
+    thousands of degrees one by one, at a cost that whoever publishes the numbers could impose on everybody.
+    """
+    events = threat.cohort * (threat.cohort - 3) // 2 << threat.privacy_bits
+
+    def is_hopeful(half: int) -> bool:
+        corrupt = math.comb(threat.max_corrupt, 2 * half)
+        return corrupt * events < math.comb(threat.cohort, 2 * half)
+
+    return 2 * bisect.bisect_left(range(threat.cohort // 2), 1, lo=1, key=lambda half: int(is_hopeful(half)))
 
 
 def _smallest_threshold(degree: int, corrupt: int) -> int:

@@ -160,7 +160,8 @@ def open_evidence(parameters: SessionOpen, policy: LogPolicy, evidence: LogEvide
     except NoteError as error:
         raise RemoteProtocolError(RejectReason.LOG_SIGNATURE, str(error)) from None
     if policy.logs and key not in {rule.key for rule in policy.logs}:
-        raise RemoteProtocolError(RejectReason.LOG_SIGNATURE, "the policy names another log")
+        named = policy.logs[0].key.to_text()
+        raise RemoteProtocolError(RejectReason.LOG_SIGNATURE, f"the policy names {named}, this log is {key.to_text()}")
     if not policy.is_met_by(witnessed.public_keys):
         raise RemoteProtocolError(RejectReason.LOG_UNWITNESSED, f"{len(witnessed.cosigned)} known witnesses cosigned")
     return witnessed

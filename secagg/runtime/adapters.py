@@ -30,6 +30,8 @@ def check_layout(parameters: SessionOpen, layout: bytes, adapter: bytes) -> tupl
         raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, "layout: digest differs from the open entry")
     if template.digest != parameters.adapter:
         raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, "adapter: digest differs from the open entry")
+    if template.base_model != parameters.base_model:
+        raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, "adapter: for another base model than the open entry")
     if decoded.dimension != parameters.encoding.dimension:
         raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, "layout: dimension differs from the encoding")
     template.check_tensors(dict(decoded.tensors))

@@ -58,6 +58,7 @@ from secagg.v1 import aggregation_pb2_grpc as pb_grpc
 from secagg.wire import convert
 from tests.support.cohort import Client, key_of, one_hot
 from tests.support.coordinator_process import SHAPES, UNIT, one_hot_adapter, one_hot_session
+from tests.support.published import NO_WITNESSES
 from tests.support.rng import CountingRng
 from tests.support.service import RunningService, serving
 from tests.support.stage import signed_by
@@ -243,7 +244,7 @@ async def attending(
         host = await service.registry.find(session)
         clients = clients or [
             Client(
-                ClientContext(identity, details.session, ClientPolicy()),
+                ClientContext(identity, details.session, ClientPolicy(), NO_WITNESSES),
                 CountingRng(b"client %d" % number),
                 one_hot(dimension, number),
             )
@@ -456,7 +457,7 @@ def requests_of(stage: Stage, signed: dict[Phase, Signed]) -> dict[Phase, tuple[
 def test_what_belongs_to_another_phase_is_refused_in_every_phase(tmp_path: Path) -> None:
     async def harm(stage: Stage) -> None:
         late_comer = Client(
-            ClientContext(key_of(f"client {SIZE}"), stage.host.session, ClientPolicy()),
+            ClientContext(key_of(f"client {SIZE}"), stage.host.session, ClientPolicy(), NO_WITNESSES),
             CountingRng(b"late"),
             np.zeros(1),
         )

@@ -50,8 +50,8 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "a limb sum may be longer than its shards",
         _SUMS,
-        '    if found != expected:\n        raise CheckFailedError.at(place, f"{found} bytes, expected {expected}")\n    total',
-        '    if found < expected:\n        raise CheckFailedError.at(place, f"{found} bytes, expected {expected}")\n    total',
+        "expected, found = _limb_sum_bytes(session), session.files.size(LIMB_SUM)",
+        "expected = found = session.files.size(LIMB_SUM)",
         f"{_SUM_TESTS}::TestBounds::test_another_length_is_refused_although_the_close_names_it",
     ),
     mutant(
@@ -211,8 +211,8 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "the file of integers need not be the logged one",
         _RESULTS,
-        "    if session.files.digest(INTEGER_SUM) != expected:",
-        "    if not session.files.digest(INTEGER_SUM):",
+        "    if session.files.digest(INTEGER_SUM, 8 * computed.size) != expected:",
+        "    if not session.files.digest(INTEGER_SUM, 8 * computed.size):",
         f"{_RESULT_TESTS}::TestTheIntegerSum::test_another_file_than_the_logged_one_is_refused",
     ),
     mutant(
@@ -246,8 +246,8 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "the adapter's files need not be the logged ones",
         _RESULTS,
-        "        if session.files.digest(path) != expected:",
-        "        if not session.files.digest(path):",
+        "        if session.files.digest(path, length_bytes) != expected:",
+        "        if not session.files.digest(path, length_bytes):",
         f"{_RESULT_TESTS}::TestTheAdapter::test_a_file_that_is_not_the_logged_one_is_found",
     ),
     mutant(
@@ -629,5 +629,37 @@ MUTANTS: tuple[Mutant, ...] = (
         "return html.escape(printable(text), quote=True)",
         "return printable(text)",
         "tests/unit/verifier/test_reports.py",
+    ),
+    mutant(
+        "another limb sum is added up than the one that was bound",
+        _SUMS,
+        "    if state.digest() != bound:",
+        "    if not bound:",
+        "tests/adversaries/test_record_attacks.py::TestFilesThatChangeWhileTheyAreRead::"
+        "test_the_limb_sum_that_is_added_up_is_the_one_that_was_fixed_in_the_close_entry",
+    ),
+    mutant(
+        "a session's directory may be a link",
+        "verifier/record_files.py",
+        "        files._base = self._base\n",
+        "",
+        "tests/adversaries/test_record_attacks.py::TestWhatIsNoFileOfTheRecord::"
+        "test_no_session_is_read_through_a_symbolic_link",
+    ),
+    mutant(
+        "a receipt need not be of what its holder signed",
+        "verifier/families/receipt.py",
+        "        verify_statement(signed.statement.identity, signed.statement.to_bytes(), signed.signature)\n",
+        "        pass\n",
+        "tests/adversaries/test_record_attacks.py::TestWhatIsNotCompared::"
+        "test_a_receipt_for_what_its_holder_never_signed_does_not_pass",
+    ),
+    mutant(
+        "the adapter may be for another model",
+        "verifier/session_values.py",
+        "    if template.base_model != parameters.base_model:",
+        "    if not template.base_model:",
+        "tests/adversaries/test_record_attacks.py::TestWhatIsNotCompared::"
+        "test_the_adapter_names_the_base_model_that_the_report_shows",
     ),
 )

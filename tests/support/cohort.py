@@ -68,7 +68,7 @@ def tiny_template(dimension: int) -> tuple[Layout, AdapterTemplate]:
     """Layout and template of an adapter of rank 1 with so many parameters, at least 2."""
     name = "base_model.model.layer.q_proj"
     layout = Layout.from_shapes({f"{name}.lora_A.weight": (1, dimension - 1), f"{name}.lora_B.weight": (1, 1)})
-    return layout, AdapterTemplate("tiny-base", "", "CAUSAL_LM", 1, 1, use_rslora=False, fan_in_fan_out=False)
+    return layout, AdapterTemplate("example/base", "", "CAUSAL_LM", 1, 1, use_rslora=False, fan_in_fan_out=False)
 
 
 def setup_of(session: Session, blobs: BlobStore) -> SetupRow:
@@ -107,7 +107,7 @@ def session_of(
         coordinator=(coordinator or key_of("coordinator")).public_bytes,
         log="log.example/secagg",
         opened_at_s=1_000_000,
-        base_model="example-base",
+        base_model="example/base",
         base_model_digest=bytes(32),
         adapter=template.digest,
         layout=layout.digest,

@@ -24,6 +24,7 @@ from verifier.log_view import (
     LogTree,
     check_quorum,
     pinned_key,
+    read_bundle,
 )
 
 MAX_AHEAD_S = 300
@@ -87,10 +88,11 @@ def _entries(audit: Audit, findings: Findings) -> None:
 
 
 def _tiles(audit: Audit, findings: Findings) -> None:
-    """Rules: each tile of this size is there, byte for byte; beside them only earlier, narrower ones and their bundles.
+    """Rules: each tile of this size is there, byte for byte; other tiles and bundles are earlier, narrower ones.
 
     A partial tile may be left where a wider one has replaced it. What belongs to a larger log is refused, because
-    nobody signed it: a record is copied with a checkpoint that covers it.
+    nobody signed it: a record is copied with a checkpoint that covers it. What has no name of a tile or a bundle is
+    what no client asks for, such as the listing of a directory that came along with a download.
     """
     log = audit.get(TREE)
     expected: dict[tuple[int, int], int] = {}
@@ -99,15 +101,24 @@ def _tiles(audit: Audit, findings: Findings) -> None:
         _check_tile(audit, log, (level, index, width), findings)
     widths = {index: width for (level, index), width in expected.items() if level == 0}
     for path in audit.record.walk("tile"):
-        try:
-            if path.startswith("tile/entries/"):
-                bundle, found = tiles.parse_bundle_path(path)
-                _check_spare_bundle(audit, (bundle, found, widths.get(bundle, 0)), findings)
-            else:
-                level, index, found = tiles.parse_tile_path(path)
-                _check_spare_tile(audit, log, (level, index, found), expected.get((level, index), 0), findings)
-        except tiles.TileError:
-            findings.fail(audit.record.place(path), "neither a tile nor an entry bundle")
+        name = _parse_path(path)
+        if name is None:
+            continue
+        level, index, found = name
+        if level is None:
+            _check_spare_bundle(audit, (index, found, widths.get(index, 0)), findings)
+        else:
+            _check_spare_tile(audit, log, (level, index, found), expected.get((level, index), 0), findings)
+
+
+def _parse_path(path: str) -> tuple[int | None, int, int] | None:
+    """Level (None for a bundle), index and width that a path names; None where it names neither tile nor bundle."""
+    try:
+        if path.startswith("tile/entries/"):
+            return None, *tiles.parse_bundle_path(path)
+        return tiles.parse_tile_path(path)
+    except tiles.TileError:
+        return None
 
 
 def _check_tile(audit: Audit, log: LogTree, tile: tuple[int, int, int], findings: Findings) -> None:
@@ -146,8 +157,7 @@ def _check_spare_bundle(audit: Audit, bundle: tuple[int, int, int], findings: Fi
         findings.fail(place, "not of a log of this size")
         return
     findings.count()
-    widest = audit.record.read(tiles.bundle_path(index, expected), MAX_BUNDLE_BYTES)
-    entries = tiles.decode_bundle(widest)[:width]
+    entries = read_bundle(audit, index, expected)[:width]
     if audit.record.read(path, MAX_BUNDLE_BYTES) != tiles.encode_bundle(entries):
         findings.fail(place, "other entries than those of the bundle that replaced it")
 
@@ -252,7 +262,7 @@ CHECKS = (
     ),
     Check(
         "LOG-7",
-        "Every tile of a log of this size is there and exact, and nothing else is",
+        "Every tile of a log of this size is there and exact, and no other tile is",
         Level.META,
         "Whoever fetches tiles and proofs from this record is shown the tree of these entries.",
         "a coordinator that gives clients other hashes than auditors; damage",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from secagg.crypto.signing import SignatureError, verify_statement
 from secagg.transcript.merkle import ProofError, leaf_hash, verify_inclusion
 from secagg.transcript.proof import LogProof
 from secagg.transcript.receipt import ContributionProof
@@ -33,7 +34,17 @@ def _receipt(audit: Audit, findings: Findings) -> None:
         contribution.verify()
     except ProofError as error:
         raise CheckFailedError.at(Place("receipt", None, "contribution"), f"not in the closed set: {error}") from None
+    signed = contribution.contribution
+    try:
+        verify_statement(signed.statement.identity, signed.statement.to_bytes(), signed.signature)
+    except SignatureError:
+        raise CheckFailedError.at(Place("receipt", None, "contribution"), "its identity did not sign it") from None
     _check_published(audit, contribution)
+    findings.note(
+        f"the contribution of {contribution.contribution.statement.identity.hex()} in session "
+        f"{contribution.closing().session.hex()}, at position {contribution.position} (from 0) of "
+        f"{contribution.closing().count}"
+    )
 
 
 def _parse(data: bytes) -> tuple[LogProof, ContributionProof]:

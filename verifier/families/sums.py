@@ -67,8 +67,23 @@ SHARDS: Derived[SessionRecord, tuple[int, ...]] = Derived("SUM-3", _shards)
 """How many contributions each limb sum holds, in set order: as many as the hash is binding for. Needs CLOSED."""
 
 
+def _limb_sum_bytes(session: SessionRecord) -> int:
+    return _LANE_BYTES * _LIMBS_PER_LANE * _lanes(session) * len(session.get(SHARDS))
+
+
+def _sized_limb_sum(session: SessionRecord) -> int:
+    expected, found = _limb_sum_bytes(session), session.files.size(LIMB_SUM)
+    if found != expected:
+        raise CheckFailedError.at(session.files.place(LIMB_SUM), f"{found} bytes, expected {expected}")
+    return expected
+
+
+SIZED_LIMB_SUM: Derived[SessionRecord, int] = Derived("SUM-3", _sized_limb_sum)
+"""Length of the limb sum's file: one limb sum for each shard and no more. Needs CLOSED."""
+
+
 def _bound_limb_sum(session: SessionRecord) -> bytes:
-    found = session.files.digest(LIMB_SUM)
+    found = session.files.digest(LIMB_SUM, session.get(SIZED_LIMB_SUM))
     if found != session.close.limb_sum:
         raise CheckFailedError.at(session.files.place(LIMB_SUM), "another digest than the close entry's")
     return found
@@ -87,36 +102,37 @@ class MaskedSum:
 
 
 def _masked_sum(session: SessionRecord) -> MaskedSum:
-    """Rules: one limb sum for each shard and no more; no entry beyond what so many 16-bit limbs add up to."""
+    """Rules: no entry beyond what so many 16-bit limbs add up to; what is read here is what was bound."""
     from secagg.arith import linear_hash
 
-    session.get(BOUND_LIMB_SUM)
+    bound = session.get(BOUND_LIMB_SUM)
     sizes, lanes = session.get(SHARDS), _lanes(session)
-    place = session.files.place(LIMB_SUM)
-    expected, found = _LANE_BYTES * _LIMBS_PER_LANE * lanes * len(sizes), session.files.size(LIMB_SUM)
-    if found != expected:
-        raise CheckFailedError.at(place, f"{found} bytes, expected {expected}")
     total = np.zeros(lanes, dtype=np.uint64)
     hashes = []
-    for number, limb_sum in enumerate(_read_shards(session.files, lanes, sizes), start=1):
+    for number, limb_sum in enumerate(_read_shards(session.files, lanes, sizes, bound), start=1):
         session.audit.progress(f"hash of the limb sum, {number} of {len(sizes)}")
         hashes.append(linear_hash.hash_limb_sum(limb_sum))
         np.add(total, linear_hash.lanes_of_limb_sum(limb_sum), out=total)
     return MaskedSum(tuple(hashes), total)
 
 
-def _read_shards(files: RecordFiles, lanes: int, sizes: Sequence[int]) -> Iterator[LimbSum]:
+def _read_shards(files: RecordFiles, lanes: int, sizes: Sequence[int], bound: bytes) -> Iterator[LimbSum]:
     from secagg.arith.linear_hash import LimbSum
 
+    state = hashlib.sha256()
     with files.open(LIMB_SUM) as file:
         for number, size in enumerate(sizes, start=1):
             entries = np.fromfile(file, dtype="<u8", count=_LIMBS_PER_LANE * lanes)
             if entries.size != _LIMBS_PER_LANE * lanes:
                 raise InputMissingError(files.place(LIMB_SUM), "cut short while it was read")
+            state.update(entries.data)
             try:
                 yield LimbSum.from_entries(entries.astype(np.uint64, copy=False), size)
             except ArithmeticInputError as error:
                 raise CheckFailedError.at(files.place(LIMB_SUM), f"shard {number}: {error}") from None
+    # Its digest was taken from another reading: somebody may have exchanged it in between.
+    if state.digest() != bound:
+        raise InputMissingError(files.place(LIMB_SUM), "changed while it was read")
 
 
 MASKED_SUM: Derived[SessionRecord, MaskedSum] = Derived("SUM-3", _masked_sum)

@@ -76,7 +76,7 @@ def cosigned(policy_line: str, history: History, size: int) -> frozenset[bytes]:
 
 def test_init_makes_a_private_directory_with_a_key_an_empty_state_and_a_configuration(home):
     assert sorted(path.name for path in home.iterdir()) == ["state", "witness.key", "witness.key.pub", "witness.toml"]
-    assert list((home / "state").iterdir()) == []
+    assert [path.name for path in (home / "state").iterdir()] == ["made"]
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
     assert stat.S_IMODE((home / "witness.key").stat().st_mode) == 0o600
 
@@ -170,7 +170,7 @@ def test_serve_refuses_a_state_that_is_gone(home):
 def test_serve_refuses_a_state_that_its_key_did_not_sign(home):
     with served(home) as (_, said):
         cosigned(said["policy_line"], LOG, 5)
-    (file,) = [path for path in (home / "state").iterdir() if path.name != "lock"]
+    (file,) = [path for path in (home / "state").iterdir() if path.name not in {"lock", "made"}]
     file.write_bytes(LOG.note(3))
     code, message = refused_to_serve(home)
     assert code == 3

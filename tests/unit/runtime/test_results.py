@@ -44,7 +44,7 @@ def test_the_merged_adapter_is_the_mean_in_files_that_can_be_read(tmp_path: Path
         (tmp_path / "adapter_model.safetensors").write_bytes(cohort.blobs.get(result.adapter_model))
         (tmp_path / "adapter_config.json").write_bytes(cohort.blobs.get(result.adapter_config))
         layout, template = tiny_template(5)
-        adapter = read_adapter(tmp_path, "tiny-base")
+        adapter = read_adapter(tmp_path, "example/base")
         assert AdapterTemplate.from_adapter(adapter).digest == template.digest == cohort.session.parameters.adapter
         mean = mean_of(cohort.session.parameters.encoding, cohort.integer_sum().astype(np.int64), 5)
         assert np.array_equal(adapter_to_vector(adapter, layout), mean)

@@ -140,10 +140,15 @@ class TestTheAdapter:
     def test_a_file_that_is_not_the_logged_one_is_found(self, tmp_path, name):
         written = write_record(tmp_path)
         path = written.session / "aggregate" / name
-        path.write_bytes(path.read_bytes() + b" ")
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + b" ")
         found = checked(written, Level.SUM)
         assert failing(found) == ["RES-4"]
         assert reason(found, "RES-4").endswith(f"{name}: another digest than the result entry's")
+        path.write_bytes(content + b" ")
+        found = checked(written, Level.SUM)
+        assert failing(found) == ["RES-4"]
+        assert reason(found, "RES-4").endswith(f"{name}: {len(content) + 1} bytes, expected {len(content)}")
 
     def test_another_digest_in_the_log_is_refused(self, tmp_path):
         found = found_of(tmp_path, result=lambda entry, _: replace(entry, adapter_config=bytes(32)))
