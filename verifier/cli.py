@@ -26,7 +26,7 @@ from verifier.policy import AuditPolicyError, load_policy
 from verifier.progress import Progress
 from verifier.record_files import RecordFiles
 from verifier.report import Report
-from verifier.run import run_audit
+from verifier.run import installed_version, run_audit
 from verifier.saved import save_checkpoint
 from verifier.statement import LEVEL_NAMES
 from verifier.text_report import printable, to_text
@@ -35,6 +35,7 @@ UNUSABLE = 2
 
 _SESSION_ID = re.compile(r"[0-9a-f]{32}")
 _SECONDS = re.compile(r"0|[1-9][0-9]{0,17}")
+_RECEIPT_HEADER = b"c2sp.org/tlog-proof@v1\n"
 _MAX_RECEIPT_BYTES = MAX_NOTE_BYTES + 2 * MAX_EXTRA_BYTES
 _LEVELS = {name: level for level, name in LEVEL_NAMES.items()}
 
@@ -47,6 +48,18 @@ exit codes:
   1  a check failed
   2  unusable arguments, or an internal error
   3  incomplete: a file is missing, a version is unknown, a session has not ended; no check failed"""
+_POLICY_HELP = """\
+the policy, such as policy.toml:
+  log_policy = "policy"           # a C2SP tlog-policy file, relative to this one
+  max_age_s = 86400               # optional: a quorum of cosignatures is not older
+  [registrar]
+  keys = ["<64 hex digits>"]      # who may sign a roster
+  [session]
+  min_contributors = 3            # also: tolerated_corrupt = "1/10", base_models = ["<64 hex digits>"]
+  [noise]
+  mechanism = "none"              # what the sessions must declare
+
+"""
 _LEVEL_HELP = """\
 meta: log, signatures, sets, parameters. preopen: and the masked sum, for whoever decides whether to release
 anything. sum (default): and the openings, the sum and the adapter. full: and every masked input"""
@@ -94,8 +107,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "secagg-verify", description=_DESCRIPTION, epilog=_EXIT_CODES, formatter_class=layout
     )
+    parser.add_argument("--version", action="version", version=f"secagg-verify {installed_version()}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _add_check(commands.add_parser("check", help="check a record", epilog=_EXIT_CODES, formatter_class=layout))
+    _add_check(
+        commands.add_parser("check", help="check a record", epilog=_POLICY_HELP + _EXIT_CODES, formatter_class=layout)
+    )
     listing = commands.add_parser("list-checks", help="all checks, with their levels")
     listing.set_defaults(run=_list_checks)
     explaining = commands.add_parser("explain", help="what one check reads and proves, and against whom")
@@ -155,7 +171,7 @@ def _check(arguments: argparse.Namespace) -> int:
     try:
         policy = load_policy(arguments.policy)
     except AuditPolicyError as error:
-        raise UnusableError(str(error)) from None
+        raise UnusableError(f"--policy: {error}") from None
     with Progress(sys.stderr) as progress:
         audit = Audit(
             RecordFiles(arguments.record),
@@ -167,9 +183,9 @@ def _check(arguments: argparse.Namespace) -> int:
         )
         report = run_audit(audit, frozenset(arguments.session))
     if arguments.json is not None:
-        _write(arguments.json, to_json(report))
+        _write("--json", arguments.json, to_json(report))
     if arguments.html is not None:
-        _write(arguments.html, to_html(report))
+        _write("--html", arguments.html, to_html(report))
     sys.stdout.write(to_text(report))
     if arguments.save is not None:
         _save(arguments.save, audit, report)
@@ -178,11 +194,14 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _check_arguments(arguments: argparse.Namespace, level: Level) -> None:
     if not arguments.record.is_dir():
-        raise UnusableError(f"{arguments.record}: not a directory")
+        raise UnusableError(f"RECORD {arguments.record}: {_no_directory(arguments.record)}")
     if (arguments.masked_inputs is None) != (level is not Level.FULL):
-        raise UnusableError("--level full and --masked-inputs go together")
+        has, lacks = "--level full", "--masked-inputs DIR"
+        if level is not Level.FULL:
+            has, lacks = "--masked-inputs", "--level full"
+        raise UnusableError(f"{has} needs {lacks} as well")
     if arguments.masked_inputs is not None and not arguments.masked_inputs.is_dir():
-        raise UnusableError(f"{arguments.masked_inputs}: not a directory")
+        raise UnusableError(f"--masked-inputs {arguments.masked_inputs}: {_no_directory(arguments.masked_inputs)}")
     save, since = arguments.save, arguments.since
     # Overwriting it unread would forget the only thing that shows a rewritten history.
     if save is not None and save.exists() and (since is None or not since.exists() or not save.samefile(since)):
@@ -193,25 +212,40 @@ def _brought(arguments: argparse.Namespace) -> Brought:
     inputs = arguments.masked_inputs
     return Brought(
         None if inputs is None else RecordFiles(inputs, "masked-inputs/"),
-        None if arguments.receipt is None else _read(arguments.receipt, _MAX_RECEIPT_BYTES),
-        None if arguments.since is None else _read(arguments.since, MAX_NOTE_BYTES),
+        None if arguments.receipt is None else _read_receipt(arguments.receipt),
+        None if arguments.since is None else _read("--since", arguments.since, MAX_NOTE_BYTES),
     )
 
 
-def _read(path: Path, most_bytes: int) -> bytes:
+def _read_receipt(path: Path) -> bytes:
+    """A receipt; what is none at all is a mistake in the arguments, and no word against the record."""
+    data = _read("--receipt", path, _MAX_RECEIPT_BYTES)
+    if not data.startswith(_RECEIPT_HEADER):
+        raise UnusableError(
+            f"--receipt: {path} is not a receipt as `secagg receipt` writes it; "
+            "the JSON file that `secagg contribute` keeps is another thing"
+        )
+    return data
+
+
+def _no_directory(path: Path) -> str:
+    return "not a directory" if path.exists() else "there is no such directory"
+
+
+def _read(option: str, path: Path, most_bytes: int) -> bytes:
     """A file of the auditor; of one that is too long, too much, which no parser takes."""
     try:
         with path.open("rb") as file:
             return file.read(most_bytes + 1)
     except OSError as error:
-        raise UnusableError(f"{path}: {error.strerror}") from None
+        raise UnusableError(f"{option} {path}: {error.strerror}") from None
 
 
-def _write(path: Path, text: str) -> None:
+def _write(option: str, path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="ascii")
     except OSError as error:
-        raise UnusableError(f"{path}: {error.strerror}") from None
+        raise UnusableError(f"{option} {path}: {error.strerror}") from None
 
 
 def _save(path: Path, audit: Audit, report: Report) -> None:
@@ -221,7 +255,7 @@ def _save(path: Path, audit: Audit, report: Report) -> None:
     try:
         save_checkpoint(path, audit.get(HEAD).data)
     except OSError as error:
-        raise UnusableError(f"{path}: {error.strerror}") from None
+        raise UnusableError(f"--save {path}: {error.strerror}") from None
     sys.stdout.write("\nThe checkpoint was saved: give it as --since next time.\n")
 
 

@@ -51,7 +51,7 @@ def run_audit(audit: Audit, wanted: Collection[bytes] = ()) -> Report:
         cosigned = ()
     names = {witness.key.public_key: witness.name for witness in audit.policy.log.witnesses}
     return Report(
-        _version(),
+        installed_version(),
         audit.level,
         audit.now_s,
         _policy_summary(audit),
@@ -169,7 +169,8 @@ def _policy_summary(audit: Audit) -> PolicySummary:
     )
 
 
-def _version() -> str:
+def installed_version() -> str:
+    """The version of this verifier."""
     try:
         return version("secagg-lora")
     except PackageNotFoundError:

@@ -104,11 +104,11 @@ def _tiles(audit: Audit, findings: Findings) -> None:
         name = _parse_path(path)
         if name is None:
             continue
-        level, index, found = name
-        if level is None:
+        tile_level, index, found = name
+        if tile_level is None:
             _check_spare_bundle(audit, (index, found, widths.get(index, 0)), findings)
         else:
-            _check_spare_tile(audit, log, (level, index, found), expected.get((level, index), 0), findings)
+            _check_spare_tile(audit, log, (tile_level, index, found), expected.get((tile_level, index), 0), findings)
 
 
 def _parse_path(path: str) -> tuple[int | None, int, int] | None:

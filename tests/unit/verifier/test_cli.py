@@ -118,6 +118,44 @@ def test_2_is_for_arguments_that_cannot_be_used(honest, more, capsys):
     assert capsys.readouterr().err.startswith(("secagg-verify: ", "usage: "))
 
 
+@pytest.mark.parametrize(
+    ("option", "more"),
+    [
+        ("--since", ["--since", "/does/not/exist"]),
+        ("--receipt", ["--receipt", "/does/not/exist"]),
+        ("--masked-inputs", ["--level", "full", "--masked-inputs", "/does/not/exist"]),
+        ("--policy", ["--policy", "/does/not/exist"]),
+        ("--json", ["--json", "/does/not/exist"]),
+        ("--save", ["--save", "/does/not/exist/checkpoint"]),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_named(honest, option, more, capsys):
+    assert check(honest, *more) == 2
+    assert capsys.readouterr().err.startswith(f"secagg-verify: {option}")
+
+
+@pytest.mark.parametrize("data", [b'{"type":"receipt"}', b"", b"c2sp.org/tlog-proof@v2\n"])
+def test_2_is_for_a_receipt_that_is_none_at_all(honest, tmp_path, data, capsys):
+    (tmp_path / "kept.json").write_bytes(data)
+    assert check(honest, "--receipt", tmp_path / "kept.json") == 2
+    captured = capsys.readouterr()
+    assert "is not a receipt as `secagg receipt` writes it; the JSON file that `secagg contribute`" in captured.err
+    assert captured.out == ""
+
+
+def test_1_is_for_a_receipt_that_is_one_and_does_not_hold(honest, tmp_path, capsys):
+    (tmp_path / "receipt").write_bytes(honest.receipt.read_bytes().replace(b"index 9", b"index 8"))
+    assert (tmp_path / "receipt").read_bytes() != honest.receipt.read_bytes()
+    assert check(honest, "--receipt", tmp_path / "receipt") == 1
+
+
+def test_the_version_is_printed(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out.startswith("secagg-verify ")
+
+
 def test_2_is_for_a_record_that_is_no_directory(honest, capsys):
     assert check(replace(honest, record=honest.policy)) == 2
 
@@ -214,6 +252,17 @@ def test_help_names_the_exit_codes(capsys):
         cli.run(["check", "--help"])
     assert stopped.value.code == 0
     assert "3  incomplete" in capsys.readouterr().out
+
+
+def test_the_policy_that_help_shows_is_one(honest, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        cli.run(["check", "--help"])
+    shown = capsys.readouterr().out.split("such as policy.toml:\n")[1].split("\n\n")[0]
+    assert len(shown.splitlines()) == 8
+    key = honest.forge.registrar.public_bytes.hex()
+    (tmp_path / "policy.toml").write_text(shown.replace("<64 hex digits>", key, 1))
+    (tmp_path / "policy").write_bytes((honest.policy.parent / "policy").read_bytes())
+    assert check(replace(honest, policy=tmp_path / "policy.toml")) == 0
 
 
 def test_the_report_as_json_is_the_whole_of_it(honest, tmp_path, capsys):

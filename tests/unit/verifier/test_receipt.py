@@ -44,6 +44,16 @@ def test_every_contributor_finds_its_contribution(written):
         assert unclean(found(written, written.forge.receipt(index, note))) == {}
 
 
+def test_rcp_1_says_whose_contribution_it_found_in_which_session_and_where(written):
+    main = written.forge.main
+    note = (written.record / "checkpoint").read_bytes()
+    index = main.accepted[2]
+    (said,) = found(written, written.forge.receipt(index, note))["RCP-1"].notes
+    identity = main.contributions[index].statement.identity.hex()
+    assert said == f"the contribution of {identity} in session {main.session_id.hex()}, at position 2 (from 0) of 8"
+    assert found(written, with_proof(written, lambda proof: replace(proof, position=1)))["RCP-1"].notes == ()
+
+
 def test_a_receipt_of_an_earlier_checkpoint_is_as_good(written):
     forge = Forge()
     forge.main, forge.entries = written.forge.main, written.forge.entries[:11]
