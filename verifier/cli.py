@@ -171,7 +171,7 @@ def _check(arguments: argparse.Namespace) -> int:
     try:
         policy = load_policy(arguments.policy)
     except AuditPolicyError as error:
-        raise UnusableError(f"--policy: {error}") from None
+        raise UnusableError(f"--policy {arguments.policy}: {error}") from None
     with Progress(sys.stderr) as progress:
         audit = Audit(
             RecordFiles(arguments.record),
@@ -222,7 +222,7 @@ def _read_receipt(path: Path) -> bytes:
     data = _read("--receipt", path, _MAX_RECEIPT_BYTES)
     if not data.startswith(_RECEIPT_HEADER):
         raise UnusableError(
-            f"--receipt: {path} is not a receipt as `secagg receipt` writes it; "
+            f"--receipt {path} is not a receipt as `secagg receipt` writes it; "
             "the JSON file that `secagg contribute` keeps is another thing"
         )
     return data

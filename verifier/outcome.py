@@ -86,7 +86,7 @@ def _notes(report: Report) -> Iterator[str]:
 def _aborted(session: SessionSummary) -> str:
     start = f"Session {session.session} was aborted ({session.reason})"
     if not session.answers_released:
-        return f"{start}; by its abort entry no answer had been released, so nothing was opened."
+        return f"{start}; its abort entry counts no answers: by the coordinator's word, nothing was opened."
     answers = session.answers_released
     released = f"{counted(answers, 'answer')} had been released"
     return f"{start}; {released}: count its sum as published."

@@ -25,11 +25,19 @@ _FRACTION = re.compile(r"(0|[1-9][0-9]{0,8})/([1-9][0-9]{0,8})")
 _WORD = re.compile(r"[a-z][a-z0-9-]{0,31}")
 
 
+_EXAMPLES = {
+    "registrar": 'keys = ["<64 hex digits>"]',
+    "session": "min_contributors = 3",
+    "noise": 'mechanism = "none"',
+}
+"""What is required in each table, as it could stand there."""
+
+
 class AuditPolicyError(ValueError):
     """``field`` of a policy file, or the file itself, cannot be used; ``reason`` says why."""
 
     def __init__(self, field: str, reason: str) -> None:
-        super().__init__(f"{field}: {reason}")
+        super().__init__(reason if reason.startswith("[") else f"{field}: {reason}")
         self.field = field
         self.reason = reason
 
@@ -84,7 +92,8 @@ def load_policy(path: Path) -> AuditPolicy:
     except ValueError as error:
         raise AuditPolicyError("policy", f"not TOML: {error}") from None
     _refuse_unknown("policy", document, {"log_policy", "max_age_s", "registrar", "session", "noise"})
-    log_data = _read(path.parent / _text("log_policy", document.get("log_policy")), "log_policy")
+    log_path = path.parent / _text("log_policy", document.get("log_policy"))
+    log_data = _read(log_path, "log_policy")
     registrar = _table("registrar", document, {"keys"})
     keys = frozenset(_digests("registrar.keys", registrar.get("keys")))
     if not keys:
@@ -94,7 +103,7 @@ def load_policy(path: Path) -> AuditPolicy:
     if _WORD.fullmatch(mechanism) is None:
         raise AuditPolicyError("noise.mechanism", "expected the name of a mechanism, such as none")
     return AuditPolicy(
-        _log_policy(log_data),
+        _log_policy(log_path, log_data),
         keys,
         _floors(_table("session", document, {"min_contributors", "tolerated_corrupt", "base_models"})),
         mechanism,
@@ -109,24 +118,24 @@ def _read(path: Path, field: str) -> bytes:
         with path.open("rb") as file:
             data = file.read(MAX_POLICY_BYTES + 1)
     except OSError as error:
-        raise AuditPolicyError(field, f"{path}: {error.strerror or type(error).__name__}") from None
+        raise AuditPolicyError(field, f"{path}: {error.strerror or 'cannot be read'}") from None
     if len(data) > MAX_POLICY_BYTES:
         raise AuditPolicyError(field, f"{path}: longer than {MAX_POLICY_BYTES} bytes")
     return data
 
 
-def _log_policy(data: bytes) -> LogPolicy:
+def _log_policy(path: Path, data: bytes) -> LogPolicy:
     try:
         policy = LogPolicy.parse(data.decode("utf-8"))
     except UnicodeDecodeError:
-        raise AuditPolicyError("log_policy", "not UTF-8") from None
+        raise AuditPolicyError("log_policy", f"{path}: not UTF-8") from None
     except PolicyError as error:
-        raise AuditPolicyError("log_policy", str(error)) from None
+        raise AuditPolicyError("log_policy", f"{path}: {error}") from None
     if not policy.logs:
-        raise AuditPolicyError("log_policy", "names no log")
+        raise AuditPolicyError("log_policy", f"{path}: names no log")
     origins = [rule.key.name for rule in policy.logs]
     if len(set(origins)) != len(origins):
-        raise AuditPolicyError("log_policy", "two logs with one origin")
+        raise AuditPolicyError("log_policy", f"{path}: two logs with one origin")
     return policy
 
 
@@ -140,7 +149,7 @@ def _floors(table: Mapping[str, object]) -> SessionFloors:
 def _table(name: str, document: Mapping[str, object], known: set[str]) -> Mapping[str, object]:
     table = document.get(name)
     if not isinstance(table, dict):
-        raise AuditPolicyError(name, "missing: a table is expected")
+        raise AuditPolicyError(name, f"[{name}] is missing: add [{name}] and {_EXAMPLES[name]}")
     _refuse_unknown(name, table, known)
     return table
 
@@ -148,19 +157,22 @@ def _table(name: str, document: Mapping[str, object], known: set[str]) -> Mappin
 def _refuse_unknown(name: str, table: Mapping[str, object], known: set[str]) -> None:
     unknown = sorted(set(table) - known)
     if unknown:
-        raise AuditPolicyError(f"{name}.{unknown[0]}", "unknown")
+        raise AuditPolicyError(f"{name}.{unknown[0]}", f"unknown; known are {', '.join(sorted(known))}")
 
 
 def _text(field: str, value: object) -> str:
     if not isinstance(value, str) or not value:
-        raise AuditPolicyError(field, "missing or not text")
+        name = field.rsplit(".", maxsplit=1)[-1]
+        example = {"log_policy": "policy", "mechanism": "none"}[name]
+        raise AuditPolicyError(field, f'missing or not text: add {name} = "{example}"')
     return value
 
 
 def _integer(field: str, value: object, bounds: tuple[int, int]) -> int:
     least, most = bounds
     if type(value) is not int or not least <= value <= most:
-        raise AuditPolicyError(field, f"expected an integer from {least} to {most}")
+        found = "missing" if value is None else "unusable"
+        raise AuditPolicyError(field, f"{found}: expected an integer from {least} to {most}")
     return value
 
 

@@ -166,4 +166,4 @@ class RecordFiles:
 def _reason_of(error: OSError) -> str:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return "missing"
-    return f"cannot be read: {error.strerror or type(error).__name__}"
+    return f"cannot be read: {error.strerror}" if error.strerror else "cannot be read"

@@ -87,7 +87,7 @@ CHECKS = (
     ),
     Check(
         "CON-3",
-        "Everybody in U1 is accepted, rejected or dropped, and the accepted are the contributions",
+        "Everybody who came is accepted, rejected or dropped, and the accepted are the contributions",
         Level.META,
         "Whoever came can see what became of them; nobody was left out of or slipped into the sum between the lists. A "
         "client with a receipt that finds itself dropped can prove it.",

@@ -99,7 +99,7 @@ def _registrar(session: SessionRecord, findings: Findings) -> None:
 CHECKS = (
     Check(
         "ELG-1",
-        "Everybody in U1 is in the roster that was frozen at the opening",
+        "Everybody who came is in the roster that was frozen at the opening",
         Level.META,
         "Nobody joined who was not on the list before anybody knew who would come.",
         "a coordinator that adds clients of its own after the opening",

@@ -143,7 +143,7 @@ SESSION_CHECKS = (
     ),
     Check(
         "SES-4",
-        "U1, U2 and U3 are the logged ones, each within the one before, none too small",
+        "Who came (U1), shared keys (U2), contributed (U3) is as logged, each within the one before, none too few",
         Level.META,
         "Who came, who shared keys and who contributed was fixed in the log, step by step; every set holds "
         "min_contributors, and the closed one a quorum of U1.",

@@ -292,7 +292,7 @@ CHECKS: tuple[Check[SessionRecord], ...] = (
     ),
     Check(
         "SUM-2",
-        "The hash of the limb sum is the sum of the signed hashes",
+        "The hash of the masked sum is the sum of the signed hashes",
         Level.PREOPEN,
         "The limb sum is the sum of what each contributor signed, as far as those are hashes of what was uploaded, or "
         "somebody broke ring-SIS.",
@@ -303,7 +303,7 @@ CHECKS: tuple[Check[SessionRecord], ...] = (
     ),
     Check(
         "SUM-3",
-        "The limb sum has the right length and no entry is out of range",
+        "The masked sum has the right length and no entry is out of range",
         Level.PREOPEN,
         "The limb sum is short enough a vector for its hash to be binding.",
         "a coordinator that looks for another limb sum with the same hash among long vectors",
@@ -313,7 +313,7 @@ CHECKS: tuple[Check[SessionRecord], ...] = (
     ),
     Check(
         "SUM-4",
-        "The limb sum was fixed in the close entry",
+        "The masked sum was fixed in the close entry",
         Level.PREOPEN,
         "The masked sum was in the log before any answer could name the close entry that holds its digest.",
         "a coordinator that chooses the masked sum after it has seen what the answers open",
@@ -333,7 +333,7 @@ CHECKS: tuple[Check[SessionRecord], ...] = (
     ),
     Check(
         "SUM-6",
-        "The masked inputs add up to the limb sum, exactly",
+        "The masked inputs add up to the masked sum, exactly",
         Level.FULL,
         "The limb sum is the sum of the masked inputs, by addition and not by any assumption.",
         "contributors that sign hashes of something else together with a coordinator that fits the sum to them",

@@ -134,6 +134,15 @@ def test_an_option_that_cannot_be_used_is_named(honest, option, more, capsys):
     assert capsys.readouterr().err.startswith(f"secagg-verify: {option}")
 
 
+def test_a_policy_that_lacks_a_table_is_named_with_what_to_add(honest, tmp_path, capsys):
+    text = honest.policy.read_text()
+    (tmp_path / "policy.toml").write_text(text.split("[noise]")[0])
+    (tmp_path / "policy").write_bytes((honest.policy.parent / "policy").read_bytes())
+    assert check(replace(honest, policy=tmp_path / "policy.toml")) == 2
+    said = capsys.readouterr().err
+    assert said.endswith('policy.toml: [noise] is missing: add [noise] and mechanism = "none"\n')
+
+
 @pytest.mark.parametrize("data", [b'{"type":"receipt"}', b"", b"c2sp.org/tlog-proof@v2\n"])
 def test_2_is_for_a_receipt_that_is_none_at_all(honest, tmp_path, data, capsys):
     (tmp_path / "kept.json").write_bytes(data)

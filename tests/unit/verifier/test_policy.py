@@ -86,8 +86,11 @@ def test_what_cannot_be_used_is_refused_by_name(tmp_path, old, new, field):
 def test_a_table_that_is_missing_is_refused(tmp_path):
     blocks = re.split(r"(?m)^(?=\[)", FULL)
     for missing in blocks[1:]:
-        with pytest.raises(AuditPolicyError, match="missing: a table is expected"):
+        with pytest.raises(AuditPolicyError) as refused:
             load(tmp_path, "".join(block for block in blocks if block != missing))
+        # What it says to add is a line that it then takes, but for the key.
+        table, line = re.fullmatch(r"(\[\w+\]) is missing: add \1 and (.*)", str(refused.value)).groups()
+        load(tmp_path, FULL.replace(missing, f"{table}\n{line}\n".replace("<64 hex digits>", KEY)))
 
 
 @pytest.mark.parametrize("log_policy", ["", "quorum none\n", "nonsense\nquorum none\n", "witness w x\nquorum w\n"])
