@@ -22,7 +22,15 @@ import pytest
 from secagg.client import Coordinator, Result, connect
 from secagg.crypto.notes import cosign, log_key, open_checkpoint, sign_checkpoint, witness_key
 from secagg.protocol.errors import ProtocolError, RejectReason, RemoteProtocolError
-from secagg.protocol.messages import AdvertiseKeys, ClosedList, ConfirmClose, Contribution, ShareKeys, UnmaskAnswer
+from secagg.protocol.messages import (
+    AdvertiseKeys,
+    ClosedList,
+    ConfirmClose,
+    Contribution,
+    SessionEnded,
+    ShareKeys,
+    UnmaskAnswer,
+)
 from secagg.protocol.pairwise.coordinator_states import RowKind, row_position
 from secagg.protocol.session import ClientPolicy
 from secagg.remote import GrpcCoordinator
@@ -337,6 +345,44 @@ async def test_a_session_in_a_log_that_nobody_cosigned_is_not_joined(
         opened = await site.open()
         assert await reasons(site.all_contribute(opened.session)) == [RejectReason.LOG_UNWITNESSED] * len(NAMES)
         assert sent == {}
+
+
+class StrippedPort:
+    """Shows the log's newest state without what the witnesses said of it."""
+
+    def __init__(self, port: GrpcCoordinator) -> None:
+        self._port = port
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._port, name)
+
+    async def closed_list(self, session: bytes) -> ClosedList:
+        return _stripped(await self._port.closed_list(session))
+
+    async def outcome(self, session: bytes) -> SessionEnded:
+        return _stripped(await self._port.outcome(session))
+
+
+def _stripped(shown: Any) -> Any:
+    note = Note.parse(shown.evidence.checkpoint)
+    bare = dataclasses.replace(note, signatures=tuple(line for line in note.signatures if line.name == ORIGIN))
+    return dataclasses.replace(shown, evidence=dataclasses.replace(shown.evidence, checkpoint=bare.to_bytes()))
+
+
+@in_event_loop
+async def test_who_only_reads_a_result_or_a_proof_asks_for_the_witnesses_all_the_same(tmp_path: Path) -> None:
+    async with site_in(tmp_path) as site:
+        opened = await site.open()
+        await asyncio.gather(*site.all_contribute(opened.session))
+        identity = site.keys["ada"].public_bytes
+        async with await site.connected() as reader:
+            assert (await reader.result(opened.session)).contributors == len(NAMES)
+            assert (await reader.contribution_proof(opened.session, identity)).index == CLOSED - 1
+            reader.port = StrippedPort(reader.port)
+            for call in (reader.result(opened.session), reader.contribution_proof(opened.session, identity)):
+                with pytest.raises(RemoteProtocolError) as caught:
+                    await call
+                assert caught.value.reason is RejectReason.LOG_UNWITNESSED
 
 
 # A coordinator that shows a fork to one client, cosigned by the witnesses that it has bought.
