@@ -16,8 +16,9 @@ _WORDS = {
     Verdict.INCOMPLETE: "no check failed, but not everything could be checked",
 }
 _AFTER_A_FAILURE = (
-    "A failed check means that this copy is not what was signed. It may be a damaged download: get another copy and "
-    "check again. If it fails again, show the operator this report."
+    "A failed check means that this copy is not what was signed, or that what was signed is not what your policy asks "
+    "for. It may be a damaged download: get another copy and check again. If it fails again, show the operator this "
+    "report."
 )
 
 
