@@ -379,10 +379,12 @@ async def test_who_only_reads_a_result_or_a_proof_asks_for_the_witnesses_all_the
             assert (await reader.result(opened.session)).contributors == len(NAMES)
             assert (await reader.contribution_proof(opened.session, identity)).index == CLOSED - 1
             reader.port = StrippedPort(reader.port)
-            for call in (reader.result(opened.session), reader.contribution_proof(opened.session, identity)):
-                with pytest.raises(RemoteProtocolError) as caught:
-                    await call
-                assert caught.value.reason is RejectReason.LOG_UNWITNESSED
+            with pytest.raises(RemoteProtocolError) as caught:
+                await reader.result(opened.session)
+            assert caught.value.reason is RejectReason.LOG_UNWITNESSED
+            with pytest.raises(RemoteProtocolError) as caught:
+                await reader.contribution_proof(opened.session, identity)
+            assert caught.value.reason is RejectReason.LOG_UNWITNESSED
 
 
 # A coordinator that shows a fork to one client, cosigned by the witnesses that it has bought.
