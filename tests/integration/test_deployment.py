@@ -18,12 +18,14 @@ import numpy as np
 import pytest
 
 from secagg.arith.quantiser import clip
+from secagg.crypto.notes import witness_key
 from secagg.lora.reader import read_adapter
 from secagg.lora.vector import adapter_to_vector
 from tests.support.service import EXAMPLES, tiny_adapter
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("alice", "bob", "carol")
+WITNESS_OF_NOBODY = witness_key("w2.example", bytes(31) + b"\x01").to_text()
 _COMMAND_S = 60.0
 _STOP_S = 10.0
 
@@ -68,16 +70,21 @@ class Site:
 
 
 class Deployment(Site):
-    """A coordinator that serves, a registrar, three contributors on a signed roster."""
+    """A witness, a coordinator that serves and asks it, a registrar, three contributors on a signed roster."""
 
     coordinator: subprocess.Popen[str]
+    witness: subprocess.Popen[str]
     key: str
     fingerprint: str
     registrar: str
 
     def set_up(self) -> None:
-        made = self.run("coordinator", "init", "c", "--listen", "127.0.0.1:0", "--no-passphrase")
+        made = self.run(
+            "coordinator", "init", "c", "--listen", "127.0.0.1:0", "--origin", "aggregator.example/secagg",
+            "--no-passphrase",
+        )  # fmt: skip
         self.key, self.fingerprint = made["coordinator_key"], made["tls_fingerprint"]
+        self.log_line = made["log_line"]
         self.registrar = self.run("identity", "new", "registrar.key", "--kind", "registrar", "--no-passphrase")[
             "public_key"
         ]
@@ -85,7 +92,33 @@ class Deployment(Site):
             self.run("identity", "new", f"{name}.key", "--no-passphrase")
         self.run("roster", "add", "roster", *(f"{name}.key.pub" for name in NAMES))
         self.run("roster", "sign", "roster", "--key", "registrar.key")
+        self.find_witness()
         self.serve()
+
+    def find_witness(self) -> None:
+        """Run a witness of the log, and name it in the policy of everybody."""
+        log_key = self.log_line.removeprefix("log ")
+        self.run(
+            "witness", "init", "w1", "--name", "w1.example", "--listen", "127.0.0.1:0", "--log", log_key,
+            "--no-passphrase",
+        )  # fmt: skip
+        self.witness = self.start("witness", "serve", "--config", "w1/witness.toml")
+        assert self.witness.stdout is not None
+        line = json.loads(self.witness.stdout.readline())["policy_line"]
+        (self.home / "policy").write_text(f"{self.log_line}\n{line}\nquorum w1.example\n", encoding="utf-8")
+        config = self.home / "c" / "coordinator.toml"
+        text = config.read_text(encoding="utf-8")
+        assert text.count('# witnesses = "witnesses.policy"') == 1
+        config.write_text(text.replace('# witnesses = "witnesses.policy"', 'witnesses = "../policy"'))
+
+    def verify(self, *argv: str) -> tuple[int, str]:
+        """Run the verifier; its exit code and its report."""
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+        command = [sys.executable, "-m", "verifier", "check", "c/record", "--policy", "policy.toml", *argv]
+        done = subprocess.run(
+            command, cwd=self.home, env=environment, capture_output=True, text=True, timeout=_COMMAND_S, check=False
+        )
+        return done.returncode, done.stdout + done.stderr
 
     def serve(self) -> None:
         self.coordinator = self.start("coordinator", "serve", "--config", "c/coordinator.toml")
@@ -95,7 +128,10 @@ class Deployment(Site):
         assert (serving["coordinator_key"], serving["tls_fingerprint"]) == (self.key, self.fingerprint)
         client = self.home / "client.toml"
         client.unlink(missing_ok=True)
-        self.run("client", "init", "client.toml", "--registrar", self.registrar, *self.options(serving["port"]))
+        self.run(
+            "client", "init", "client.toml", "--registrar", self.registrar, "--log-policy", "policy",
+            *self.options(serving["port"]),
+        )  # fmt: skip
 
     def options(self, port: int, key: str = "", fingerprint: str = "") -> tuple[str, ...]:
         self.port = port
@@ -191,11 +227,47 @@ def test_three_contributors_in_processes_of_their_own_add_up_their_adapters(depl
     [again], _ = deployment.finish(deployment.contribute("alice", adapters[0], session))
     assert again["contributors"] == 3
 
+    check_the_record(deployment, session)
     log = deployment.stop()
     assert {"serving", "session_opened", "stopped"} <= {line["event"] for line in log}
     assert not (deployment.home / "c" / "state" / "operator.sock").exists()
+    deployment.witness.send_signal(signal.SIGTERM)
+    deployment.finish(deployment.witness)
     assert deployment.running == []
     assert deployment.refusal(3, "session", "list", "--config", "client.toml")["reason"] == "UNREACHABLE"
+
+
+def check_the_record(deployment: Deployment, session: str) -> None:
+    """What contributors keep, and what an auditor does with the coordinator's directory while it serves on."""
+    config = ("--config", "client.toml")
+    public = {name: deployment.run("identity", "show", f"{name}.key")["public_key"] for name in NAMES}
+    for name in NAMES:
+        kept = deployment.run("receipt", session, "--out", f"{name}.receipt", "--public-key", public[name], *config)
+        assert (kept["identity"], kept["session"], kept["log_index"]) == (public[name], session, 4)
+    before = (deployment.home / "alice.receipt").read_bytes()
+    again = ("receipt", session, "--out", "alice.receipt", "--public-key", public["bob"], *config)
+    assert deployment.refusal(2, *again)["reason"] == "EXISTS"
+    assert (deployment.home / "alice.receipt").read_bytes() == before
+    stranger = ("receipt", session, "--out", "other.receipt", "--public-key", deployment.registrar, *config)
+    assert deployment.refusal(1, *stranger)["reason"] == "LEFT_OUT"
+    assert not (deployment.home / "other.receipt").exists()
+
+    exported = deployment.run(
+        "session", "export-masked-inputs", session, "--config", "c/coordinator.toml", "--auditor", "Ada",
+        "--out", "masked",
+    )  # fmt: skip
+    assert exported["files"] == len(NAMES)
+    fsck = deployment.run("log", "fsck", "c/record")
+    assert (fsck["published"], fsck["faults"]) == (6, [])
+    (deployment.home / "policy.toml").write_text(
+        f'log_policy = "policy"\n[registrar]\nkeys = ["{deployment.registrar}"]\n'
+        '[session]\nmin_contributors = 3\n[noise]\nmechanism = "none"\n'
+    )
+    for arguments in (("--receipt", "carol.receipt"), ("--level", "full", "--masked-inputs", "masked")):
+        code, report = deployment.verify(*arguments)
+        assert code == 0, report
+    # Everybody who contributed from here remembers the log, in one file.
+    assert len(list((deployment.home / "state").glob("log-*.checkpoint"))) == 1
 
 
 def test_what_does_not_fit_is_refused_and_a_session_of_too_few_ends_without_a_sum(deployment):
@@ -238,6 +310,13 @@ def test_what_does_not_fit_is_refused_and_a_session_of_too_few_ends_without_a_su
     assert (early["kind"], early["reason"]) == ("remote-protocol", "WRONG_PHASE")
     imposter = deployment.refusal(1, "session", "show", session, *deployment.options(deployment.port, key="66" * 32))
     assert imposter["reason"] == "LOG_SIGNATURE"
+    policy = deployment.home / "bad.policy"
+    bad = ("contribute", str(tiny), "--session", session, "--identity", "bob.key", "--log-policy", "bad.policy")
+    policy.write_text(f"witness w2 {WITNESS_OF_NOBODY}\nquorum w2\n", encoding="utf-8")
+    assert deployment.refusal(1, *bad, *deployment.options(deployment.port))["reason"] == "LOG_UNWITNESSED"
+    policy.write_text("quorum w2\n", encoding="utf-8")
+    broken = deployment.refusal(2, *bad, *deployment.options(deployment.port))
+    assert (broken["kind"], broken["reason"]) == ("config", "bad.policy")
     elsewhere = deployment.options(deployment.port, fingerprint="77" * 32)
     assert deployment.refusal(1, "session", "list", *elsewhere)["reason"] == "WRONG_FINGERPRINT"
     second = deployment.refusal(3, "coordinator", "serve", "--config", "c/coordinator.toml")
@@ -279,3 +358,41 @@ def test_an_operator_ends_a_phase_and_a_restored_database_is_accepted_by_hand_on
     deployment.serve()
     assert deployment.run("session", "list", "--config", "client.toml") == {"sessions": []}
     deployment.stop()
+
+
+def test_a_log_that_was_moved_is_accepted_by_hand_and_one_from_a_backup_never(deployment):
+    tiny = tiny_adapter(deployment.home / "tiny", 1)
+    home = deployment.home
+    first = deployment.open_session(tiny, "--clip-norm", "5")["session"]
+    deployment.stop()
+    shutil.copytree(home / "c" / "record", home / "old record")
+    deployment.serve()
+    end = ("session", "end-phase", first, "advertise-keys", "--config", "c/coordinator.toml")
+    deployment.run(*end)
+    deployment.finish(deployment.start("session", "watch", first, "--config", "client.toml"), 1)
+    deployment.stop()
+
+    # A copy, as on another machine: its inodes are others.
+    shutil.copytree(home / "c", home / "moved")
+    shutil.rmtree(home / "c")
+    (home / "moved").rename(home / "c")
+    serve = ("coordinator", "serve", "--config", "c/coordinator.toml")
+    stale = deployment.refusal(2, *serve)
+    assert (stale["kind"], stale["reason"]) == ("store", "STALE")
+    deployment.run("coordinator", "mark-restored", "--config", "c/coordinator.toml")
+    stale = deployment.refusal(2, *serve)
+    assert (stale["kind"], stale["reason"]) == ("log", "STALE_LOG")
+    assert "secagg coordinator mark-moved" in stale["message"]
+    moved = deployment.run("coordinator", "mark-moved", "--config", "c/coordinator.toml")
+    assert moved["log_size"] == 3
+    deployment.serve()
+    second = deployment.open_session(tiny, "--clip-norm", "5")["session"]
+    assert deployment.run("session", "show", second, "--config", "client.toml")["phase"] == "advertise-keys"
+    assert deployment.run("log", "fsck", "c/record")["published"] == 4
+    deployment.stop()
+
+    shutil.rmtree(home / "c" / "record")
+    shutil.copytree(home / "old record", home / "c" / "record")
+    assert deployment.refusal(2, *serve)["reason"] == "STALE_LOG"
+    deployment.run("coordinator", "mark-moved", "--config", "c/coordinator.toml")
+    assert deployment.refusal(2, *serve)["reason"] == "STALE_LOG"
