@@ -270,6 +270,17 @@ def check_the_record(deployment: Deployment, session: str) -> None:
     assert len(list((deployment.home / "state").glob("log-*.checkpoint"))) == 1
 
 
+def refuse_unwitnessed(deployment: Deployment, adapter: Path, session: str) -> None:
+    """Who asks for another witness, or cannot say for whom, sends nothing."""
+    policy = deployment.home / "bad.policy"
+    bad = ("contribute", str(adapter), "--session", session, "--identity", "bob.key", "--log-policy", "bad.policy")
+    policy.write_text(f"witness w2 {WITNESS_OF_NOBODY}\nquorum w2\n", encoding="utf-8")
+    assert deployment.refusal(1, *bad, *deployment.options(deployment.port))["reason"] == "LOG_UNWITNESSED"
+    policy.write_text("quorum w2\n", encoding="utf-8")
+    broken = deployment.refusal(2, *bad, *deployment.options(deployment.port))
+    assert (broken["kind"], broken["reason"]) == ("config", "bad.policy")
+
+
 def test_what_does_not_fit_is_refused_and_a_session_of_too_few_ends_without_a_sum(deployment):
     tiny = tiny_adapter(deployment.home / "tiny", 1)
     other = EXAMPLES / "1"
@@ -310,13 +321,7 @@ def test_what_does_not_fit_is_refused_and_a_session_of_too_few_ends_without_a_su
     assert (early["kind"], early["reason"]) == ("remote-protocol", "WRONG_PHASE")
     imposter = deployment.refusal(1, "session", "show", session, *deployment.options(deployment.port, key="66" * 32))
     assert imposter["reason"] == "LOG_SIGNATURE"
-    policy = deployment.home / "bad.policy"
-    bad = ("contribute", str(tiny), "--session", session, "--identity", "bob.key", "--log-policy", "bad.policy")
-    policy.write_text(f"witness w2 {WITNESS_OF_NOBODY}\nquorum w2\n", encoding="utf-8")
-    assert deployment.refusal(1, *bad, *deployment.options(deployment.port))["reason"] == "LOG_UNWITNESSED"
-    policy.write_text("quorum w2\n", encoding="utf-8")
-    broken = deployment.refusal(2, *bad, *deployment.options(deployment.port))
-    assert (broken["kind"], broken["reason"]) == ("config", "bad.policy")
+    refuse_unwitnessed(deployment, tiny, session)
     elsewhere = deployment.options(deployment.port, fingerprint="77" * 32)
     assert deployment.refusal(1, "session", "list", *elsewhere)["reason"] == "WRONG_FINGERPRINT"
     second = deployment.refusal(3, "coordinator", "serve", "--config", "c/coordinator.toml")
