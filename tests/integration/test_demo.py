@@ -15,6 +15,7 @@ from secagg.arith.quantiser import Quantiser
 from secagg.cli.demo_plan import clip_norm_for, max_drop, plan_demo, read_vectors, value_bits_for
 from secagg.lora.reader import read_adapter
 from secagg.lora.vector import adapter_to_vector
+from secagg.transcript.policy import LogPolicy
 
 
 def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -53,8 +54,29 @@ def test_the_demo_merges_real_adapters_although_two_contributors_are_killed(tmp_
     steps = np.abs(adapter_to_vector(merged, merged.layout) - mean) * float(Quantiser(value_bits_for(8), bound).scale)
     assert abs(steps.max() - report["max_abs_diff_steps"]) < 0.01
 
+    check_record(out)
     assert demo("--out", str(out), "--drop", "0", "--clients", "3").returncode == 0, "an earlier demo is replaced"
-    assert not [line for line in command_lines() if b"coordinator" in line and b"secagg-demo-" in line]
+    assert not [line for line in command_lines() if b"secagg-demo-" in line], "a process of the demo is left"
+    assert verify(out) == 0
+
+
+def verify(out: Path) -> int:
+    command = [sys.executable, "-m", "verifier", "check", str(out / "record"), "--policy", str(out / "policy.toml")]
+    return subprocess.run(command, capture_output=True, timeout=60, check=False).returncode
+
+
+def check_record(out: Path) -> None:
+    """What the demo leaves can be verified by whoever finds it, and not once it was changed."""
+    policy = LogPolicy.parse((out / "policy").read_text())
+    assert len(policy.witnesses) == 3
+    assert not policy.is_met_by([witness.key.public_key for witness in policy.witnesses[:2]])
+    assert verify(out) == 0
+    (session,) = (out / "record" / "sessions").iterdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        assert (session / "aggregate" / name).read_bytes() == (out / "merged" / name).read_bytes()
+    data = (session / "integer-sum.bin").read_bytes()
+    (session / "integer-sum.bin").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert verify(out) == 1
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from secagg.client import connect
 from secagg.lora.reader import read_adapter
 from secagg.lora.vector import adapter_to_vector
 from secagg.protocol.session import ClientPolicy
+from tests.support.audit import complaints
 from tests.support.cohort import key_of
 from tests.support.service import open_example_session, serving, tiny_adapter
 
@@ -41,5 +42,11 @@ def test_contributors_over_tls_get_the_mean_of_their_adapters(tmp_path: Path) ->
         results[0].write_adapter(tmp_path / "merged")
         merged = read_adapter(tmp_path / "merged", "tiny-base")
         assert np.array_equal(adapter_to_vector(merged, merged.layout), results[0].mean)
+        # What everybody computed is what is published, and an auditor finds nothing wrong with it.
+        record = tmp_path / "coordinator" / "record"
+        published = record / "sessions" / parameters.session.hex() / "aggregate"
+        for name in ("adapter_config.json", "adapter_model.safetensors"):
+            assert (published / name).read_bytes() == (tmp_path / "merged" / name).read_bytes()
+        assert complaints(record) == []
 
     asyncio.run(run())

@@ -16,6 +16,8 @@ assert all(owners[name] == ["secagg-lora"] for name in ("secagg", "dp", "verifie
 adapters = pathlib.Path(secagg.__file__).parent / "example_adapters"
 assert sorted(path.name for path in adapters.iterdir() if path.is_dir()) == [str(k) for k in range(1, 9)]
 assert (pathlib.Path(secagg.__file__).parent / "py.typed").is_file()
+scripts = {each.name: each.value for each in importlib.metadata.entry_points(group="console_scripts")}
+assert {"secagg": "secagg.cli.main:main", "secagg-verify": "verifier.cli:main"}.items() <= scripts.items(), scripts
 assert not list(pathlib.Path(secagg.__file__).parent.parent.glob("tests"))
 """
 
