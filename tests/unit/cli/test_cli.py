@@ -508,6 +508,16 @@ def test_a_log_that_could_never_work_is_refused_before_anything_is_made(more, ki
     assert not Path("c").exists()
 
 
+def test_a_coordinator_does_not_serve_a_log_that_its_own_policy_does_not_name(shell):
+    other = shell.json("coordinator", "init", "other", "--no-passphrase")
+    Path("log.policy").write_text(f"{other['log_line']}\nquorum none\n", encoding="utf-8")
+    made = shell.json("coordinator", "init", "c", "--no-passphrase", "--witnesses", "log.policy")
+    code, kind, reason, message = shell.refusal("coordinator", "serve", "--config", "c/coordinator.toml")
+    assert (code, kind, reason) == (2, "config", "OTHER_LOG")
+    assert made["log_line"].removeprefix("log ") in message
+    assert not (Path("c") / "record").exists()
+
+
 def test_a_coordinator_directory_that_others_can_read_is_refused(shell):
     Path("c").mkdir(mode=0o755)
     Path("c/notes").write_text("mine", encoding="utf-8")
