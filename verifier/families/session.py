@@ -89,11 +89,28 @@ def _check_session(session: SessionRecord, where: tuple[str, int], named: bytes,
         findings.fail(session.files.place(file, line, "statement.session"), "not the digest of the open entry")
 
 
+_FILES_FROM = {
+    Stage.ADVERTISED: ("keys.jsonl",),
+    Stage.SHARED: ("u2.jsonl",),
+    Stage.CLOSED: ("dispositions.jsonl", "contributions.jsonl", "linear-hashes.bin", "masked-limb-sum.bin"),
+    Stage.FINISHED: ("openings.jsonl", "pair-boxes.jsonl", "integer-sum.bin", "aggregate"),
+}
+"""The files that a session has from each entry on."""
+
+
 def _ended(session: SessionRecord, findings: Findings) -> None:
-    """Rule: at a level below ``sum`` that is about the time before an opening, a closed session will do."""
+    """Rules: it has ended, and published nothing that its entries do not speak of.
+
+    At a level below ``sum`` that is about the time before an opening, a closed session will do. While a session goes
+    on, the files of its next entry may be there before the entry is.
+    """
     findings.count()
     entries = session.entries
     if entries.has_ended:
+        for stage, names in _FILES_FROM.items():
+            for name in names:
+                if stage > entries.stage and session.files.exists(name):
+                    findings.fail(session.files.place(name), "the session ended before the entry that would name it")
         return
     place = Place("the log")
     if session.audit.level is not Level.PREOPEN:
@@ -167,9 +184,10 @@ SESSION_CHECKS = (
         "SES-6",
         "The session has come to an end that the level can judge",
         Level.META,
-        "There is a result or an abort in the log; at level preopen a close entry is enough.",
-        "a verdict on a session of which only the beginning is there",
-        (_ENTRIES,),
+        "There is a result or an abort in the log (at level preopen a close entry is enough), and no file of a step "
+        "that the session did not come to.",
+        "a verdict on a session of which only the beginning is there; results of a session that has none",
+        (_ENTRIES, "which files of the session there are"),
         _ended,
     ),
     Check(
