@@ -117,12 +117,10 @@ class ShownSession:
     def consistency(self, old_size: int) -> tuple[bytes, ...]:
         """Proof that the log continues the one of ``old_size`` entries that somebody saw before.
 
-        Raises:
-            RemoteProtocolError: MALFORMED_MESSAGE; it never had that size.
+        Nothing where it has never had that size: the answer, with its signed checkpoint, is evidence of a log that went
+        back.
         """
-        if old_size > self._log.size:
-            raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, f"log_size: the log has {self._log.size} entries")
-        return self._log.consistency(old_size)
+        return self._log.consistency(old_size) if old_size <= self._log.size else ()
 
     def advertised_list(self, identity: bytes) -> AdvertisedList:
         """U1 and the keys of the neighbours of ``identity``."""
