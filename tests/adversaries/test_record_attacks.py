@@ -19,6 +19,7 @@ import pytest
 from secagg.arith import linear_hash
 from secagg.derive import threshold
 from secagg.derive.graph import masking_graph
+from secagg.transcript.entries import SessionClose
 from secagg.transcript.statements import Signed
 from tests.support.forge import COSIGNED_AT_S, Forge, Written, write_record
 from tests.support.forge_closing import SessionForge
@@ -84,15 +85,17 @@ class TestFilesThatChangeWhileTheyAreRead:
     def test_the_limb_sum_that_is_added_up_is_the_one_that_was_fixed_in_the_close_entry(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        garbage = b"fits nothing"
-        written = write_record(
-            tmp_path, {"close": lambda entry, _: dataclasses.replace(entry, limb_sum=sha256(garbage))}
-        )
+        def of_nothing(entry: SessionClose, session: SessionForge) -> SessionClose:
+            return dataclasses.replace(entry, limb_sum=sha256(bytes(32 * session.lanes)))
+
+        written = write_record(tmp_path, {"close": of_nothing})
         path = written.session / "masked-limb-sum.bin"
         shown = path.read_bytes()
-        path.write_bytes(garbage)
-        before_open(monkeypatch, path.name, 2, lambda: path.write_bytes(shown))
-        assert exit_code(written, "sum", "--session", written.forge.main.session_id.hex()) != 0
+        path.write_bytes(bytes(len(shown)))
+        # Its length is asked for twice, then it is digested, then it is added up.
+        before_open(monkeypatch, path.name, 4, lambda: path.write_bytes(shown))
+        assert exit_code(written, "sum", "--session", written.forge.main.session_id.hex()) == 3
+        assert path.read_bytes() == shown
 
 
 class TestWhatIsNoFileOfTheRecord:
