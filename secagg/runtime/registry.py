@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 
 from secagg.protocol.errors import LocalProtocolError, RejectReason, RemoteProtocolError
 from secagg.protocol.pairwise.coordinator_states import (
@@ -138,31 +139,51 @@ class Registry:
             await asyncio.sleep(_SWEEP_INTERVAL_S)
 
     async def _sweep_all(self) -> None:
+        """Delete the masked inputs, boxes, hashes and limb sums of sessions that are past their retention."""
         try:
             keys = await self.ports.store.sessions()
         except StoreError as error:
             self.ports.report("sweep_failed", b"", type(error).__name__)
             return
+        due: dict[SessionKey, set[bytes]] = {}
         for key in keys:
             try:
                 if key not in self._swept:
-                    await self._sweep(key)
+                    stored = await self.ports.store.load(key)
+                    if stored is not None and self._is_over(stored):
+                        due[key] = private_blobs(_rows(stored))
+            except (StoreError, OSError) as error:
+                self.ports.report("sweep_failed", key, type(error).__name__)
+        if due:
+            await self._sweep(keys, due)
+
+    async def _sweep(self, keys: Sequence[SessionKey], due: Mapping[SessionKey, set[bytes]]) -> None:
+        """Delete what the sessions ``due`` held and none of ``keys`` needs any more: all are read once for all."""
+        kept: set[bytes] = set()
+        for key in keys:
+            try:
+                kept |= await self._kept(key)
+            except (StoreError, OSError) as error:
+                # What it needs is not known, so nothing goes.
+                self.ports.report("sweep_failed", key, type(error).__name__)
+                return
+        for key, held in due.items():
+            try:
+                await self._delete(held - kept)
+                self._swept.add(key)
             except (StoreError, OSError) as error:
                 self.ports.report("sweep_failed", key, type(error).__name__)
 
-    async def _sweep(self, key: SessionKey) -> None:
-        """Delete the masked inputs, boxes, hashes and limb sum of a session that is past its retention."""
-        stored = await self.ports.store.load(key)
-        if stored is None or not self._is_over(stored):
-            return
-        doomed = private_blobs(_rows(stored))
-        for other in await self.ports.store.sessions():
-            doomed -= await self._kept(other)
+    async def _delete(self, doomed: set[bytes]) -> None:
+        """Delete blobs but for what live sessions hold by now: a header names its upload before a byte of it comes."""
+        seen: list[tuple[SessionHost, int]] = []
+        live: set[bytes] = set()
         for blob in doomed:
-            # What live sessions hold by now: a header names its upload before the first byte of it comes.
-            if not any(blob in private_blobs(host.rows.values()) for host in self._hosts.values() if not host.is_over):
+            hosts = [(host, host.driver.version) for host in self._hosts.values() if not host.is_over]
+            if hosts != seen:
+                seen, live = hosts, set().union(*(private_blobs(host.rows.values()) for host, _ in hosts))
+            if blob not in live:
                 await asyncio.to_thread(self.ports.blobs.delete, blob)
-        self._swept.add(key)
 
     async def _kept(self, key: SessionKey) -> set[bytes]:
         """The blobs that a session still needs."""

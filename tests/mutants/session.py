@@ -342,8 +342,8 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "retention deletes whatever a header names",
         "secagg/runtime/registry.py",
-        "            doomed -= await self._kept(other)",
-        "            await self._kept(other)",
+        "                kept |= await self._kept(key)",
+        "                await self._kept(key)",
         f"{_ATTACKS}::TestClientsAgainstAnHonestOperator::test_nobody_has_the_blobs_of_another_session_deleted",
     ),
     mutant(

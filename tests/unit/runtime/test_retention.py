@@ -44,7 +44,7 @@ def uploaded(cohort: Cohort) -> set[bytes]:
 def test_uploads_hashes_boxes_and_limb_sum_go_and_the_result_stays(aborted: bool) -> None:
     async def run() -> None:
         cohort = await ended(aborted=aborted)
-        key, rows = cohort.session.parameters.session, cohort.host.rows
+        rows = cohort.host.rows
         names = uploaded(cohort)
         assert len(names) == (9 if aborted else 15)
         kept = set()
@@ -56,10 +56,10 @@ def test_uploads_hashes_boxes_and_limb_sum_go_and_the_result_stays(aborted: bool
         assert all(cohort.blobs.has(name) for name in names | kept)
         registry = Registry(cohort.host._ports)
         cohort.clock.time_s -= 1000
-        await registry._sweep(key)
+        await registry._sweep_all()
         assert all(cohort.blobs.has(name) for name in names | kept)
         cohort.clock.time_s += 2000
-        await registry._sweep(key)
+        await registry._sweep_all()
         assert not any(cohort.blobs.has(name) for name in names)
         assert all(cohort.blobs.has(name) for name in kept)
         await stop(cohort.host)
