@@ -12,11 +12,14 @@ from pathlib import Path
 import numpy as np
 import scipy
 
-from secagg.arith import linear_hash
+from secagg.arith import linear_hash, seeded_shamir
+from secagg.arith.binomial import add_centred_binomial, centred_binomial
 from secagg.arith.fields import FieldLayout
 from secagg.arith.flatten import Flatten
 from secagg.arith.keystream import Keystream, add_masks
 from secagg.arith.quantiser import Quantiser, clip
+from secagg.arith.ring_mask import RING_DEGREE, RingMask, draw_secret, padded_lanes, usable_bits_for
+from secagg.arith.ring_product import RingMultiplier
 from secagg.arith.shamir import ReconstructionPlan, reconstruct_with_errors, share, uniform_elements
 
 Figure = dict[str, float]
@@ -152,6 +155,75 @@ def hashing(lanes_count: int, contributors: int, repeats: int) -> dict[str, Figu
     }
 
 
+def sum_of_secrets(contributors: int) -> np.ndarray:
+    """As large as honest secrets of so many contributors are: int64[4096]."""
+    return np.random.default_rng(2).binomial(4 * contributors, 0.5, RING_DEGREE) - 2 * contributors
+
+
+def ring_masks(dimension: int, contributors: int, repeats: int) -> dict[str, object]:
+    """Products, draws, masking and unmasking of one vector, with the numbers that `contributors` give."""
+    usable = usable_bits_for(15, contributors, dimension)
+    lanes_count = padded_lanes(FieldLayout(15, contributors, dimension, usable).lanes)
+    mask = RingMask(contributors, lanes_count)
+    lanes, public = np.zeros(lanes_count, dtype=np.uint64), np.empty(lanes_count, dtype=np.uint64)
+    Keystream(bytes(32)).read_into(public)
+    secret, total = draw_secret(Keystream(bytes(31) + b"\1")), sum_of_secrets(contributors)
+    own, summed = RingMultiplier(secret, 2), RingMultiplier(total, mask.secret_bound(contributors))
+    masked_sum = np.zeros(lanes_count, dtype=np.uint64)
+    summed.add_products(public, masked_sum)
+
+    def apply() -> None:
+        lanes.fill(1)
+        mask.apply_mask(lanes, bytes(32), secret, bytes(31) + b"\2")
+
+    def unmask() -> None:
+        np.copyto(lanes, masked_sum)
+        mask.certify_and_unmask(lanes, total, contributors, bytes(32))
+
+    return {
+        "contributors": contributors,
+        "lanes": lanes_count,
+        "usable_bits": usable,
+        "limb_bits": {"own_secret": own.limb_bits, "sum_of_secrets": summed.limb_bits},
+        "products_with_own_secret": measure(lambda: own.add_products(public, lanes), repeats),
+        "products_with_sum_of_secrets": measure(lambda: summed.subtract_products(public, lanes), repeats),
+        "draw_errors": measure(lambda: centred_binomial(Keystream(bytes(32)), 21, lanes_count), repeats),
+        "add_errors": measure(lambda: add_centred_binomial(Keystream(bytes(32)), 21, lanes), repeats),
+        "draw_secret": measure(lambda: draw_secret(Keystream(bytes(32))), repeats),
+        "apply_mask": measure(apply, repeats),
+        "certify_and_unmask": measure(unmask, repeats),
+    }
+
+
+def ring_shares(needed: int, members: int, repeats: int) -> dict[str, Figure]:
+    """What a contributor deals, what a member does for each, and what opens the sum."""
+    seeds = [bytes([index]) * 32 for index in range(needed - 1)]
+    seeded = np.array([seeded_shamir.share_of_seed(seed) for seed in seeds])
+    secret = draw_secret(Keystream(bytes(32)))
+    shares = np.concatenate([seeded, seeded_shamir.dealt_shares(secret, seeded, members)])
+    points = np.arange(1, members + 1, dtype=np.uint64)
+    encoded, total = seeded_shamir.shares_to_bytes(shares[-1]), np.zeros(RING_DEGREE, dtype=np.uint64)
+
+    def deal() -> None:
+        rows = np.array([seeded_shamir.share_of_seed(seed) for seed in seeds])
+        for dealt in seeded_shamir.dealt_shares(secret, rows, members):
+            seeded_shamir.shares_to_bytes(dealt)
+
+    return {
+        "deal": measure(deal, 10 * repeats),
+        "member_adds_a_seed": measure(
+            lambda: seeded_shamir.add_share(total, seeded_shamir.share_of_seed(seeds[0])), 10 * repeats
+        ),
+        "member_adds_a_share": measure(
+            lambda: seeded_shamir.add_share(total, seeded_shamir.shares_from_bytes(encoded)), 10 * repeats
+        ),
+        "reconstruct_sum": measure(
+            lambda: seeded_shamir.reconstruct_sum(points[-needed:], shares[-needed:], 2), 10 * repeats
+        ),
+        "agree": measure(lambda: seeded_shamir.agree(points, shares, needed), 10 * repeats),
+    }
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs everything and writes one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -160,6 +232,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--keys", type=int, default=100, help="masks of one contribution")
     parser.add_argument("--clients", type=int, default=100, help="clients, and neighbours of each")
     parser.add_argument("--threshold", type=int, default=67, help="shares needed")
+    parser.add_argument("--contributors", type=int, default=1024, help="most contributions to a sum of ring masks")
+    parser.add_argument("--needed", type=int, default=5, help="committee members that open a sum of ring masks")
+    parser.add_argument("--members", type=int, default=7, help="members of the committee")
     parser.add_argument("--repeats", type=int, default=7, help="runs of which the best counts")
     options = parser.parse_args(arguments)
     started = time.process_time()
@@ -176,6 +251,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "shamir": shamir(options.clients, options.threshold, options.repeats),
         "linear_hash": hashing(-(-(options.dimension + 1) // 2), 5 * options.repeats + 65, options.repeats),
     }
+    report["ring_masks"] = ring_masks(options.dimension, options.contributors, options.repeats)
+    report["ring_shares"] = ring_shares(options.needed, options.members, options.repeats)
     report["cpu_s"] = round(time.process_time() - started, 3)
     text = json.dumps(report, indent=2) + "\n"
     if options.json == "-":

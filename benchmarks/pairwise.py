@@ -1,6 +1,6 @@
 """One whole pairwise session over the real machines, without a network: ``python -m benchmarks.pairwise --json OUT``.
 
-The coordinator is a process of its own: ``SessionHost`` and ``UploadDesk`` on a ``DirectoryBlobStore``, a log and a
+The coordinator is a process of its own: ``PairwiseHost`` and ``UploadDesk`` on a ``DirectoryBlobStore``, a log and a
 record (in a temporary directory, every flush included; nobody cosigns) and a ``MemorySessionStore``. Clients are played
 one at a time by worker processes. Between them pass the bytes of the real protobuf messages, through pipes in place of
 gRPC: carrying them is left out of all figures, building and parsing them is not. CPU is user and system time of all
@@ -57,14 +57,18 @@ from secagg.protocol import log
 from secagg.protocol.messages import AdvertiseKeys, ClientMessage, ConfirmClose, Contribution, ShareKeys, UnmaskAnswer
 from secagg.protocol.pairwise import client, recovery
 from secagg.protocol.pairwise.client_states import ClientState, InputMasked, MaskInput, Send
-from secagg.protocol.pairwise.coordinator_states import Aborted, DeadlinePassed, Phase, SetupRow
-from secagg.protocol.session import ClientPolicy, Session
-from secagg.runtime import host as host_module
+from secagg.protocol.pairwise.coordinator_states import Aborted
+from secagg.protocol.pairwise.session import PairwiseSession
+from secagg.protocol.phases import Phase
+from secagg.protocol.rows import DeadlinePassed, SetupRow
+from secagg.protocol.session import ClientPolicy
+from secagg.runtime import pairwise_host as host_module
 from secagg.runtime import vectors
 from secagg.runtime.adapters import check_layout
-from secagg.runtime.host import CoordinatorPorts, SessionHost
 from secagg.runtime.limb_sums import SessionSum
 from secagg.runtime.memory import MemorySessionStore
+from secagg.runtime.pairwise_host import PairwiseHost
+from secagg.runtime.session_host import CoordinatorPorts
 from secagg.runtime.transparency_log import NoCosigners, TransparencyLog
 from secagg.services.server import keep_freed_memory
 from secagg.services.uploads import PREFERRED_CHUNK_BYTES, Chunk, UploadDesk
@@ -72,7 +76,14 @@ from secagg.store.blobs import DirectoryBlobStore
 from secagg.store.log_files import LogDirectory
 from secagg.store.session_files import SessionDirectory
 from secagg.transcript import canonical
-from secagg.transcript.entries import Deadlines, Encoding, NoDifferentialPrivacy, NoFlattening, SessionOpen
+from secagg.transcript.entries import (
+    Deadlines,
+    Encoding,
+    NoDifferentialPrivacy,
+    NoFlattening,
+    PairwiseOpen,
+    SessionOpen,
+)
 from secagg.transcript.policy import LogPolicy
 from secagg.transcript.roster import Roster, RosterMember
 from secagg.v1 import aggregation_pb2 as pb
@@ -111,14 +122,14 @@ class Plan:
     workers: int
     degree: int | None
 
-    def session(self) -> Session:
+    def session(self) -> PairwiseSession:
         """The session: the same in every process."""
         roster = Roster.of([RosterMember(_key(number).public_bytes, "") for number in range(self.clients)])
         minimum = self.clients - self.planned
         layout, template = adapter_of(self.dimension)
         encoding = Encoding(self.dimension, VALUE_BITS, max(1024, self.clients), 64, Fraction(1), NoFlattening())
         return self.with_roster(
-            SessionOpen(
+            PairwiseOpen(
                 session=bytes(16),
                 protocol="pairwise",
                 coordinator=_key(-1).public_bytes,
@@ -143,15 +154,15 @@ class Plan:
             roster,
         )
 
-    def with_roster(self, parameters: SessionOpen, roster: Roster) -> Session:
+    def with_roster(self, parameters: SessionOpen, roster: Roster) -> PairwiseSession:
         """The session with these parameters, of the degree asked for."""
         if self.degree is None:
-            return Session(parameters, roster)
+            return PairwiseSession(parameters, roster)
         return _FixedDegreeSession(parameters, roster, self.degree)
 
 
 @dataclass(frozen=True)
-class _FixedDegreeSession(Session):
+class _FixedDegreeSession(PairwiseSession):
     """NOT SAFE: a degree that no threat model gives, to be compared with sparse graphs elsewhere."""
 
     degree: int = 0
@@ -295,7 +306,7 @@ class Coordinator:
             lambda *why: self.failures.append(why),
         )
         self.blobs = blobs
-        self.host = SessionHost(self.session, ports)
+        self.host = PairwiseHost(self.session, ports)
         self.desk = UploadDesk(blobs, Secret(bytes(32)))
         self.redraws = 0
 

@@ -1,11 +1,11 @@
 """Sessions and uploads over gRPC: ``python -m benchmarks.service --clients N --dimension D --json OUT``.
 
 The coordinator is a process of its own: the real server on TLS, SQLite, blobs, log and record in a temporary directory,
-every flush included; nobody cosigns its log. Clients are real ones (``secagg.client`` and ``Participant``), many to a
-worker process; by default each has a TLS connection of its own, as contributors on machines of their own have. Their
-stores are in memory, sealed as those on disk are: a thousand databases on the disk under test would be measured instead
-of it. Clients that drop out do so after SHARE_KEYS: they never upload. The sum that each client downloads is compared
-with a plain sum of what all of them encoded.
+every flush included; nobody cosigns its log. Clients are real ones (``secagg.client``), many to a worker process; by
+default each has a TLS connection of its own, as contributors on machines of their own have. Their stores are in memory,
+sealed as those on disk are: a thousand databases on the disk under test would be measured instead of it. Clients that
+drop out do so after SHARE_KEYS: they never upload. The sum that each client downloads is compared with a plain sum of
+what all of them encoded.
 
 ``--ingest-only`` measures uploads by themselves: sessions are written into the store as they stand after SHARE_KEYS,
 then uploads are pushed as fast as possible by 1, 4 and 16 uploaders at once, as streams and in unary chunks. Before
@@ -46,32 +46,30 @@ from benchmarks import pairwise
 from benchmarks.pairwise import NO_WITNESSES, ORIGIN, Report, adapter_of, memory_mib, write_json
 from benchmarks.pairwise import _key as identity_key
 from secagg.arith.linear_hash import HASH_BYTES
-from secagg.client import Coordinator, Participation, SessionDetails
+from secagg.client import Coordinator, SessionDetails
 from secagg.crypto.rng import SystemRng
+from secagg.identity.channels import open_channel
 from secagg.identity.tls import PinnedCertificate, create_certificate
+from secagg.participation import PairwiseParticipation
 from secagg.protocol.messages import Contribution, SignedReceipt
 from secagg.protocol.pairwise import lists
 from secagg.protocol.pairwise.client import ClientContext
-from secagg.protocol.pairwise.coordinator_states import (
-    COORDINATOR_PERSISTENCE,
-    Cohort,
-    Collecting,
-    LogRow,
-    Phase,
-    RowKind,
-    SetupRow,
-    row_key,
-)
-from secagg.protocol.session import ClientPolicy, Session
-from secagg.remote import GrpcCoordinator, end_phase, open_channel, open_session
+from secagg.protocol.pairwise.coordinator_states import COORDINATOR_PERSISTENCE, Cohort, Collecting
+from secagg.protocol.pairwise.session import PairwiseSession
+from secagg.protocol.phases import Phase
+from secagg.protocol.rows import LogRow, RowKind, SetupRow, row_key
+from secagg.protocol.session import ClientPolicy
+from secagg.remote import GrpcCoordinator, end_phase, open_session
 from secagg.runtime import vectors
 from secagg.runtime.clock import SystemClock
-from secagg.runtime.host import CoordinatorPorts, SessionHost
 from secagg.runtime.log_trust import LogTrust
 from secagg.runtime.memory import MemoryBlobStore, MemorySessionStore
-from secagg.runtime.participant import Participant, ParticipantPorts
+from secagg.runtime.pairwise_host import PairwiseHost
+from secagg.runtime.pairwise_participant import PairwiseParticipant
+from secagg.runtime.participant import ParticipantPorts
 from secagg.runtime.ports import BlobStore, Commit
 from secagg.runtime.registry import Registry
+from secagg.runtime.session_host import CoordinatorPorts
 from secagg.runtime.transparency_log import NoCosigners, TransparencyLog
 from secagg.services.logs import EventLog
 from secagg.services.server import CoordinatorServer, ServerSocket, server_credentials
@@ -118,11 +116,11 @@ class Plan:
     checks: str
     uploaders: tuple[int, ...]
 
-    def session(self, name: bytes) -> Session:
+    def session(self, name: bytes) -> PairwiseSession:
         """A session with the threat parameters of ``benchmarks.pairwise``, and a layout that a server accepts."""
         plan = pairwise.Plan(self.clients, self.dimension, self.dropped, self.dropped, self.workers, None)
         base = plan.session()
-        return Session(dataclasses.replace(base.parameters, session=name), base.roster)
+        return PairwiseSession(dataclasses.replace(base.parameters, session=name), base.roster)
 
     def gone(self) -> frozenset[int]:
         """Who never uploads."""
@@ -191,7 +189,7 @@ async def serving(
 class Recorder:
     """Charges CPU seconds and time of this process to the state its session is in."""
 
-    def __init__(self, host: SessionHost) -> None:
+    def __init__(self, host: PairwiseHost) -> None:
         self._host = host
         self.wall: defaultdict[str, float] = defaultdict(float)
         self.user: defaultdict[str, float] = defaultdict(float)
@@ -425,8 +423,8 @@ class Worker:
         store = SealedSessionStore(MemorySessionStore(), bytes(32), SystemRng().bytes)
         context = ClientContext(identity, details.session, ClientPolicy(), NO_WITNESSES)
         ports = ParticipantPorts(store, MemoryBlobStore(), port, SystemRng(), lambda _: None)
-        participant = Participant(context, vector, ports, trust)
-        participation = Participation(coordinator, details, participant, Keeper())  # type: ignore[arg-type]
+        participant = PairwiseParticipant(context, vector, ports, trust)
+        participation = PairwiseParticipation(coordinator, details, participant, Keeper())  # type: ignore[arg-type]
         await participant.join(details.view)
         result = asyncio.ensure_future(participation.result())
         gone = asyncio.ensure_future(port.gone.wait())
@@ -463,7 +461,7 @@ def share_checks() -> None:
     known: dict[tuple[str, bytes], Any] = {}
 
     def shared(name: str, check: Callable[..., Any]) -> Callable[..., Any]:
-        def checked(session: Session, entry: Any, leaves: Sequence[bytes], *more: Any) -> Any:  # noqa: ANN401
+        def checked(session: PairwiseSession, entry: Any, leaves: Sequence[bytes], *more: Any) -> Any:  # noqa: ANN401
             key = name, entry.to_bytes()
             if key not in known:
                 known[key] = check(session, entry, leaves, *more)
@@ -505,13 +503,13 @@ class Pusher:
         self.length_bytes = self.sessions[where.sessions[0]].upload_bytes
         self.ports: list[GrpcCoordinator] = []
 
-    async def prepare(self, session: Session, numbers: Sequence[int], uploaders: int) -> None:
+    async def prepare(self, session: PairwiseSession, numbers: Sequence[int], uploaders: int) -> None:
         """Sign headers, connect."""
         self.blobs = Stamped(self.length_bytes)
         self.session, self.messages = session, [self._message(session, number) for number in numbers]
         self.ports = [GrpcCoordinator(await own_channel(self.where), CALL_TIMEOUT_S) for _ in range(uploaders)]
 
-    def _message(self, session: Session, number: int) -> Contribution:
+    def _message(self, session: PairwiseSession, number: int) -> Contribution:
         identity = identity_key(number)
         lanes = session.field_layout.lanes
         # Nobody closes these sessions, so nobody checks the hash; but each is another one, to be stored.
@@ -535,7 +533,7 @@ class Pusher:
                 if way == "stream":
                     await port.upload(name, message, blobs)
                 else:
-                    await port._resume(name, message, self.length_bytes, blobs)  # noqa: SLF001 - the unary way
+                    await port._resume(name, message, blobs)  # noqa: SLF001 - the unary way
                 waits.append(time.perf_counter() - start)
 
         await asyncio.gather(*(uploader(port) for port in self.ports))

@@ -7,98 +7,71 @@
         result.write_adapter(Path("merged"))
 
 ``contribute`` returns when the session is joined; ``result`` takes part until the sum is published. A process that
-died calls ``contribute`` again with the same arguments and goes on where it was.
+died calls ``contribute`` again with the same arguments and goes on where it was. In a one-shot session a contributor
+can leave as soon as its upload is held:
+
+    participation = await coordinator.contribute(session, "my-adapter", identity, Path("state"), policy)
+    assert isinstance(participation, OneShotParticipation)
+    receipt = await participation.delivered()
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, assert_never
 
-import numpy as np
-import numpy.typing as npt
-
-from secagg.crypto.labels import Label
 from secagg.crypto.rng import SystemRng
 from secagg.crypto.signing import SigningKey
-from secagg.derive.result import FloatVector, mean_of
+from secagg.derive.result import FloatVector
+from secagg.he import seal
+from secagg.identity.channels import open_channel
 from secagg.identity.roster_file import verify_signed_roster
 from secagg.identity.tls import ClientTls
 from secagg.lora.errors import AdapterError
-from secagg.lora.layout import Layout
 from secagg.lora.reader import read_adapter
-from secagg.lora.template import AdapterTemplate
-from secagg.lora.vector import FactorMean, adapter_to_vector
-from secagg.lora.writer import write_adapter
-from secagg.protocol import log
+from secagg.lora.vector import adapter_to_vector
+from secagg.participation import OneShotParticipation, PairwiseParticipation, Participation, StateKeeper
+from secagg.protocol import log, published
 from secagg.protocol.errors import LocalProtocolError, RejectReason, RemoteProtocolError
-from secagg.protocol.log import LogView
-from secagg.protocol.messages import SignedReceipt
-from secagg.protocol.pairwise import lists
+from secagg.protocol.one_shot.client import OneShotClientContext
+from secagg.protocol.one_shot.session import OneShotSession
 from secagg.protocol.pairwise.client import ClientContext
-from secagg.protocol.pairwise.client_states import Aborted
-from secagg.protocol.session import ClientPolicy, Session
-from secagg.remote import GrpcCoordinator, open_channel
-from secagg.runtime import vectors
+from secagg.protocol.pairwise.session import PairwiseSession
+from secagg.protocol.session import ClientPolicy
+from secagg.protocol.sessions import session_of
+from secagg.remote import GrpcCoordinator
 from secagg.runtime.adapters import check_layout
 from secagg.runtime.log_trust import LogTrust
-from secagg.runtime.participant import Milestone, Participant, ParticipantPorts, TransportError
-from secagg.store.blobs import DirectoryBlobStore
-from secagg.store.sealed import SealedSessionStore
-from secagg.store.sqlite import SqliteSessionStore
+from secagg.runtime.one_shot_participant import OneShotParticipant
+from secagg.runtime.pairwise_participant import PairwiseParticipant
+from secagg.runtime.participant import Milestone, ParticipantPorts
+from secagg.session_details import (
+    Result,
+    SessionAbortedError,
+    SessionDetails,
+    checked_result,
+    encryption_context,
+    parameters_of,
+)
 from secagg.transcript import merkle
-from secagg.transcript.entries import SessionOpen, SessionResult
-from secagg.transcript.evidence import LogEvidence
 from secagg.transcript.policy import LogPolicy
 from secagg.transcript.proof import LogProof
 from secagg.transcript.receipt import ContributionProof
 from secagg.transcript.record import RecordError
 from secagg.transcript.segment import LogSegment
 
-_FIRST_DELAY_S = 0.1
-_LONGEST_DELAY_S = 5.0
-
 
 @dataclass(frozen=True, slots=True)
-class SessionDetails:
-    """A session as its coordinator published it, checked: parameters, roster, layout, template, log."""
+class _Contributor:
+    """Who contributes, what it insists on, and what."""
 
-    session: Session
-    layout: Layout
-    template: AdapterTemplate
-    view: LogView
-
-
-@dataclass(frozen=True)
-class Result:
-    """A published sum, checked against the log.
-
-    ``integer_sum`` is int64 in the order of the packed vector, ``mean`` float32 in layout order, both recomputed
-    here; ``contributors`` is how many contributions are in them.
-    """
-
-    details: SessionDetails
-    contributors: int
-    integer_sum: npt.NDArray[np.int64]
-    mean: FloatVector
-
-    def write_adapter(self, directory: Path) -> None:
-        """Write the merged adapter as PEFT reads it: the mean of each factor."""
-        tensors = FactorMean().to_adapter(self.mean, self.details.layout, self.details.template)
-        write_adapter(directory, self.details.template, tensors)
-
-
-class SessionAbortedError(Exception):
-    """The session ended without a sum; ``reason`` is the coordinator's, from the log."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    identity: SigningKey
+    policy: ClientPolicy
+    vector: FloatVector
 
 
 async def connect(
@@ -142,6 +115,11 @@ class Coordinator:
     ) -> None:
         await self.close()
 
+    @property
+    def log_policy(self) -> LogPolicy:
+        """Whose checkpoints count."""
+        return self._trust.policy
+
     async def close(self) -> None:
         """Close the connection."""
         await self.port.close()
@@ -154,7 +132,7 @@ class Coordinator:
         """
         seen = await asyncio.to_thread(self._trust.seen)
         files = await self.port.session_files(session, seen.size)
-        parameters = _parameters(files.evidence, session, self._key)
+        parameters = parameters_of(files.evidence, session, self._key)
         view = log.join(parameters, self._trust.policy, files.evidence)
         await asyncio.to_thread(self._trust.accept, seen, view, files.evidence, files.consistency)
         try:
@@ -167,7 +145,8 @@ class Coordinator:
             raise RemoteProtocolError(RejectReason.LOG_MISMATCH, f"roster: {error}") from None
         except AdapterError as error:
             raise RemoteProtocolError(RejectReason.LOG_MISMATCH, f"layout or adapter: {error}") from None
-        return SessionDetails(Session(parameters, roster), layout, template, view)
+        encryption = await asyncio.to_thread(encryption_context, parameters, files.context)
+        return SessionDetails(session_of(parameters, roster), layout, template, view, encryption)
 
     async def contribute(
         self,
@@ -191,24 +170,46 @@ class Coordinator:
         Raises:
             AdapterError: the adapter is malformed or not of the session's shape; nothing was sent.
             LocalProtocolError: the session is below the policy, or does not admit the identity; nothing was sent.
+            HeUnavailableError: a key authority opens the sum, and what encrypts for it is not installed.
             RemoteProtocolError: what the coordinator shows does not fit together.
             StoreError: the state is in use by another process, or was restored from an old copy.
         """
         policy = policy or ClientPolicy()
         details = await self.details(session, policy.registrars)
         policy.check_parameters(details.session.parameters)
+        if details.encryption is not None:
+            await asyncio.to_thread(seal.load_api)
         vector = await asyncio.to_thread(_read_vector, Path(adapter), details)
-        keeper = await asyncio.to_thread(_StateKeeper, state_directory, identity)
+        keeper = await asyncio.to_thread(StateKeeper, state_directory, identity)
         ports = ParticipantPorts(keeper.sealed, keeper.blobs, self.port, SystemRng(), progress)
-        context = ClientContext(identity, details.session, policy, self._trust.policy)
-        participant = Participant(context, vector, ports, self._trust)
-        participation = Participation(self, details, participant, keeper)
+        participation = self._participation(details, _Contributor(identity, policy, vector), ports, keeper)
         try:
-            await participant.join(details.view)
+            await participation.join()
         except BaseException:
             await participation.close()
             raise
         return participation
+
+    def _participation(
+        self, details: SessionDetails, contributor: _Contributor, ports: ParticipantPorts, keeper: StateKeeper
+    ) -> Participation:
+        identity, policy, vector = contributor.identity, contributor.policy, contributor.vector
+        match details.session:
+            case PairwiseSession() as session:
+                context = ClientContext(identity, session, policy, self._trust.policy)
+                participant = PairwiseParticipant(context, vector, ports, self._trust)
+                return PairwiseParticipation(self, details, participant, keeper)
+            case OneShotSession() as session:
+                speaker = OneShotParticipant(
+                    OneShotClientContext(identity, session, policy, self._trust.policy),
+                    vector,
+                    ports,
+                    self._trust,
+                    details.encryption,
+                )
+                return OneShotParticipation(self, details, speaker, keeper)
+            case _:
+                assert_never(details.session)
 
     async def result(self, session: bytes) -> Result:
         """The sum of a finished session, checked against its log.
@@ -218,7 +219,7 @@ class Coordinator:
             RemoteProtocolError: WRONG_PHASE if it has not ended; LOG_MISMATCH if the sum is not the logged one.
         """
         details = await self.details(session)
-        return await self._result(details)
+        return await self.result_of(details)
 
     async def contribution_proof(self, session: bytes, identity: bytes) -> LogProof:
         """The proof that the contribution of ``identity`` is in the closed set of a session, for any verifier.
@@ -233,22 +234,23 @@ class Coordinator:
         view = log.extend(details.view, parameters, self._trust.policy, closed.evidence)
         if view.close is None:
             raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "no session-close entry")
-        accepted = lists.published_contributions(view.close, closed.leaves)
+        accepted = published.published_contributions(view.close, closed.leaves)
         position = next((at for at, signed in enumerate(accepted) if signed.statement.identity == identity), None)
         if position is None:
             raise RemoteProtocolError(RejectReason.LEFT_OUT, f"identity {identity.hex()}")
         tree = merkle.Tree([merkle.leaf_hash(signed.to_bytes()) for signed in accepted])
         proof = ContributionProof(
-            close=view.entries[3].decode("utf-8"),
+            close=view.close_entry.decode("utf-8"),
             contribution=accepted[position],
             position=position,
             path=tree.inclusion_proof(position),
         )
-        index = view.start + view.segment.index(view.entries[3])
+        index = view.start + view.segment.index(view.close_entry)
         path = LogSegment(view.start, view.prefix, view.segment).inclusion_proof(index)
         return LogProof(proof.to_bytes(), index, path, closed.evidence.checkpoint)
 
-    async def _result(self, details: SessionDetails) -> Result:
+    async def result_of(self, details: SessionDetails) -> Result:
+        """As ``result``, of a session that is known already: its log must continue what was seen of it."""
         parameters = details.session.parameters
         ended = await self.port.outcome(parameters.session)
         view = log.extend(details.view, parameters, self._trust.policy, ended.evidence)
@@ -258,86 +260,7 @@ class Coordinator:
             raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "neither a result nor an abort entry")
         expected = 8 * details.session.field_layout.dimension
         data = await self.port.integer_sum(parameters.session, expected)
-        return await asyncio.to_thread(_checked_result, details, view.result, data)
-
-
-class Participation:
-    """One contribution on its way."""
-
-    def __init__(
-        self, coordinator: Coordinator, details: SessionDetails, participant: Participant, keeper: _StateKeeper
-    ) -> None:
-        self.details = details
-        self._coordinator = coordinator
-        self._participant = participant
-        self._keeper = keeper
-
-    @property
-    def receipt(self) -> SignedReceipt | None:
-        """The coordinator's signed word that it holds the contribution, once it has given it."""
-        return self._participant.receipt
-
-    @property
-    def encoding(self) -> vectors.EncodingReport | None:
-        """The norm before clipping and the number of clamped coordinates, once the input is encoded."""
-        return self._participant.report
-
-    async def result(self) -> Result:
-        """Take part until the session has ended; the checked sum.
-
-        Raises:
-            SessionAbortedError: the session ended without a sum.
-            RemoteProtocolError: the coordinator refused or broke a rule; this identity will not answer any more.
-        """
-        try:
-            state = await self._participant.run()
-        finally:
-            await self.close()
-        if isinstance(state, Aborted) and state.view.abort is None:
-            raise LocalProtocolError(state.reason, "this identity takes no further part in the session")
-        delay_s = _FIRST_DELAY_S
-        while True:
-            try:
-                return await self._coordinator._result(self.details)  # noqa: SLF001 - the same module
-            except TransportError:
-                await asyncio.sleep(delay_s)
-                delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
-
-    async def close(self) -> None:
-        """Stop; what is not done is done by the next process that contributes with this identity."""
-        await self._participant.close()
-        await self._keeper.close()
-
-
-class _StateKeeper:
-    """The stores of one identity: sessions sealed under a key that follows from the identity key, and blobs."""
-
-    def __init__(self, directory: Path, identity: SigningKey) -> None:
-        own = directory / identity.public_bytes.hex()
-        own.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._sqlite = SqliteSessionStore(own / "sessions.db")
-        self.sealed = SealedSessionStore(
-            self._sqlite, identity.derive_seed(Label.STORE_KEY).expose(), SystemRng().bytes
-        )
-        self.blobs = DirectoryBlobStore(own / "blobs")
-
-    async def close(self) -> None:
-        """Close the stores."""
-        await self._sqlite.close()
-
-
-def _parameters(evidence: LogEvidence, session: bytes, key: bytes) -> SessionOpen:
-    if not evidence.entries:
-        raise RemoteProtocolError(RejectReason.LOG_ORDER, "no entries")
-    try:
-        parameters = SessionOpen.from_bytes(evidence.entries[0])
-    except RecordError as error:
-        raise RemoteProtocolError(RejectReason.LOG_ORDER, f"entry 0: {error}") from None
-    if parameters.session != session:
-        raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "the coordinator shows another session")
-    if parameters.coordinator != key:
-        raise RemoteProtocolError(RejectReason.LOG_SIGNATURE, "the session belongs to another coordinator key")
-    return parameters
+        return await asyncio.to_thread(checked_result, details, view.result, data)
 
 
 def _read_vector(directory: Path, details: SessionDetails) -> FloatVector:
@@ -346,21 +269,12 @@ def _read_vector(directory: Path, details: SessionDetails) -> FloatVector:
     return adapter_to_vector(adapter, details.layout)
 
 
-def _checked_result(details: SessionDetails, entry: SessionResult, data: bytes) -> Result:
-    if hashlib.sha256(data).digest() != entry.integer_sum:
-        raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "the sum is not the one in the log")
-    integer_sum = np.frombuffer(data, dtype="<i8").astype(np.int64)
-    mean = mean_of(details.session.parameters.encoding, integer_sum, entry.count)
-    if vectors.digest_of(mean) != entry.mean:
-        raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "the mean is not the one in the log")
-    return Result(details, entry.count, integer_sum, mean)
-
-
 __all__ = [
     "Coordinator",
     "LogPolicy",
     "LogTrust",
     "Milestone",
+    "OneShotParticipation",
     "Participation",
     "Result",
     "SessionAbortedError",

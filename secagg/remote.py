@@ -16,7 +16,6 @@ from typing import TypeVar
 import grpc
 import grpc.aio
 
-from secagg.identity.tls import CertificateAuthority, ClientTls, LoopbackPlaintext, PinnedCertificate
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
 from secagg.protocol.messages import (
     AdvertisedList,
@@ -32,18 +31,18 @@ from secagg.protocol.messages import (
     SignedReceipt,
     UnmaskAnswer,
 )
-from secagg.protocol.pairwise.coordinator_states import Phase
+from secagg.protocol.one_shot.messages import CommitContribution, CommittedList, OneShotContribution
+from secagg.protocol.phases import Phase
 from secagg.runtime.participant import TransportError
 from secagg.runtime.ports import BlobStore, StoreError, UploadError
 from secagg.runtime.shown import Status
 from secagg.transcript.evidence import LogEvidence
-from secagg.transcript.statements import ContributionHeader
+from secagg.transcript.statements import ContributionHeader, OneShotHeader
 from secagg.v1 import aggregation_pb2 as pb
 from secagg.v1 import aggregation_pb2_grpc as pb_grpc
-from secagg.wire import convert
+from secagg.wire import convert, one_shot
 from secagg.wire.status import from_rpc_error
 
-_MAX_MESSAGE_BYTES = 16 << 20
 _LONGEST_UPLOAD_CHUNK = 1 << 20
 _WATCH_TIMEOUT_S = 900.0
 """A watch is renewed after this long, so that a connection lost in silence is noticed."""
@@ -54,7 +53,7 @@ ResponseT = TypeVar("ResponseT")
 
 @dataclass(frozen=True, slots=True)
 class SessionFiles:
-    """What a coordinator shows of a session; nothing is checked yet."""
+    """What a coordinator shows of a session; nothing is checked yet. ``context`` is empty but with a key authority."""
 
     evidence: LogEvidence
     roster: tuple[bytes, ...]
@@ -63,33 +62,7 @@ class SessionFiles:
     layout: bytes
     adapter: bytes
     consistency: tuple[bytes, ...]
-
-
-async def open_channel(address: str, tls: ClientTls, timeout_s: float) -> grpc.aio.Channel:
-    """A channel to ``address`` that is connected.
-
-    Raises:
-        TransportError: it does not come up in time.
-    """
-    options: list[tuple[str, int | str]] = [
-        ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-        ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
-        ("grpc.keepalive_time_ms", 210_000),
-    ]
-    match tls:
-        case LoopbackPlaintext():
-            channel = grpc.aio.insecure_channel(address, options)
-        case PinnedCertificate(pem, name):
-            options.append(("grpc.ssl_target_name_override", name))
-            channel = grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(pem), options)
-        case CertificateAuthority(pem):
-            channel = grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(pem), options)
-    try:
-        await asyncio.wait_for(channel.channel_ready(), timeout_s)
-    except TimeoutError:
-        await channel.close()
-        raise TransportError(f"no answer from {address} within {timeout_s:.0f} s") from None
-    return channel
+    context: bytes
 
 
 class GrpcCoordinator:
@@ -116,6 +89,7 @@ class GrpcCoordinator:
             response.layout,
             response.adapter,
             convert.consistency_from_pb(response),
+            response.context,
         )
 
     async def sessions(self) -> list[tuple[bytes, Phase]]:
@@ -143,7 +117,7 @@ class GrpcCoordinator:
         finally:
             call.cancel()
 
-    async def send(self, session: bytes, message: ClientMessage) -> None:
+    async def send(self, session: bytes, message: ClientMessage | CommitContribution) -> None:
         """Deliver a message that is not a contribution."""
         stub = self._stub
         match message:
@@ -155,27 +129,28 @@ class GrpcCoordinator:
                 await self._call(stub.ConfirmClose, convert.confirm_close_to_pb(session, message))
             case UnmaskAnswer():
                 await self._call(stub.Unmask, convert.unmask_answer_to_pb(session, message))
+            case CommitContribution():
+                await self._call(stub.CommitContribution, one_shot.commit_contribution_to_pb(session, message))
             case Contribution():
                 raise TypeError("a contribution is uploaded")
 
-    async def upload(self, session: bytes, message: Contribution, blobs: BlobStore) -> SignedReceipt:
+    async def upload(
+        self, session: bytes, message: Contribution | OneShotContribution, blobs: BlobStore
+    ) -> SignedReceipt:
         """Deliver a header and the masked input that it names: as a stream, then in resumable chunks.
 
         Raises:
             TransportError: call it again, and it goes on where it stopped.
             StoreError, OSError: the masked input cannot be read.
         """
-        header = message.signed.statement
-        if not isinstance(header, ContributionHeader):
-            raise TypeError("not a contribution header")
-        length_bytes = 8 * header.lanes
+        header = _header_of(message)
         receipt = await self._announce(session, message)
         if isinstance(receipt, SignedReceipt):
             return receipt
         try:
-            return await self._stream(receipt, header.upload, length_bytes, blobs)
+            return await self._stream(receipt, header.upload, 8 * header.lanes, blobs)
         except (TransportError, UploadError):
-            return await self._resume(session, message, length_bytes, blobs)
+            return await self._resume(session, message, blobs)
 
     async def advertised_list(self, session: bytes, identity: bytes) -> AdvertisedList:
         """U1."""
@@ -186,6 +161,11 @@ class GrpcCoordinator:
         """U2."""
         request = pb.GetSharedKeysRequest(session=session, identity=identity)
         return convert.shared_list_from_pb(await self._call(self._stub.GetSharedKeys, request))
+
+    async def committed_list(self, session: bytes) -> CommittedList:
+        """What was committed to."""
+        request = pb.GetCommittedRequest(session=session)
+        return one_shot.committed_list_from_pb(await self._call(self._stub.GetCommitted, request))
 
     async def closed_list(self, session: bytes) -> ClosedList:
         """U3."""
@@ -219,7 +199,9 @@ class GrpcCoordinator:
             raise RemoteProtocolError(RejectReason.WRONG_LENGTH, "the sum has another length")
         return bytes(data)
 
-    async def _announce(self, session: bytes, message: Contribution) -> pb.StartUploadResponse | SignedReceipt:
+    async def _announce(
+        self, session: bytes, message: Contribution | OneShotContribution
+    ) -> pb.StartUploadResponse | SignedReceipt:
         request = convert.contribution_to_pb(session, message)
         response = await self._call(self._stub.StartUpload, request)
         return convert.receipt_from_pb(response.receipt) if response.HasField("receipt") else response
@@ -259,15 +241,13 @@ class GrpcCoordinator:
         return convert.receipt_from_pb(response.receipt)
 
     async def _resume(
-        self, session: bytes, message: Contribution, length_bytes: int, blobs: BlobStore
+        self, session: bytes, message: Contribution | OneShotContribution, blobs: BlobStore
     ) -> SignedReceipt:
         started = await self._announce(session, message)
         if isinstance(started, SignedReceipt):
             return started
-        header = message.signed.statement
-        if not isinstance(header, ContributionHeader):
-            raise TypeError("not a contribution header")
-        offset = started.committed_bytes
+        header = _header_of(message)
+        offset, length_bytes = started.committed_bytes, 8 * header.lanes
         while offset < length_bytes:
             data = await _read(blobs, header.upload, offset, length_bytes, _chunk_bytes(started))
             request = pb.WriteChunkRequest(token=started.token, offset_bytes=offset, data=data, crc32=zlib.crc32(data))
@@ -333,6 +313,13 @@ def _meaning(error: grpc.aio.AioRpcError) -> Exception:
         # A coordinator that was restarted knows no tokens: the upload is announced again and goes on.
         return TransportError("the coordinator forgot the upload")
     return TransportError(error.code().name) if found is None else found
+
+
+def _header_of(message: Contribution | OneShotContribution) -> ContributionHeader | OneShotHeader:
+    header = message.signed.statement
+    if not isinstance(header, ContributionHeader | OneShotHeader):
+        raise TypeError("not a contribution header")
+    return header
 
 
 def _chunk_bytes(started: pb.StartUploadResponse) -> int:

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from verifier.audit import Audit
 from verifier.checks import Check
-from verifier.families import contributions, eligibility, log, noise, openings, receipt, results, session, sums
+from verifier.families import (
+    ciphertexts,
+    contributions,
+    eligibility,
+    log,
+    noise,
+    one_shot_openings,
+    one_shot_session,
+    openings,
+    receipt,
+    results,
+    session,
+    sums,
+)
 from verifier.session_record import SessionRecord
 
 FAMILIES = {
@@ -25,14 +38,17 @@ LOG_CHECKS: tuple[Check[Audit], ...] = (*log.CHECKS, *session.LOG_CHECKS, *recei
 
 SESSION_CHECKS: tuple[Check[SessionRecord], ...] = (
     *session.SESSION_CHECKS,
+    *one_shot_session.CHECKS,
     *eligibility.CHECKS,
     *contributions.CHECKS,
     *sums.CHECKS,
+    *ciphertexts.CHECKS,
     *openings.CHECKS,
+    *one_shot_openings.CHECKS,
     *results.CHECKS,
     *noise.CHECKS,
 )
-"""Run for each session that came far enough."""
+"""Run for each session of their modes that came far enough."""
 
 AnyCheck = Check[Audit] | Check[SessionRecord]
 

@@ -38,13 +38,37 @@ class Level(enum.IntEnum):
 
 
 class Stage(enum.IntEnum):
-    """How far a session came: the last entry it has, an abort not counted."""
+    """How far a session came: the last entry it has, an abort not counted. Each mode has some of these, in order."""
 
     OPENED = 1
     ADVERTISED = 2
     SHARED = 3
-    CLOSED = 4
-    FINISHED = 5
+    COMMITTED = 4
+    CLOSED = 5
+    FINISHED = 6
+
+
+class Mode(enum.StrEnum):
+    """Of which protocol a session is, and who opens its sum."""
+
+    PAIRWISE = "pairwise"
+    COMMITTEE = "committee"
+    AUTHORITY = "key-authority"
+
+
+ANY_MODE = frozenset(Mode)
+PAIRWISE = frozenset({Mode.PAIRWISE})
+COMMITTEE = frozenset({Mode.COMMITTEE})
+AUTHORITY = frozenset({Mode.AUTHORITY})
+ONE_SHOT = COMMITTEE | AUTHORITY
+"""Both ways in which the sum of a one-shot session is opened."""
+
+OF_MODE = {
+    Mode.PAIRWISE: "a pairwise session",
+    Mode.COMMITTEE: "a one-shot session with a committee",
+    Mode.AUTHORITY: "a one-shot session with a key authority",
+}
+"""In words."""
 
 
 class Status(enum.StrEnum):
@@ -228,6 +252,7 @@ class Check(Generic[SubjectT]):
         reads: files and fields.
         run: notes what it finds; may raise the errors of this module.
         needs: how far a session must have come for the check to apply to it; of no meaning for checks of the log.
+        modes: of which sessions it is; of no meaning for checks of the log.
     """
 
     identifier: str
@@ -238,6 +263,7 @@ class Check(Generic[SubjectT]):
     reads: tuple[str, ...]
     run: Callable[[SubjectT, Findings], None]
     needs: Stage = Stage.OPENED
+    modes: frozenset[Mode] = ANY_MODE
 
     def __post_init__(self) -> None:
         if _IDENTIFIER.fullmatch(self.identifier) is None:

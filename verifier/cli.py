@@ -17,8 +17,8 @@ from pathlib import Path
 from secagg.transcript.note import MAX_NOTE_BYTES
 from secagg.transcript.proof import MAX_EXTRA_BYTES
 from verifier.audit import Audit, Brought
-from verifier.catalogue import ALL_CHECKS, FAMILIES
-from verifier.checks import Level
+from verifier.catalogue import ALL_CHECKS, FAMILIES, SESSION_CHECKS
+from verifier.checks import Level, Mode
 from verifier.html_report import to_html
 from verifier.json_report import to_json
 from verifier.log_view import HEAD
@@ -58,6 +58,8 @@ the policy, such as policy.toml:
   min_contributors = 3            # also: tolerated_corrupt = "1/10", base_models = ["<64 hex digits>"]
   [noise]
   mechanism = "none"              # what the sessions must declare
+  [openers]                       # for one-shot sessions: members of committees, key authorities
+  keys = []                       # also: attestors = ["<64 hex digits>"]
 
 """
 _LEVEL_HELP = """\
@@ -274,6 +276,7 @@ def _explain(arguments: argparse.Namespace) -> int:
         "",
         f"family   {check.family}, {FAMILIES[check.family]}",
         f"level    {LEVEL_NAMES[check.level]} and above",
+        *([f"modes    {', '.join(mode for mode in Mode if mode in check.modes)}"] if check in SESSION_CHECKS else []),
         *textwrap.wrap(check.proves, 100, initial_indent="proves   ", subsequent_indent=" " * 9),
         *textwrap.wrap(check.against, 100, initial_indent="against  ", subsequent_indent=" " * 9),
         *(f"{'reads' if not number else '':<9}{read}" for number, read in enumerate(check.reads)),

@@ -13,7 +13,16 @@ from verifier.checks import Status
 from verifier.outcome import after_a_failure, counted, outcome_of
 from verifier.report import CheckReport, Report, SessionSummary
 from verifier.statement import LEVEL_NAMES, statement_of
-from verifier.text_report import GLOSSARY, cosigned_text, end_text, finding_text, printable, session_counts, time_text
+from verifier.text_report import (
+    GLOSSARY,
+    MODE_TEXTS,
+    cosigned_text,
+    end_text,
+    finding_text,
+    printable,
+    session_counts,
+    time_text,
+)
 
 _MAX_SESSIONS = 1000
 """Rows of the table of sessions; failed ones stand first."""
@@ -219,7 +228,7 @@ def _session_row(session: SessionSummary) -> str:
         outcome = _status(Status.PASS)
     numbers = (session.contributors, session.min_contributors, session.max_corrupt)
     facts = [
-        f"opened {time_text(session.opened_at_s)}, base model {_text(session.base_model)}",
+        f"{MODE_TEXTS[session.mode]}, opened {time_text(session.opened_at_s)}, base model {_text(session.base_model)}",
         f"registrar {_code(session.registrar)}",
     ]
     if session.adapter_model:

@@ -69,6 +69,7 @@ def _session(session: SessionSummary) -> dict[str, Any]:
         "session": session.session,
         "opened_at_s": session.opened_at_s,
         "base_model": session.base_model,
+        "mode": session.mode.value,
         "end": session.end.value,
         "stage": session.stage.name.lower(),
         "abort_reason": session.reason,

@@ -7,8 +7,7 @@ about 300 for each session; entries are read when they are needed.
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -16,6 +15,7 @@ from secagg.crypto.notes import Witnessed, open_checkpoint
 from secagg.transcript import tiles
 from secagg.transcript.checkpoint import Checkpoint
 from secagg.transcript.entries import (
+    ContributionsCommitted,
     KeysAdvertised,
     KeysShared,
     LogEntry,
@@ -32,6 +32,7 @@ from secagg.transcript.note import MAX_NOTE_BYTES, Note, NoteError, VerifierKey
 from secagg.transcript.record import VERSION, RecordError, decode_value
 from verifier.audit import Audit
 from verifier.checks import NOWHERE, CheckFailedError, Derived, Findings, InputMissingError, Place
+from verifier.entry_order import TELLING_ENTRIES, Kind, is_legal, kind_of
 from verifier.session_record import SessionEntries
 
 CHECKPOINT = "checkpoint"
@@ -209,31 +210,6 @@ def _read_again(audit: Audit, bundle: int, width: int) -> tuple[bytes, ...]:
         raise InputMissingError(error.findings[0].place, "changed while the record was read") from None
 
 
-class Kind(enum.IntEnum):
-    """Kinds of entries of a session, in their order."""
-
-    OPEN = 0
-    ADVERTISED = 1
-    SHARED = 2
-    CLOSE = 3
-    RESULT = 4
-    ABORT = 5
-
-
-_KINDS: dict[type[LogEntry], Kind] = {
-    SessionOpen: Kind.OPEN,
-    KeysAdvertised: Kind.ADVERTISED,
-    KeysShared: Kind.SHARED,
-    SessionClose: Kind.CLOSE,
-    SessionResult: Kind.RESULT,
-    SessionAbort: Kind.ABORT,
-}
-
-
-_TELLING_ENTRIES = 8
-"""One more than a session could ever have."""
-
-
 @dataclass(frozen=True, slots=True)
 class LogIndex:
     """Where everything stands, by index in the log.
@@ -257,8 +233,8 @@ class LogIndex:
             self.without_roster.append(index)
         # Only the place is kept: a log may have any number of sessions. And no more than show that there are too many.
         known = self.sessions.get(entry.session, ())
-        if len(known) < _TELLING_ENTRIES:
-            self.sessions[entry.session] = (*known, (_KINDS[type(entry)], index))
+        if len(known) < TELLING_ENTRIES:
+            self.sessions[entry.session] = (*known, (kind_of(entry), index))
 
 
 def _index(audit: Audit) -> LogIndex:
@@ -302,17 +278,6 @@ class Sessions:
     places: dict[bytes, tuple[tuple[Kind, int], ...]]
 
 
-_ORDER = (Kind.OPEN, Kind.ADVERTISED, Kind.SHARED, Kind.CLOSE, Kind.RESULT)
-
-
-def is_legal(kinds: tuple[Kind, ...]) -> bool:
-    """Whether a session may have these entries: each once, in order, an abort after any but the result."""
-    steps = kinds[:-1] if kinds and kinds[-1] is Kind.ABORT else kinds
-    if not steps or steps != _ORDER[: len(steps)]:
-        return False
-    return steps == kinds or steps[-1] is not Kind.RESULT
-
-
 def _sessions(audit: Audit) -> Sessions:
     index = audit.get(INDEX)
     findings = Findings()
@@ -321,7 +286,7 @@ def _sessions(audit: Audit) -> Sessions:
     for session, entries in index.sessions.items():
         kinds = tuple(kind for kind, _ in entries)
         if not is_legal(kinds):
-            names = ", ".join(kind.name.lower() for kind in kinds[:_SHOWN_KINDS])
+            names = ", ".join(kind.name.lower().replace("_", " ") for kind in kinds[:_SHOWN_KINDS])
             findings.fail(entry_name(entries[-1][1]), f"session {session.hex()} has entries in this order: {names}")
     findings.raise_failures()
     return Sessions(index.sessions)
@@ -333,16 +298,16 @@ SESSIONS = Derived("SES-2", _sessions)
 
 def session_entries(audit: Audit, session: bytes) -> SessionEntries:
     """The entries of one session, read from the log again. Raises as ``log_entries``."""
-    found: dict[Kind, LogEntry] = {}
-    for kind, index in audit.get(SESSIONS).places[session]:
-        found[kind] = _entry(audit, index)
+    found = [_entry(audit, index) for _, index in audit.get(SESSIONS).places[session]]
+    # In legal order there is at most one of a kind, and the first is the open entry.
     return SessionEntries(
-        _of(found[Kind.OPEN], SessionOpen),
-        _optional(found.get(Kind.ADVERTISED), KeysAdvertised),
-        _optional(found.get(Kind.SHARED), KeysShared),
-        _optional(found.get(Kind.CLOSE), SessionClose),
-        _optional(found.get(Kind.RESULT), SessionResult),
-        _optional(found.get(Kind.ABORT), SessionAbort),
+        _of(found[0], SessionOpen),
+        _one(found, KeysAdvertised),
+        _one(found, KeysShared),
+        _one(found, SessionClose),
+        _one(found, SessionResult),
+        _one(found, SessionAbort),
+        _one(found, ContributionsCommitted),
     )
 
 
@@ -362,5 +327,5 @@ def _of(entry: LogEntry, kind: type[EntryT]) -> EntryT:
     return entry
 
 
-def _optional(entry: LogEntry | None, kind: type[EntryT]) -> EntryT | None:
-    return None if entry is None else _of(entry, kind)
+def _one(entries: Sequence[LogEntry], kind: type[EntryT]) -> EntryT | None:
+    return next((entry for entry in entries if isinstance(entry, kind)), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from verifier.checks import Level
+from verifier.checks import Level, Mode, Stage
 from verifier.report import Report, SessionEnd, SessionSummary, Verdict
 
 _MAX_NAMED = 10
@@ -86,6 +86,11 @@ def _notes(report: Report) -> Iterator[str]:
 
 def _aborted(session: SessionSummary) -> str:
     start = f"Session {session.session} was aborted ({session.reason})"
+    if session.mode is not Mode.PAIRWISE and session.stage >= Stage.CLOSED:
+        # Who opens a one-shot session needs nobody after the close: whether it did, only they know.
+        return (
+            f"{start} after its close, with {counted(session.answers_released, 'answer')}: count its sum as published."
+        )
     if not session.answers_released:
         return f"{start}; its abort entry counts no answers: by the coordinator's word, nothing was opened."
     answers = session.answers_released

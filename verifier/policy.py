@@ -17,7 +17,7 @@ from pathlib import Path
 from secagg.transcript.policy import LogPolicy, PolicyError
 
 MAX_POLICY_BYTES = 1 << 20
-MAX_CONTRIBUTORS = 2**20
+MAX_CONTRIBUTORS = 2**28
 MAX_AGE_S = 2**40
 
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -29,6 +29,7 @@ _EXAMPLES = {
     "registrar": 'keys = ["<64 hex digits>"]',
     "session": "min_contributors = 3",
     "noise": 'mechanism = "none"',
+    "openers": 'keys = ["<64 hex digits>"]',
 }
 """What is required in each table, as it could stand there."""
 
@@ -58,6 +59,19 @@ class SessionFloors:
 
 
 @dataclass(frozen=True, slots=True)
+class PinnedOpeners:
+    """Who may open sums of one-shot sessions; whoever is not here counts as corrupt.
+
+    Attributes:
+        keys: of members of committees and of key authorities.
+        attestors: of those who attest sums of ciphertexts.
+    """
+
+    keys: frozenset[bytes] = frozenset()
+    attestors: frozenset[bytes] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class AuditPolicy:
     """The trust roots and floors of an audit.
 
@@ -69,6 +83,7 @@ class AuditPolicy:
         max_age_s: how old the newest cosignature may be; None for any age.
         digest: SHA-256 of the TOML file.
         log_digest: SHA-256 of the file of the log policy.
+        openers: who may open sums of one-shot sessions.
     """
 
     log: LogPolicy
@@ -78,6 +93,7 @@ class AuditPolicy:
     max_age_s: int | None
     digest: bytes
     log_digest: bytes
+    openers: PinnedOpeners = PinnedOpeners()
 
 
 def load_policy(path: Path) -> AuditPolicy:
@@ -91,7 +107,7 @@ def load_policy(path: Path) -> AuditPolicy:
         document = tomllib.loads(data.decode("utf-8"))
     except ValueError as error:
         raise AuditPolicyError("policy", f"not TOML: {error}") from None
-    _refuse_unknown("policy", document, {"log_policy", "max_age_s", "registrar", "session", "noise"})
+    _refuse_unknown("policy", document, {"log_policy", "max_age_s", "registrar", "session", "noise", "openers"})
     log_path = path.parent / _text("log_policy", document.get("log_policy"))
     log_data = _read(log_path, "log_policy")
     registrar = _table("registrar", document, {"keys"})
@@ -110,6 +126,7 @@ def load_policy(path: Path) -> AuditPolicy:
         None if max_age is None else _integer("max_age_s", max_age, (1, MAX_AGE_S)),
         hashlib.sha256(data).digest(),
         hashlib.sha256(log_data).digest(),
+        _openers(document),
     )
 
 
@@ -144,6 +161,15 @@ def _floors(table: Mapping[str, object]) -> SessionFloors:
     models = frozenset(_digests("session.base_models", table.get("base_models", [])))
     tolerated = _fraction("session.tolerated_corrupt", table.get("tolerated_corrupt", "0/1"))
     return SessionFloors(floor, tolerated, models)
+
+
+def _openers(document: Mapping[str, object]) -> PinnedOpeners:
+    """Needed for one-shot sessions only, and so the one table that may be left out."""
+    if "openers" not in document:
+        return PinnedOpeners()
+    table = _table("openers", document, {"keys", "attestors"})
+    keys, attestors = (_digests(f"openers.{name}", table.get(name, [])) for name in ("keys", "attestors"))
+    return PinnedOpeners(frozenset(keys), frozenset(attestors))
 
 
 def _table(name: str, document: Mapping[str, object], known: set[str]) -> Mapping[str, object]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from secagg.crypto.notes import Cosigned
 from secagg.transcript.checkpoint import Checkpoint
 from verifier.catalogue import AnyCheck
-from verifier.checks import CheckResult, Finding, Level, Stage, Status
+from verifier.checks import CheckResult, Finding, Level, Mode, Stage, Status
 
 ENDED = "SES-6"
 """The check that a session has come to its end, or that there is a session at all."""
@@ -51,6 +51,7 @@ class SessionSummary:
     session: str
     opened_at_s: int
     base_model: str
+    mode: Mode
     stage: Stage
     end: SessionEnd
     reason: str

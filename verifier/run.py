@@ -10,6 +10,7 @@ from verifier.audit import Audit
 from verifier.catalogue import ALL_CHECKS, LOG_CHECKS, SESSION_CHECKS
 from verifier.checks import (
     NOWHERE,
+    OF_MODE,
     CheckResult,
     Findings,
     InputMissingError,
@@ -29,6 +30,7 @@ _NOT_SO_FAR = {
     Stage.OPENED: "the session did not get beyond its opening",
     Stage.ADVERTISED: "the session did not get beyond advertised keys",
     Stage.SHARED: "the session did not get beyond shared keys",
+    Stage.COMMITTED: "the session did not get beyond commitments",
     Stage.CLOSED: "the session was closed and has no result",
 }
 
@@ -100,7 +102,10 @@ def _run_session(audit: Audit, results: dict[str, CheckResult], session: bytes) 
     for check in SESSION_CHECKS:
         if check.identifier not in results:
             continue
-        if record.entries.stage < check.needs:
+        if record.mode not in check.modes:
+            findings = Findings(record.name)
+            findings.not_applicable(f"{OF_MODE[record.mode]} has nothing of the kind")
+        elif record.entries.stage < check.needs:
             findings = Findings(record.name)
             findings.not_applicable(_NOT_SO_FAR[record.entries.stage])
         else:
@@ -127,6 +132,7 @@ def _summary(
         name,
         entries.open.opened_at_s,
         entries.open.base_model,
+        entries.mode,
         entries.stage,
         end,
         entries.abort.reason if entries.abort is not None else "",

@@ -10,18 +10,25 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from secagg.transcript.entries import (
+    ContributionsCommitted,
     KeysAdvertised,
     KeysShared,
+    OneShotClose,
+    OneShotOpen,
+    OneShotResult,
+    PairwiseOpen,
     SessionAbort,
     SessionClose,
     SessionOpen,
     SessionResult,
 )
+from secagg.transcript.openers import Committee, KeyAuthority
 from verifier.audit import Audit
-from verifier.checks import Derived, Inputs, Place, Stage
+from verifier.checks import Derived, Inputs, Mode, Place, Stage
 from verifier.record_files import RecordFiles
 
 ValueT = TypeVar("ValueT")
+KindT = TypeVar("KindT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +45,20 @@ class SessionEntries:
     close: SessionClose | None = None
     result: SessionResult | None = None
     abort: SessionAbort | None = None
+    committed: ContributionsCommitted | None = None
+
+    @property
+    def mode(self) -> Mode:
+        """Of which protocol the session is, and who opens its sum."""
+        if not isinstance(self.open, OneShotOpen):
+            return Mode.PAIRWISE
+        return Mode.AUTHORITY if isinstance(self.open.opening, KeyAuthority) else Mode.COMMITTEE
 
     @property
     def stage(self) -> Stage:
         """How far the session came."""
-        later = (self.result, self.close, self.shared, self.advertised)
-        stages = (Stage.FINISHED, Stage.CLOSED, Stage.SHARED, Stage.ADVERTISED)
+        later = (self.result, self.close, self.committed, self.shared, self.advertised)
+        stages = (Stage.FINISHED, Stage.CLOSED, Stage.COMMITTED, Stage.SHARED, Stage.ADVERTISED)
         return next((stage for stage, entry in zip(stages, later, strict=True) if entry is not None), Stage.OPENED)
 
     @property
@@ -92,6 +107,38 @@ class SessionRecord:
         return self.entries.open
 
     @property
+    def mode(self) -> Mode:
+        """Of which protocol the session is, and who opens its sum."""
+        return self.entries.mode
+
+    @property
+    def pairwise(self) -> PairwiseOpen:
+        """The open entry of a pairwise session."""
+        return _of(self.entries.open, PairwiseOpen)
+
+    @property
+    def one_shot(self) -> OneShotOpen:
+        """The open entry of a one-shot session."""
+        return _of(self.entries.open, OneShotOpen)
+
+    @property
+    def committee(self) -> Committee:
+        """Who opens the sum of a one-shot session with a committee."""
+        return _of(self.one_shot.opening, Committee)
+
+    @property
+    def authority(self) -> KeyAuthority:
+        """Who opens the sum of a one-shot session with a key authority."""
+        return _of(self.one_shot.opening, KeyAuthority)
+
+    @property
+    def lanes(self) -> int:
+        """Lanes of every masked input."""
+        if isinstance(self.entries.open, OneShotOpen):
+            return self.entries.open.upload_lanes
+        return self.entries.open.encoding.field_layout().lanes
+
+    @property
     def advertised(self) -> KeysAdvertised:
         """The entry of U1, of a session that came so far."""
         return _present(self.entries.advertised)
@@ -102,14 +149,29 @@ class SessionRecord:
         return _present(self.entries.shared)
 
     @property
+    def committed(self) -> ContributionsCommitted:
+        """The entry of who committed to what, of a session that came so far."""
+        return _present(self.entries.committed)
+
+    @property
     def close(self) -> SessionClose:
         """The close entry, of a session that came so far."""
         return _present(self.entries.close)
 
     @property
+    def one_shot_close(self) -> OneShotClose:
+        """The close entry of a one-shot session that came so far."""
+        return _of(self.entries.close, OneShotClose)
+
+    @property
     def result(self) -> SessionResult:
         """The result entry, of a session that came so far."""
         return _present(self.entries.result)
+
+    @property
+    def one_shot_result(self) -> OneShotResult:
+        """The result entry of a one-shot session that came so far."""
+        return _of(self.entries.result, OneShotResult)
 
     def get(self, derived: Derived[SessionRecord, ValueT]) -> ValueT:
         """A value of this session; raises as ``Inputs.get``."""
@@ -124,3 +186,9 @@ def _present(entry: ValueT | None) -> ValueT:
     if entry is None:
         raise LookupError("a check was run on a session that did not come so far")
     return entry
+
+
+def _of(value: object, kind: type[KindT]) -> KindT:
+    if not isinstance(value, kind):
+        raise LookupError("a check was run on a session of another mode, or one that did not come so far")
+    return value

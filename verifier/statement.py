@@ -9,32 +9,76 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from verifier.checks import Level, Stage
+from verifier.checks import Level, Mode, Stage
 from verifier.outcome import counted, of_settled
 from verifier.report import Report, SessionEnd, SessionSummary, Verdict
 
 LEVEL_NAMES = {level: level.name.lower() for level in Level}
 
 _SHOWS_OF_LOG = "The log is the one that the policy means; its entries are exactly those that were signed{cosigned}."
-_SHOWS_OF_SESSIONS = (
-    "In each session that was checked, the log fixed step by step, as far as the session came, who might take part, "
-    "who came, who shared keys and who contributed, by statements that these clients signed. The parameters keep the "
-    "floors of the policy."
+_KEEPS_FLOORS = "The parameters keep the floors of the policy."
+_SHOWS_OF_SESSIONS = {
+    Mode.PAIRWISE: (
+        "In each {kind} that was checked, the log fixed step by step, as far as the session came, who might take part, "
+        f"who came, who shared keys and who contributed, by statements that these clients signed. {_KEEPS_FLOORS}"
+    ),
+    Mode.COMMITTEE: (
+        "In each {kind} that was checked, the log fixed, as far as the session came, who might take part and who opens "
+        "the sum, and then who contributed, by statements that these clients signed; of the members who open it no "
+        f"more are unknown to the policy than the session takes to be corrupt. {_KEEPS_FLOORS}"
+    ),
+    Mode.AUTHORITY: (
+        "In each {kind} that was checked, the log fixed, as far as the session came, who might take part and to whose "
+        "key they encrypt, then what each committed to, and then who contributed: nothing that had not been committed "
+        "to, by statements that these clients signed. The policy names the authority, and at least one of those who "
+        f"had to attest. {_KEEPS_FLOORS}"
+    ),
+}
+_ADDED_UP = (
+    "the masked inputs at hand are those that the contributors signed, and the masked sum is their sum by exact "
+    "addition."
+)
+_FITS = (
+    "which leaves in no lane of the masked sum a larger error than honest contributions do, and who opened it signed "
+    "that over the close entry"
 )
 _SHOWS = {
-    Level.META: "{where}everybody who came is accounted for.",
-    Level.PREOPEN: (
-        "{where}the masked sum that was fixed at the close, before anything was opened, is the sum of what the "
-        "contributors signed."
-    ),
-    Level.SUM: (
-        "{where}the published sum, its mean and the merged adapter follow from that masked sum and from answers that "
-        "contributors signed after the close; for nobody were both kinds of share published."
-    ),
-    Level.FULL: (
-        "{where}the masked inputs at hand are those that the contributors signed, and the masked sum is their sum by "
-        "exact addition."
-    ),
+    Mode.PAIRWISE: {
+        Level.META: "everybody who came is accounted for.",
+        Level.PREOPEN: (
+            "the masked sum that was fixed at the close, before anything was opened, is the sum of what the "
+            "contributors signed."
+        ),
+        Level.SUM: (
+            "the published sum, its mean and the merged adapter follow from that masked sum and from answers that "
+            "contributors signed after the close; for nobody were both kinds of share published."
+        ),
+        Level.FULL: _ADDED_UP,
+    },
+    Mode.COMMITTEE: {
+        Level.META: (
+            "the contributions that were closed over are of different identities of the roster, and enough members "
+            "were named to open their sum."
+        ),
+        Level.PREOPEN: "the masked sum that was fixed at the close is the sum of what the contributors signed.",
+        Level.SUM: (
+            "the published sum, its mean and the merged adapter follow from that masked sum and a secret sum that "
+            f"share sums of as many named members as are needed give, {_FITS}."
+        ),
+        Level.FULL: _ADDED_UP,
+    },
+    Mode.AUTHORITY: {
+        Level.META: "everybody who committed is accounted for.",
+        Level.PREOPEN: (
+            "the masked sum that was fixed at the close is the sum of what the contributors signed, and the one "
+            "ciphertext that the close entry names is the sum of theirs."
+        ),
+        Level.SUM: (
+            "the published sum, its mean and the merged adapter follow from that masked sum and a secret sum, "
+            f"{_FITS}; enough attestors signed the close entry and its ciphertext, too."
+        ),
+        Level.FULL: _ADDED_UP,
+    },
 }
 _NEEDS = {
     Level.META: Stage.CLOSED,
@@ -57,6 +101,10 @@ _AGAINST = (
     "This holds against a coordinator that {acts} as it likes, alone or with up to max_corrupt clients of a session, "
     "and against whoever serves this record."
 )
+_AGAINST_OPENERS = (
+    " Of one-shot sessions it holds also if those who open the sum work for the coordinator, since what they open is "
+    "checked against the masked sum. That they open nothing else is another matter: see what no record can show."
+)
 _NEED_NOT_OVERLAP = (
     "The policy's quorums need not overlap: two histories can each have one, even if every witness is honest."
 )
@@ -68,6 +116,29 @@ _LIMITS = (
     "noise was added.",
     "Which shares somebody sent to the coordinator that it did not publish.",
     "What the sum shows of one contribution to whoever knows many of the others, or other sums of the same people.",
+)
+_LIMITS_OF = {
+    Mode.PAIRWISE: (),
+    Mode.COMMITTEE: (
+        "That members of a committee opened no other set in private. As many as are needed can open any sum together "
+        "with the coordinator, and the vector of each single contributor; that is what a session's bound on corrupt "
+        "members is about, and nothing else stands against it.",
+    ),
+    Mode.AUTHORITY: (
+        "That a key authority decrypted nothing but the sum. Together with the coordinator it can decrypt the "
+        "ciphertext of each single contributor and so see its vector, and no attestor would notice.",
+        "That an authority made its key for this session only, has destroyed it, and waited for the attestations; and "
+        "that an attestor checked what it signed.",
+    ),
+}
+"""What no record shows of those who open a sum."""
+_UNSEEN_IN_ONE_SHOT = (
+    "That a client was left out of a one-shot session with a committee before its close: who came is the "
+    "coordinator's list there, and a client that has a receipt for its upload is the only witness."
+)
+_ONE_OPENING = (
+    "Nobody finds a second small secret sum that fits a masked sum in every lane (one that is drawn at random has a "
+    "negligible chance; to search for one is a problem in the lattice of the public polynomials)."
 )
 
 
@@ -93,9 +164,19 @@ def statement_of(report: Report) -> Statement:
     else:
         heading = f"What level {name} would show if every check had passed; as it is, it does not"
     acts = "lies, withholds, replays or forks" if report.policy.overlap else "lies, withholds or replays"
-    return Statement(
-        heading, tuple(_shows(report)), _AGAINST.format(acts=acts), _assumptions(report), _remarks(report), _LIMITS
-    )
+    against, modes = _AGAINST.format(acts=acts), _modes(report)
+    if modes != (Mode.PAIRWISE,) and modes:
+        against += _AGAINST_OPENERS
+    limits = [*_LIMITS, *(limit for mode in modes for limit in _LIMITS_OF[mode])]
+    if Mode.COMMITTEE in modes:
+        limits.append(_UNSEEN_IN_ONE_SHOT)
+    return Statement(heading, tuple(_shows(report)), against, _assumptions(report), _remarks(report), tuple(limits))
+
+
+def _modes(report: Report) -> tuple[Mode, ...]:
+    """The modes of the sessions that the sentences are about, in the order of the enum."""
+    there = {session.mode for session in _spoken_of(report)}
+    return tuple(mode for mode in Mode if mode in there)
 
 
 def _spoken_of(report: Report) -> tuple[SessionSummary, ...]:
@@ -106,25 +187,41 @@ def _spoken_of(report: Report) -> tuple[SessionSummary, ...]:
 def _shows(report: Report) -> Iterator[str]:
     """No sentence without a session that came so far; where only some did, how many."""
     yield _SHOWS_OF_LOG.format(cosigned=" and cosigned" if report.policy.has_quorum else "")
+    modes = _modes(report)
+    for mode in modes:
+        # What holds of every session needs no name for its kind where there is only one kind.
+        kind = "session" if modes == (Mode.PAIRWISE,) else _NAMES[mode][0]
+        yield _SHOWS_OF_SESSIONS[mode].format(kind=kind)
+        yield from _shows_of_levels(report, mode)
+
+
+def _shows_of_levels(report: Report, mode: Mode) -> Iterator[str]:
     sessions = _spoken_of(report)
-    if sessions:
-        yield _SHOWS_OF_SESSIONS
+    same = [session for session in sessions if session.mode is mode]
+    names = ("session", "sessions") if len(same) == len(sessions) else _NAMES[mode]
     for level in Level:
         if level > report.level:
             return
-        reached = sum(session.stage >= _NEEDS[level] for session in sessions)
+        reached = sum(session.stage >= _NEEDS[level] for session in same)
         if reached:
-            sentence = _SHOWS[level].format(where=_where(_NEEDS[level], reached, len(sessions)))
+            all_of_them = reached == len(sessions)
+            where = "" if all_of_them else _where(_NEEDS[level], counted(reached, *names), reached)
+            sentence = where + _SHOWS[mode][level]
             yield sentence[0].upper() + sentence[1:]
 
 
-def _where(stage: Stage, reached: int, checked: int) -> str:
-    """Of which sessions a sentence speaks; nothing where it speaks of all."""
-    if reached == checked:
-        return ""
+def _where(stage: Stage, sessions: str, reached: int) -> str:
+    """Of which sessions a sentence speaks."""
     if stage is Stage.FINISHED:
-        return f"in the {counted(reached, 'session')} with a result, "
-    return f"in the {counted(reached, 'session')} that {'was' if reached == 1 else 'were'} closed, "
+        return f"in the {sessions} with a result, "
+    return f"in the {sessions} that {'was' if reached == 1 else 'were'} closed, "
+
+
+_NAMES = {
+    Mode.PAIRWISE: ("pairwise session", "pairwise sessions"),
+    Mode.COMMITTEE: ("one-shot session with a committee", "one-shot sessions with a committee"),
+    Mode.AUTHORITY: ("one-shot session with a key authority", "one-shot sessions with a key authority"),
+}
 
 
 def _assumptions(report: Report) -> tuple[str, ...]:
@@ -141,6 +238,11 @@ def _assumptions(report: Report) -> tuple[str, ...]:
     found.append("At most max_corrupt clients of a session work for the coordinator.")
     if report.level in {Level.PREOPEN, Level.SUM} and _any_closed(report):
         found.append("The linear hash is collision resistant (ring-SIS of degree 2048 over 2^64, norm up to 2^50).")
+    opened = any(
+        session.mode is not Mode.PAIRWISE and session.end is SessionEnd.RESULT for session in _spoken_of(report)
+    )
+    if report.level >= Level.SUM and opened:
+        found.append(_ONE_OPENING)
     return tuple(found)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from verifier.catalogue import FAMILIES
-from verifier.checks import Finding, Status
+from verifier.checks import Finding, Mode, Status
 from verifier.outcome import after_a_failure, counted, outcome_of
 from verifier.report import CheckReport, Report, SessionEnd, SessionSummary
 from verifier.statement import LEVEL_NAMES, statement_of
@@ -25,8 +25,17 @@ GLOSSARY = (
     ("linear hash", "a short value of an input that adds up as inputs do, so that sums are checked without inputs"),
     ("cosigned", "signed by witnesses, who keep a log from showing different histories to different people"),
     ("registrar", "who signed the list of people that may take part"),
+    ("one-shot", "of sessions in which clients send once and leave; a committee or a key authority opens the sum"),
+    ("secret sum", "the sum of the contributors' mask secrets, which takes the masks off their sum and off no part"),
 )
 """Words of the report that are not everybody's."""
+
+
+MODE_TEXTS = {
+    Mode.PAIRWISE: "pairwise",
+    Mode.COMMITTEE: "one-shot with a committee",
+    Mode.AUTHORITY: "one-shot with a key authority",
+}
 
 
 def printable(text: str) -> str:
@@ -139,7 +148,7 @@ def _failures(report: Report) -> Iterator[str]:
 def _sessions(report: Report) -> Iterator[str]:
     for session in report.sessions[:_MAX_SESSIONS]:
         yield ""
-        yield f"session {session.session}  {printable(end_text(session))}"
+        yield f"session {session.session}  {MODE_TEXTS[session.mode]}, {printable(end_text(session))}"
         contributors = f"{session.contributors:,}" if session.contributors else "none fixed"
         yield (
             f"  contributors {contributors} (min_contributors {session.min_contributors:,}, "

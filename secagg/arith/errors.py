@@ -1,4 +1,6 @@
-"""The errors of the arithmetic floor: bad inputs, and secrets that cannot be reconstructed."""
+"""The errors of the arithmetic floor: bad inputs, secrets that cannot be reconstructed, sums not certified."""
+
+from typing import Literal
 
 
 class ArithmeticInputError(ValueError):
@@ -33,3 +35,33 @@ class ReconstructionError(ValueError):
 
     def __reduce__(self) -> tuple[type["ReconstructionError"], tuple[int]]:
         return type(self), (self.candidates,)
+
+
+class CertificationError(ValueError):
+    """A secret does not open the sum it is said to open: one of the two conditions on it fails.
+
+    Attributes:
+        condition: `secret` when coefficients of it are too large, `remainder` when what it leaves of the sum is
+            not small everywhere.
+        failing: how many coefficients, or lanes, fail.
+        limit: the largest magnitude that passes.
+        reason: the same for a reader; never contains a secret.
+    """
+
+    def __init__(self, condition: Literal["secret", "remainder"], failing: int, limit: int) -> None:
+        """Builds the error.
+
+        Args:
+            condition: which one fails.
+            failing: in how many coefficients or lanes.
+            limit: the largest magnitude that would have passed.
+        """
+        where = "coefficients of the secret are" if condition == "secret" else "lanes leave a remainder"
+        self.reason = f"{failing} {where} beyond {limit} in magnitude"
+        super().__init__(f"{condition}: {self.reason}")
+        self.condition = condition
+        self.failing = failing
+        self.limit = limit
+
+    def __reduce__(self) -> tuple[type["CertificationError"], tuple[Literal["secret", "remainder"], int, int]]:
+        return type(self), (self.condition, self.failing, self.limit)

@@ -8,7 +8,7 @@ Nothing can overflow: a field holds at most `2^B - 1`, so `n <= n_max <= 2^(w-B)
 mod 2^64 meanwhile: once they are removed, the lanes of a sum hold the sums of the fields.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,12 +118,28 @@ class FieldLayout:
             raise ArithmeticInputError(
                 "values", f"must be int32 or int64[{self.dimension}], got {values.dtype}{list(values.shape)}"
             )
+        self.pack_pieces(lambda start, end: values[start:end], out)
+
+    def pack_pieces(
+        self, piece_of: Callable[[int, int], NDArray[np.int64] | NDArray[np.int32]], out: NDArray[np.uint64]
+    ) -> None:
+        """Packs as `pack_into` does, coordinates that are made piece by piece: the whole of them is never there.
+
+        Args:
+            piece_of: gives the coordinates of a range, int64 or int32, each in `-largest..largest`. Called for
+                consecutive ranges from 0 to `dimension`, each once, in order; none is empty.
+            out: as for `pack_into`.
+
+        Raises:
+            ArithmeticInputError: `out` has a wrong dtype or length, or field `values`: a value is out of range, or
+                a piece has another length than its range.
+        """
         self._check_lanes("out", out)
         buffer = np.empty(min(_BLOCK_LANES, self.lanes) * self.fields_per_lane, dtype=np.int64)
         shifted = np.empty(min(_BLOCK_LANES, self.lanes), dtype=np.uint64)
         for first, last in self._blocks():
             entries = buffer[: (last - first) * self.fields_per_lane]
-            self._fill_entries(values, first * self.fields_per_lane, entries)
+            self._fill_entries(piece_of, first * self.fields_per_lane, entries)
             columns = entries.view(np.uint64).reshape(last - first, self.fields_per_lane)
             piece, part = out[first:last], shifted[: last - first]
             piece[:] = columns[:, 0]
@@ -172,22 +188,28 @@ class FieldLayout:
             yield first, min(first + _BLOCK_LANES, self.lanes)
 
     def _fill_entries(
-        self, values: NDArray[np.int64] | NDArray[np.int32], start: int, entries: NDArray[np.int64]
+        self,
+        piece_of: Callable[[int, int], NDArray[np.int64] | NDArray[np.int32]],
+        start: int,
+        entries: NDArray[np.int64],
     ) -> None:
         """Writes fields `start..start + len(entries)` of the vector: counter, offset coordinates, padding."""
         head = 1 if start == 0 else 0
         entries[:head] = 1
-        piece = values[start + head - 1 : start - 1 + entries.size]
-        if piece.size:
+        begin, end = start + head - 1, min(start - 1 + entries.size, self.dimension)
+        tail = head + max(0, end - begin)
+        if begin < end:
+            piece = piece_of(begin, end)
+            if piece.shape != (end - begin,):
+                raise ArithmeticInputError("values", f"must be {end - begin} in number, got {list(piece.shape)}")
             low, high = int(piece.min()), int(piece.max())
             if low < -self.largest or high > self.largest:
                 raise ArithmeticInputError(
                     "values",
                     f"must be within {self.largest} of zero, got {low if low < -self.largest else high}",
                 )
-        tail = head + piece.size
-        entries[head:tail] = piece
-        entries[head:tail] += self.offset
+            entries[head:tail] = piece
+            entries[head:tail] += self.offset
         entries[tail:] = 0
 
     def _split(self, lanes: NDArray[np.uint64], columns: NDArray[np.uint64]) -> None:

@@ -35,12 +35,72 @@ def _below(value: Fraction) -> float:
     return nearest if Fraction(nearest) <= value else math.nextafter(nearest, 0.0)
 
 
+def l2_norm(vector: NDArray[np.float32]) -> float:
+    """The L2 norm of a vector, in fp64. The order of the sum is not fixed: only the contributor computes it.
+
+    Args:
+        vector: float32[d].
+
+    Raises:
+        ArithmeticInputError: `vector` has a wrong dtype or shape, or holds NaN or infinity, naming the first index.
+    """
+    _check_vector(vector)
+    buffer = np.empty(min(_BLOCK, vector.size), dtype=np.float64)
+    total = 0.0
+    for start in range(0, vector.size, _BLOCK):
+        piece = vector[start : start + _BLOCK]
+        wide = buffer[: piece.size]
+        wide[:] = piece
+        # The square of a finite fp32 number is finite in fp64, so this is finite exactly when all are.
+        # Not np.dot: BLAS wakes its threads for it, which costs 10 ms of CPU where cores are busy.
+        np.multiply(wide, wide, out=wide)
+        square = float(np.add.reduce(wide))
+        if not math.isfinite(square):
+            _refuse_non_finite(piece, start)
+        total += square
+    return math.sqrt(total)
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """Scaling of one vector down to the clip norm, piece by piece.
+
+    Attributes:
+        factor: what coordinates are multiplied by; None leaves them as they are.
+    """
+
+    factor: float | None
+
+    @classmethod
+    def of(cls, norm: float, clip_norm: Fraction) -> "Clip":
+        """How a vector of this norm is scaled.
+
+        Raises:
+            ArithmeticInputError: `clip_norm` is not positive or not a normal fp64 number.
+        """
+        if clip_norm <= 0 or not 2.0**-100 <= clip_norm <= 2.0**100:
+            raise ArithmeticInputError("clip_norm", "must be positive, between 2^-100 and 2^100")
+        return cls(None if norm <= clip_norm else float(clip_norm) / norm * _CLIP_MARGIN)
+
+    def scaled(self, piece: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A piece of the vector, clipped: a new array, or `piece` itself where nothing is to do."""
+        if self.factor is None:
+            return piece
+        clipped = np.empty_like(piece)
+        buffer = np.empty(min(_BLOCK, piece.size), dtype=np.float64)
+        for start in range(0, piece.size, _BLOCK):
+            part = piece[start : start + _BLOCK]
+            wide = buffer[: part.size]
+            np.multiply(part, self.factor, out=wide, dtype=np.float64)
+            clipped[start : start + _BLOCK] = wide
+        return clipped
+
+
 def clip(vector: NDArray[np.float32], clip_norm: Fraction) -> tuple[NDArray[np.float32], float]:
     """Scales a vector down to the clip norm in L2 when it is longer.
 
     Squares and their sum are fp64; no coordinate of the result exceeds `clip_norm`. A vector that is clipped
     comes out shorter than `clip_norm` by a factor `1 - 2^-22` or a little less, to pay for fp32 rounding.
-    The order of the sum is not fixed: only the contributor computes it.
 
     Measured: 0.9 ms for 10^6 coordinates.
 
@@ -55,33 +115,9 @@ def clip(vector: NDArray[np.float32], clip_norm: Fraction) -> tuple[NDArray[np.f
         ArithmeticInputError: `clip_norm` is not positive or not a normal fp64 number; `vector` has a wrong
             dtype or shape, or holds NaN or infinity, naming the first index.
     """
-    _check_vector(vector)
-    if clip_norm <= 0 or not 2.0**-100 <= clip_norm <= 2.0**100:
-        raise ArithmeticInputError("clip_norm", "must be positive, between 2^-100 and 2^100")
-    buffer = np.empty(min(_BLOCK, vector.size), dtype=np.float64)
-    total = 0.0
-    for start in range(0, vector.size, _BLOCK):
-        piece = vector[start : start + _BLOCK]
-        wide = buffer[: piece.size]
-        wide[:] = piece
-        # The square of a finite fp32 number is finite in fp64, so this is finite exactly when all are.
-        # Not np.dot: BLAS wakes its threads for it, which costs 10 ms of CPU where cores are busy.
-        np.multiply(wide, wide, out=wide)
-        square = float(np.add.reduce(wide))
-        if not math.isfinite(square):
-            _refuse_non_finite(piece, start)
-        total += square
-    norm = math.sqrt(total)
-    if norm <= clip_norm:
-        return vector.copy(), norm
-    factor = float(clip_norm) / norm * _CLIP_MARGIN
-    clipped = np.empty_like(vector)
-    for start in range(0, vector.size, _BLOCK):
-        piece = vector[start : start + _BLOCK]
-        wide = buffer[: piece.size]
-        np.multiply(piece, factor, out=wide, dtype=np.float64)
-        clipped[start : start + _BLOCK] = wide
-    return clipped, norm
+    norm = l2_norm(vector)
+    clipped = Clip.of(norm, clip_norm).scaled(vector)
+    return (vector.copy() if clipped is vector else clipped), norm
 
 
 @dataclass(frozen=True, slots=True)

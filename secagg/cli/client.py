@@ -32,7 +32,8 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse's own type i
         Write a configuration with comments to FILE, which must be new. Relative paths in it count from its
         directory. The coordinator's key and fingerprint are what `secagg coordinator init` printed to the operator;
         get them by a way that you trust. Name the registrar too: otherwise the coordinator chooses who counts as
-        a person.""",
+        a person. For one-shot sessions name those who open the sum and whom you take for honest: whoever is not
+        named counts as corrupt, and a session with too many of those is refused.""",
         """
         secagg client init client.toml --coordinator aggregator.example:7443 --coordinator-key 9a1c...e0 \\
             --tls-fingerprint 5f02...7d --registrar 77ab...31""",
@@ -97,7 +98,13 @@ def _init(arguments: argparse.Namespace) -> ExitCode:
     if not identity.exists():
         rows.insert(1, ("first", f"secagg identity new {os.path.relpath(identity)}"))
     reporter.result(
-        {"config": str(file), "identity": str(identity), "registrars": len(policy.registrars), "next": following},
+        {
+            "config": str(file),
+            "identity": str(identity),
+            "registrars": len(policy.registrars),
+            "openers": len(config.openers),
+            "next": following,
+        },
         table(rows),
     )
     return ExitCode.OK

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 DEFAULT_IDENTITY = Path("identity.key")
 DEFAULT_STATE = Path("state")
-_EXPLICIT = ("coordinator", "coordinator_key", "tls_fingerprint", "tls_ca", "registrar", "log_policy")
+_EXPLICIT = ("coordinator", "coordinator_key", "tls_fingerprint", "tls_ca", "registrar", "opener", "log_policy")
 
 
 def add_connection(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +31,7 @@ def add_connection(parser: argparse.ArgumentParser) -> None:
 
 
 def add_explicit(group: argparse._ArgumentGroup) -> None:
-    """The coordinator's address, key, certificate and registrars as options."""
+    """The coordinator's address, key and certificate, registrars and openers as options."""
     group.add_argument("--coordinator", type=address, metavar="HOST:PORT", help="where the coordinator serves")
     group.add_argument(
         "--coordinator-key", type=hex_bytes(32), metavar="HEX", help="its public key; everything it shows is checked"
@@ -47,6 +47,15 @@ def add_explicit(group: argparse._ArgumentGroup) -> None:
         default=[],
         metavar="HEX",
         help="public key of a registrar whose rosters you accept; may be repeated (default: any)",
+    )
+    group.add_argument(
+        "--opener",
+        type=hex_bytes(32),
+        action="append",
+        default=[],
+        metavar="HEX",
+        help="public key of a committee member or key authority whom you take for honest; may be repeated. Needed for "
+        "one-shot sessions, whose sums they open (default: none)",
     )
     group.add_argument(
         "--log-policy",
@@ -94,7 +103,13 @@ def explicit_config(arguments: argparse.Namespace, identity: Path, state: Path) 
             raise CommandError("ARGUMENTS", f"{option} is missing", "give it, or --config FILE")
     policy = PolicyConfig(registrars=frozenset(arguments.registrar), log=arguments.log_policy)
     return ClientConfig(
-        arguments.coordinator, arguments.coordinator_key, identity, state, _transport(arguments), policy
+        arguments.coordinator,
+        arguments.coordinator_key,
+        identity,
+        state,
+        _transport(arguments),
+        policy,
+        frozenset(arguments.opener),
     )
 
 

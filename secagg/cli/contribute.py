@@ -34,8 +34,10 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse's own type i
         Add a PEFT LoRA adapter (adapter_config.json and adapter_model.safetensors in ADAPTER_DIR) to a session. The
         adapter leaves this machine only under masks that cancel in the sum over all contributors. Before anything is
         sent, session, roster and log are checked against the coordinator's key and your policy, and what you are
-        about to take part in is shown. The command stays until the sum is published. If it is ended or the machine
-        crashes, run it again with the same arguments and it goes on where it was.
+        about to take part in is shown. In a pairwise session the command stays until the sum is published; in a
+        one-shot session it returns as soon as the coordinator holds the masked adapter, unless --out asks for the
+        result. If it is ended or the machine crashes, run it again with the same arguments and it goes on where it
+        was.
 
         State is kept in DIR/PUBLIC_KEY, encrypted under your key: never restore it from a backup. The coordinator's
         signed receipt is saved there as receipts/SESSION.json.""",
@@ -54,7 +56,9 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse's own type i
     parser.add_argument(
         "--state", type=Path, metavar="DIR", help="where to keep state (default: the configuration's, or state)"
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write the merged adapter here, as PEFT reads it")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="stay until the end and write the merged adapter here, as PEFT reads it"
+    )
     add_connection(parser)
     add_passphrase_file(parser)
     parser.set_defaults(run=_contribute)
@@ -89,30 +93,53 @@ async def _take_part(arguments: argparse.Namespace, config: ClientConfig, identi
             if participation.details.session.entry != details.session.entry:
                 await participation.close()
                 raise RemoteProtocolError(RejectReason.LOG_FORKED, "it showed other parameters than it then used")
-            result = await participation.result()
+            result = await _taken_part(participation, arguments.out, keeper)
         keeper.save()
-        if arguments.out is not None:
+        if result is not None and arguments.out is not None:
             await asyncio.to_thread(result.write_adapter, arguments.out)
-    _report(reporter, arguments, result, participation, keeper)
+    if result is None:
+        _report_delivered(reporter, arguments, participation, keeper)
+    else:
+        _report(reporter, arguments, result, participation, keeper)
     return ExitCode.OK
+
+
+async def _taken_part(participation: Participation, out: Path | None, keeper: _ReceiptKeeper) -> Result | None:
+    """The sum; None where nothing more is asked of the contributor and nobody asked for the sum."""
+    from secagg.client import OneShotParticipation
+
+    if isinstance(participation, OneShotParticipation):
+        await participation.delivered()
+        keeper.save()
+        if out is None:
+            return None
+    return await participation.result()
 
 
 def _policy(config: ClientConfig) -> ClientPolicy:
     from secagg.protocol.session import ClientPolicy
 
     policy = config.policy
-    return ClientPolicy(policy.min_contributors, policy.tolerated_corrupt, policy.base_models, policy.registrars)
+    return ClientPolicy(
+        policy.min_contributors, policy.tolerated_corrupt, policy.base_models, policy.registrars, config.openers
+    )
 
 
 def _summary(adapter: Path, details: SessionDetails, config: ClientConfig) -> Rows:
     """What is about to be sent, to whom, and what protects it. Raises AdapterError."""
     import numpy as np
 
-    from secagg.cli.describe import number, registrar_words, size
+    from secagg.cli.describe import number, opening_words, registrar_words, size
     from secagg.lora.reader import read_adapter
     from secagg.lora.vector import adapter_to_vector
+    from secagg.protocol.one_shot.session import OneShotSession
 
-    parameters = details.session.parameters
+    parameters, session = details.session.parameters, details.session
+    besides = "besides keys and sealed shares"
+    openers: Rows = []
+    if isinstance(session, OneShotSession):
+        besides = "besides what opens the sum, sealed for those who do; then you can leave"
+        openers = [("opened by", opening_words(session.opening, config.openers))]
     found = read_adapter(adapter, parameters.base_model)
     details.template.matches(found)
     vector = adapter_to_vector(found, details.layout)
@@ -124,12 +151,13 @@ def _summary(adapter: Path, details: SessionDetails, config: ClientConfig) -> Ro
         ("coordinator", f"{config.coordinator}, key {parameters.coordinator.hex()}"),
         ("adapter", f"{adapter}: {details.layout.dimension:,} parameters for {parameters.base_model}"),
         ("norm", f"{norm:.4g}, the session's clip norm is {number(clip_norm)}: {fate}"),
-        ("you send", f"{size(details.session.upload_bytes)}, masked; besides keys and sealed shares"),
+        ("you send", f"{size(session.upload_bytes)}, masked; {besides}"),
         (
             "cohort",
             f"the sum is opened over at least {parameters.min_contributors} contributions, "
             f"and shows none of them even if {parameters.max_corrupt} collude with the coordinator",
         ),
+        *openers,
         ("registrar", registrar_words(parameters, config.policy.registrars)),
         ("log", _log_words(details, config)),
     ]
@@ -175,6 +203,34 @@ class _ReceiptKeeper:
             os.fsync(file.fileno())
         partial.replace(self.file)
         self._saved = True
+
+
+def _report_delivered(
+    reporter: Reporter, arguments: argparse.Namespace, participation: Participation, keeper: _ReceiptKeeper
+) -> None:
+    """The contribution is held: what was done, and how to fetch the sum once it is there."""
+    connection = f" --config {arguments.config}" if arguments.config is not None else ""
+    following = f"secagg session result {arguments.session.hex()} --out DIR{connection}"
+    encoding = participation.encoding
+    rows = [
+        ("session", arguments.session.hex()),
+        ("delivered", "the coordinator holds your masked adapter: nothing more is asked of you"),
+    ]
+    if encoding is not None and encoding.clamped:
+        rows.append(("clamped", f"{encoding.clamped} coordinates were too large for the session's bound"))
+    rows += [("receipt", str(keeper.file)), ("once it has ended", following)]
+    reporter.result(
+        {
+            "session": arguments.session.hex(),
+            "contributors": None,
+            "norm": None if encoding is None else encoding.norm,
+            "clamped": None if encoding is None else encoding.clamped,
+            "receipt": str(keeper.file),
+            "merged": None,
+            "next": following,
+        },
+        table(rows),
+    )
 
 
 def _report(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from secagg.cli.daemon import CERTIFICATE_DAYS, add_config, certificate_hosts, make_home
 from secagg.cli.exit_codes import ExitCode
 from secagg.cli.failures import CommandError
 from secagg.cli.options import (
@@ -23,12 +23,10 @@ from secagg.cli.options import (
 from secagg.cli.output import Reporter, table
 
 if TYPE_CHECKING:
-    from secagg.identity.address import Address
     from secagg.identity.config import CoordinatorConfig
 
 KEY_FILE = "coordinator.key"
 STATE_DIRECTORY = "state"
-_CERTIFICATE_DAYS = 3650
 _LONGEST_SOCKET_PATH = 103
 """Bytes in the path of a Unix socket on every system we know (Linux takes 107)."""
 
@@ -104,7 +102,7 @@ def _add_serve(commands: Any) -> None:  # noqa: ANN401
         of events goes to stderr, one JSON object a line, without secrets.""",
         "secagg coordinator serve --config aggregator/coordinator.toml",
     )
-    _add_config(parser)
+    add_config(parser, "coordinator.toml", "coordinator init")
     add_passphrase_file(parser)
     parser.set_defaults(run=_serve)
 
@@ -125,7 +123,7 @@ def _add_mark_restored(commands: Any) -> None:  # noqa: ANN401
         (`coordinator mark-moved`); if they are lost, begin another log, with another origin and an empty record.""",
         "secagg coordinator mark-restored --config aggregator/coordinator.toml",
     )
-    _add_config(parser)
+    add_config(parser, "coordinator.toml", "coordinator init")
     parser.set_defaults(run=_mark_restored)
 
 
@@ -141,14 +139,8 @@ def _add_mark_moved(commands: Any) -> None:  # noqa: ANN401
         any more, never after restoring a backup; and after a move of sessions.db also `coordinator mark-restored`.""",
         "secagg coordinator mark-moved --config aggregator/coordinator.toml",
     )
-    _add_config(parser)
+    add_config(parser, "coordinator.toml", "coordinator init")
     parser.set_defaults(run=_mark_moved)
-
-
-def _add_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config", type=Path, required=True, metavar="FILE", help="coordinator.toml, as `coordinator init` writes it"
-    )
 
 
 def load_config(path: Path) -> CoordinatorConfig:
@@ -177,7 +169,7 @@ def _init(arguments: argparse.Namespace) -> ExitCode:
     reporter = Reporter.of(arguments)
     home: Path = arguments.directory
     listen = arguments.listen or DEFAULT_ADDRESS
-    hosts = _certificate_hosts(listen, arguments.host)
+    hosts = certificate_hosts(listen, arguments.host, "contributors")
     key_file, config_file = home / KEY_FILE, home / CoordinatorConfig.FILE_NAME
     log = LogConfig(arguments.origin or f"{hosts[0]}/secagg", arguments.witnesses and arguments.witnesses.absolute())
     log.policy()
@@ -189,9 +181,9 @@ def _init(arguments: argparse.Namespace) -> ExitCode:
         listen=listen,
     )
     _check_socket_path(home.absolute() / STATE_DIRECTORY)
-    _make_home(home, (key_file, public_path(key_file), home / CERTIFICATE_FILE, home / TLS_KEY_FILE, config_file))
+    make_home(home, (key_file, public_path(key_file), home / CERTIFICATE_FILE, home / TLS_KEY_FILE, config_file))
     key = create_key_file(key_file, KeyKind.COORDINATOR, new_passphrase(arguments, key_file, reporter), SystemRng())
-    files = create_certificate(home, hosts, SystemClock().now_s(), _CERTIFICATE_DAYS)
+    files = create_certificate(home, hosts, SystemClock().now_s(), CERTIFICATE_DAYS)
     create_exclusively(config_file, config.to_toml().encode("utf-8"), PUBLIC_MODE)
     following = f"secagg coordinator serve --config {config_file}"
     public_address = f"{hosts[0]}:{listen.port or 'PORT'}"
@@ -223,41 +215,6 @@ def _init(arguments: argparse.Namespace) -> ExitCode:
         ),
     )
     return ExitCode.OK
-
-
-def _certificate_hosts(listen: Address, named: Sequence[str]) -> tuple[str, ...]:
-    from secagg.identity.address import is_host_name, parse_ip
-
-    for name in named:
-        if parse_ip(name) is None and not is_host_name(name):
-            raise CommandError("HOST", f"--host {name}: neither a host name in lowercase nor an IP address")
-    if named:
-        return tuple(dict.fromkeys(named))
-    if listen.is_loopback:
-        return tuple(dict.fromkeys(("localhost", listen.host)))
-    if listen.host in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
-        raise CommandError(
-            "HOST",
-            f"{listen.host} is every address of this machine and no name that contributors could connect to",
-            "give the name they will use: --host aggregator.example",
-        )
-    return (listen.host,)
-
-
-def _make_home(home: Path, files: Sequence[Path]) -> None:
-    """The directory, private; nothing in it that would be overwritten."""
-    from secagg.identity.errors import FileRefusal, IdentityFileError
-
-    for file in files:
-        if os.path.lexists(file):
-            raise IdentityFileError(file, FileRefusal.EXISTS, "", "choose another directory, or serve this one")
-    if home.is_dir():
-        if not any(home.iterdir()):
-            home.chmod(0o700)
-        elif home.stat().st_mode & 0o077:
-            raise IdentityFileError(home, FileRefusal.OPEN_PERMISSIONS, "", f"fix it with: chmod 700 {home}")
-        return
-    home.mkdir(mode=0o700, parents=True)
 
 
 def _check_socket_path(state: Path) -> None:

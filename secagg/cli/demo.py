@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import dataclasses
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from secagg.cli.exit_codes import ExitCode
 from secagg.cli.failures import CommandError
 from secagg.cli.options import add_command
-from secagg.cli.output import Reporter
+from secagg.cli.output import Reporter, table
 
 if TYPE_CHECKING:
+    from secagg.cli.demo_course import Course
     from secagg.cli.demo_plan import DemoPlan
     from secagg.cli.demo_run import DemoOutcome
 
@@ -24,6 +24,12 @@ with TLS on loopback. Contributors add up LoRA adapters that were really trained
 them are killed on the way, half of them before and half after they upload. In the end the merged adapter is
 compared with the plain mean of the contributors' adapters, and the published record is verified. Three witnesses
 cosign the log before anything follows from it. Nothing is left running.
+
+With --protocol one-shot contributors upload once and leave: their processes have ended long before the sum is
+opened, and those that are killed are killed before they upload. Seven members of a committee, processes too, hold
+shares of what masks the uploads; two of them are stopped before the opening, and the other five open the sum. With
+--opening key-authority a key authority decrypts instead, once two attestors have run the verifier over the published
+ciphertexts; that needs TenSEAL (pip install "secagg-lora[he]").
 
 DIR/contributors/K/ holds the adapter of contributor K (from 1), DIR/merged/ the merged adapter, as PEFT reads it,
 DIR/record/ the published record (any static web server can show it), DIR/policy.toml whom its auditor trusts.
@@ -38,7 +44,20 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse's own type i
         "demo",
         "a whole session on this machine, from keys to the merged adapter",
         _DESCRIPTION,
-        "secagg demo --clients 12 --drop 3 --out my-demo",
+        """
+        secagg demo --clients 12 --drop 3 --out my-demo
+        secagg demo --protocol one-shot""",
+    )
+    parser.add_argument(
+        "--protocol",
+        choices=["pairwise", "one-shot"],
+        default="pairwise",
+        help="pairwise: contributors stay to the end; one-shot: they upload once and leave (default: pairwise)",
+    )
+    parser.add_argument(
+        "--opening",
+        choices=["committee", "key-authority"],
+        help="who opens the sum of a one-shot session (default: committee)",
     )
     parser.add_argument("--clients", type=int, default=8, metavar="N", help="contributors (default 8, at least 3)")
     parser.add_argument("--drop", type=int, metavar="K", help="how many of them drop out (default 2 where possible)")
@@ -54,30 +73,58 @@ def run(arguments: argparse.Namespace) -> ExitCode:
 
     reporter = Reporter.of(arguments)
     try:
-        drop = min(2, demo_plan.max_drop(arguments.clients)) if arguments.drop is None else arguments.drop
-        plan = demo_plan.plan_demo(arguments.clients, drop)
+        course = _course(arguments, reporter)
         demo_plan.prepare_directory(arguments.out)
         with tempfile.TemporaryDirectory(prefix="secagg-demo-") as private:
-            outcome = asyncio.run(demo_run.run_demo(plan, arguments.out, Path(private), reporter.progress))
+            outcome = asyncio.run(demo_run.run_demo(course, arguments.out, Path(private), reporter.progress))
     except demo_plan.DemoFailedError as error:
         raise CommandError("DEMO_FAILED", str(error), kind="demo", code=ExitCode.SESSION_FAILED) from None
     except demo_plan.DemoError as error:
         raise CommandError("IMPOSSIBLE_DEMO", str(error)) from None
-    reporter.result(dataclasses.asdict(outcome), _in_words(plan, outcome))
+    reporter.result(outcome.value(), _in_words(course.plan, outcome))
     return ExitCode.OK
+
+
+def _course(arguments: argparse.Namespace, reporter: Reporter) -> Course:
+    """The demo that the options ask for. Raises DemoError, CommandError, HeUnavailableError."""
+    kind = _kind_of_course(arguments)
+    kind.check_installed()
+    return kind(kind.planned(arguments.clients, arguments.drop), reporter.progress)
+
+
+def _kind_of_course(arguments: argparse.Namespace) -> type[Course]:
+    match arguments.protocol, arguments.opening:
+        case "pairwise", None:
+            from secagg.cli.demo_pairwise import PairwiseCourse
+
+            return PairwiseCourse
+        case "one-shot", "key-authority":
+            from secagg.cli.demo_authority import AuthorityCourse
+
+            return AuthorityCourse
+        case "one-shot", _:
+            from secagg.cli.demo_committee import CommitteeCourse
+
+            return CommitteeCourse
+        case _:
+            raise CommandError("ARGUMENTS", "--opening is for one-shot sessions", "add --protocol one-shot")
 
 
 def _in_words(plan: DemoPlan, outcome: DemoOutcome) -> str:
     dropped = ", ".join(f"{item['client']} ({item['phase']})" for item in outcome.dropped) or "nobody"
+    rows = [
+        ("contributors", ", ".join(map(str, outcome.contributors))),
+        ("dropped out", dropped),
+        *outcome.opened.rows,
+        ("merged", outcome.merged),
+        ("record", outcome.record),
+    ]
     return "\n".join(
         (
             f"The sum is exact: {len(outcome.contributors)} of {plan.clients} contributions, and the merged adapter is",
             f"within {outcome.max_abs_diff_steps:.2f} quantisation steps of their plain mean (rounding alone gives up",
             "to 1). The coordinator saw masked inputs only.",
-            f"  contributors  {', '.join(map(str, outcome.contributors))}",
-            f"  dropped out   {dropped}",
-            f"  merged        {outcome.merged}",
-            f"  record        {outcome.record}",
+            *(f"  {line}" for line in table(rows).split("\n")),
             "",
             f"$ secagg-verify check {outcome.record} --policy {outcome.policy}",
             outcome.verified.rstrip(),

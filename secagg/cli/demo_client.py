@@ -16,7 +16,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from secagg.client import LogPolicy, LogTrust, Milestone, SessionAbortedError, connect
+from secagg.client import LogPolicy, LogTrust, Milestone, OneShotParticipation, SessionAbortedError, connect
 from secagg.identity.keys import KeyKind, load_key_file
 from secagg.identity.tls import PinnedCertificate
 from secagg.protocol.errors import ProtocolError
@@ -27,7 +27,10 @@ from secagg.store.checkpoints import FileCheckpointMemory
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a contributor is told; ``leave_at`` is the name of a milestone, or empty."""
+    """What a contributor is told.
+
+    ``leave_at`` is the name of a milestone, or empty; ``openers`` are the keys of those whom it lets open a sum.
+    """
 
     address: str
     coordinator_key: str
@@ -40,6 +43,7 @@ class Task:
     state: str
     leave_at: str
     log_policy: str
+    openers: list[str]
 
     @classmethod
     def read(cls) -> Task:
@@ -49,7 +53,7 @@ class Task:
 
 
 async def take_part(task: Task) -> None:
-    """Contribute, and stay until the sum is published or the task says to leave."""
+    """Contribute, and stay until nothing more is asked of a contributor or the task says to leave."""
 
     def progress(milestone: Milestone) -> None:
         _say(milestone.name)
@@ -58,7 +62,11 @@ async def take_part(task: Task) -> None:
 
     identity = load_key_file(Path(task.identity), KeyKind.IDENTITY, None)
     # Small demos can tolerate nobody; how many this one does is in its first lines.
-    policy = ClientPolicy(tolerated_corrupt=Fraction(0), registrars=frozenset({bytes.fromhex(task.registrar)}))
+    policy = ClientPolicy(
+        tolerated_corrupt=Fraction(0),
+        registrars=frozenset({bytes.fromhex(task.registrar)}),
+        openers=frozenset(map(bytes.fromhex, task.openers)),
+    )
     tls = PinnedCertificate(task.certificate.encode("ascii"), task.certificate_name)
     key, state = bytes.fromhex(task.coordinator_key), Path(task.state)
     memory = FileCheckpointMemory.of_coordinator(state / identity.public_bytes.hex(), key)
@@ -67,7 +75,10 @@ async def take_part(task: Task) -> None:
         participation = await coordinator.contribute(
             bytes.fromhex(task.session), Path(task.adapter), identity, state, policy, progress
         )
-        await participation.result()
+        if isinstance(participation, OneShotParticipation):
+            await participation.delivered()
+        else:
+            await participation.result()
 
 
 def _say(event: str, detail: str = "") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import itertools
 import math
 import shutil
@@ -12,7 +13,9 @@ from pathlib import Path
 import numpy as np
 
 import secagg
+from secagg.arith.fields import FieldLayout
 from secagg.arith.quantiser import clip
+from secagg.arith.ring_mask import usable_bits_for
 from secagg.derive.graph import GraphParameterError
 from secagg.derive.result import FloatVector
 from secagg.derive.threshold import graph_parameters
@@ -20,12 +23,12 @@ from secagg.lora.reader import read_adapter
 from secagg.lora.template import AdapterTemplate
 from secagg.lora.vector import adapter_to_vector
 from secagg.lora.writer import write_adapter
+from secagg.protocol.phases import Phase
 from secagg.runtime.participant import Milestone
 
 MAX_CLIENTS = 200
-LEAVE_BEFORE_UPLOAD = Milestone.MASKING
-LEAVE_AFTER_UPLOAD = Milestone.CONFIRMED
-PHASE_OF_LEAVING = {LEAVE_BEFORE_UPLOAD: "masked-input", LEAVE_AFTER_UPLOAD: "consistency-check"}
+MIN_CONTRIBUTORS = 3
+DEFAULT_DROP = 2
 _MARKER = ".secagg-demo"
 _FINEST_BITS = 24
 """Finer steps than this are lost in the float32 of the merged adapter."""
@@ -39,46 +42,76 @@ class DemoFailedError(DemoError):
     """A party of the demo failed, or its sum is not exact."""
 
 
+@enum.unique
+class Departure(enum.Enum):
+    """When a contributor is killed: once it says so, in this phase of the session."""
+
+    BEFORE_UPLOAD = (Milestone.MASKING, Phase.MASKED_INPUT)
+    AFTER_UPLOAD = (Milestone.CONFIRMED, Phase.CONSISTENCY_CHECK)
+    BEFORE_COMMITMENT = (Milestone.MASKING, Phase.COMMIT)
+    AFTER_COMMITMENT = (Milestone.CONTRIBUTED, Phase.MASKED_INPUT)
+
+    @property
+    def milestone(self) -> Milestone:
+        """What the contributor has said last."""
+        return self.value[0]
+
+    @property
+    def phase(self) -> str:
+        """The phase in which the session loses it."""
+        return self.value[1].value
+
+
 @dataclass(frozen=True, slots=True)
 class DemoPlan:
     """Numbers of a demo session. Client k (from 1) leaves at ``leaving[k]``."""
 
     clients: int
-    leaving: dict[int, Milestone]
+    leaving: dict[int, Departure]
     min_contributors: int
     max_corrupt: int
 
     @property
-    def uploads(self) -> int:
-        """How many masked inputs arrive."""
-        return self.clients - sum(at is LEAVE_BEFORE_UPLOAD for at in self.leaving.values())
+    def numbers(self) -> range:
+        """The clients."""
+        return range(1, self.clients + 1)
+
+    @property
+    def contributors(self) -> list[int]:
+        """The clients whose contributions are in the sum: those that upload."""
+        stayed = {k for k in self.numbers if k not in self.leaving}
+        return sorted(stayed | {k for k, at in self.leaving.items() if at is Departure.AFTER_UPLOAD})
 
     @property
     def survivors(self) -> int:
-        """How many stay to the end."""
+        """How many are never killed."""
         return self.clients - len(self.leaving)
 
+    def gone_at(self, *departures: Departure) -> int:
+        """How many leave then."""
+        return sum(at in departures for at in self.leaving.values())
 
-def plan_demo(clients: int, drop: int) -> DemoPlan:
-    """A plan for so many clients of which so many drop out, half before and half after uploading.
+
+def plan_pairwise(clients: int, drop: int | None) -> DemoPlan:
+    """A pairwise session of so many clients of which so many drop out, half before and half after uploading.
+
+    Args:
+        clients: how many there are.
+        drop: how many of them drop out; None for two, or as many as can.
 
     Raises:
         DemoError: no safe session can lose so many.
     """
-    if not 3 <= clients <= MAX_CLIENTS:
-        raise DemoError(f"--clients: expected 3 to {MAX_CLIENTS} (each is a process), found {clients}")
-    if not 0 <= drop < clients:
-        raise DemoError(f"--drop: expected 0 to {clients - 1}, found {drop}")
+    drop = min(DEFAULT_DROP, max_drop(clients)) if drop is None else drop
+    _check_numbers(clients, drop)
     before = math.ceil(drop / 2)
     minimum = clients - before
-    for corrupt in range(min(max(1, clients // 10), minimum - 2), -1, -1):
+    for corrupt in range(_most_corrupt(clients, minimum), -1, -1):
         try:
             graph_parameters(clients, corrupt, minimum, Fraction(drop, clients))
         except GraphParameterError:
             continue
-        # The last ones leave, alternately before and after their upload.
-        kinds = itertools.cycle([LEAVE_BEFORE_UPLOAD, LEAVE_AFTER_UPLOAD])
-        leaving = {clients - i: next(kinds) for i in range(drop)}
+        leaving = _leaving(clients, drop, (Departure.BEFORE_UPLOAD, Departure.AFTER_UPLOAD))
         return DemoPlan(clients, leaving, minimum, corrupt)
     raise DemoError(
         f"--drop: of {clients} clients {drop} cannot drop out: a secret is opened by more than half of its owner's "
@@ -86,8 +119,48 @@ def plan_demo(clients: int, drop: int) -> DemoPlan:
     )
 
 
+def plan_one_shot(clients: int, drop: int | None, *departures: Departure) -> DemoPlan:
+    """A one-shot session of so many clients of which so many drop out before they upload, at ``departures`` in turn.
+
+    Args:
+        clients: how many there are.
+        drop: how many of them drop out; None for two, or as many as can.
+        departures: when they do.
+
+    Raises:
+        DemoError: too few would be left.
+    """
+    most = max(0, clients - MIN_CONTRIBUTORS)
+    drop = min(DEFAULT_DROP, most) if drop is None else drop
+    _check_numbers(clients, drop)
+    minimum = clients - drop
+    if minimum < MIN_CONTRIBUTORS:
+        raise DemoError(
+            f"--drop: of {clients} clients {drop} cannot drop out: {MIN_CONTRIBUTORS} contributions are needed; "
+            f"try {most}"
+        )
+    return DemoPlan(clients, _leaving(clients, drop, departures), minimum, _most_corrupt(clients, minimum))
+
+
+def _check_numbers(clients: int, drop: int) -> None:
+    if not 3 <= clients <= MAX_CLIENTS:
+        raise DemoError(f"--clients: expected 3 to {MAX_CLIENTS} (each is a process), found {clients}")
+    if not 0 <= drop < clients:
+        raise DemoError(f"--drop: expected 0 to {clients - 1}, found {drop}")
+
+
+def _most_corrupt(clients: int, minimum: int) -> int:
+    return min(max(1, clients // 10), minimum - 2)
+
+
+def _leaving(clients: int, drop: int, departures: tuple[Departure, ...]) -> dict[int, Departure]:
+    """The last ones leave."""
+    at = itertools.cycle(departures)
+    return {clients - i: next(at) for i in range(drop)}
+
+
 def max_drop(clients: int) -> int:
-    """The most clients that a demo with so many can lose."""
+    """The most clients that a pairwise demo with so many can lose."""
     for drop in range(clients - 1, -1, -1):
         try:
             graph_parameters(clients, 0, max(3, clients - math.ceil(drop / 2)), Fraction(drop, clients))
@@ -131,7 +204,7 @@ def write_contributors(plan: DemoPlan, directory: Path) -> AdapterTemplate:
     """
     shipped = shipped_adapters()
     template: AdapterTemplate | None = None
-    for k in range(1, plan.clients + 1):
+    for k in plan.numbers:
         adapter = read_adapter(shipped[(k - 1) % len(shipped)], None)
         template = template or AdapterTemplate.from_adapter(adapter)
         factor = np.float32(1 + ((k - 1) // len(shipped)) / 100)
@@ -144,7 +217,7 @@ def write_contributors(plan: DemoPlan, directory: Path) -> AdapterTemplate:
 def read_vectors(plan: DemoPlan, directory: Path) -> dict[int, FloatVector]:
     """The inputs by client number, as vectors."""
     vectors = {}
-    for k in range(1, plan.clients + 1):
+    for k in plan.numbers:
         adapter = read_adapter(directory / str(k), None)
         vectors[k] = adapter_to_vector(adapter, adapter.layout)
     return vectors
@@ -159,6 +232,15 @@ def clip_norm_for(vectors: dict[int, FloatVector]) -> Fraction:
 def value_bits_for(max_contributors: int) -> int:
     """The finest quantisation with two fields in a lane."""
     return min(_FINEST_BITS, 32 - (max_contributors - 1).bit_length())
+
+
+def masked_value_bits_for(max_contributors: int, dimension: int) -> int:
+    """The same in the lanes of a one-shot session, which ring masks leave narrower."""
+    for bits in range(_FINEST_BITS, 1, -1):
+        usable = usable_bits_for(bits, max_contributors, dimension)
+        if FieldLayout(bits, max_contributors, dimension, usable).fields_per_lane > 1:
+            return bits
+    raise DemoError(f"--clients: no two values of {max_contributors} clients fit a lane")
 
 
 def largest_difference(

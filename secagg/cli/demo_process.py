@@ -30,13 +30,28 @@ async def started(module: str, *arguments: str) -> AsyncIterator[asyncio.subproc
     try:
         yield process
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            await asyncio.wait_for(process.communicate(), _STOP_S)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        await stopped(process)
+
+
+async def stopped(process: asyncio.subprocess.Process) -> None:
+    """End a party in order, if it has not ended."""
+    if process.returncode is not None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        await asyncio.wait_for(process.communicate(), _STOP_S)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+async def ran(module: str, *arguments: str) -> tuple[int, str, str]:
+    """Run a party that ends by itself; its exit code and what it wrote to stdout and stderr."""
+    async with started(module, *arguments) as process:
+        output, errors = await process.communicate()
+    code = await process.wait()
+    return code, output.decode("utf-8", "replace"), errors.decode("utf-8", "replace")
 
 
 async def serving(process: asyncio.subprocess.Process, party: str) -> dict[str, Any]:

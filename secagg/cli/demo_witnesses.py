@@ -1,4 +1,4 @@
-"""The demo's witnesses, and what its auditor trusts."""
+"""The demo's witnesses."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ from secagg.transcript.policy import LogPolicy
 
 WITNESSES = 3
 _GROUP = "witnesses"
-POLICY_FILE = "policy"
-AUDIT_FILE = "policy.toml"
 
 
 @contextlib.asynccontextmanager
@@ -57,21 +55,3 @@ def _found(private: Path, log: VerifierKey) -> list[Path]:
 
 def _serve(config: Path) -> tuple[str, ...]:
     return ("witness", "serve", "--config", str(config), "--format", "json")
-
-
-def write_trust(directory: Path, policy: LogPolicy, registrar: bytes, min_contributors: int) -> Path:
-    """Write the auditor's trust, ``policy`` and ``policy.toml``; returns the latter's path."""
-    (directory / POLICY_FILE).write_text(policy.to_text(), encoding="utf-8")
-    audit = directory / AUDIT_FILE
-    audit.write_text(
-        "# Whom an auditor of this demo trusts, and what it asks of every session (docs/record.md).\n"
-        f'log_policy = "{POLICY_FILE}"\n\n'
-        "[registrar]\n"
-        f'keys = ["{registrar.hex()}"]\n\n'
-        "[session]\n"
-        f"min_contributors = {min_contributors}\n\n"
-        "[noise]\n"
-        'mechanism = "none"\n',
-        encoding="utf-8",
-    )
-    return audit

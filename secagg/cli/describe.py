@@ -10,8 +10,11 @@ from secagg.cli.output import Rows
 from secagg.lora.layout import Layout
 from secagg.lora.template import AdapterTemplate
 from secagg.protocol.errors import LocalProtocolError
-from secagg.protocol.session import Session
+from secagg.protocol.one_shot.session import OneShotSession
+from secagg.protocol.pairwise.session import PairwiseSession
+from secagg.protocol.sessions import AnySession
 from secagg.transcript.entries import Encoding, Flattening, SessionOpen
+from secagg.transcript.openers import Committee, KeyAuthority
 
 _UNNAMED_BASE = bytes(32)
 
@@ -24,35 +27,66 @@ class Described:
     rows: Rows
 
 
-def describe_session(session: Session, layout: Layout, template: AdapterTemplate) -> Described:
+def describe_session(session: AnySession, layout: Layout, template: AdapterTemplate) -> Described:
     """What a session asks of its contributors and promises them."""
     parameters = session.parameters
-    encoding, deadlines = parameters.encoding, parameters.deadlines
-    cohort = full_cohort(parameters)
-    graph, graph_words = _graph(session, cohort)
+    encoding = parameters.encoding
+    own = _describe_pairwise(session) if isinstance(session, PairwiseSession) else _describe_one_shot(session)
     step = quantisation_step(encoding)
     per_parameter = session.upload_bytes / encoding.dimension
+    named = parameters.base_model_digest != _UNNAMED_BASE
     value = {
         "session": parameters.session.hex(),
+        "protocol": parameters.protocol,
         "coordinator_key": parameters.coordinator.hex(),
         "registrar": parameters.registrar.hex(),
         "roster_size": parameters.roster_size,
         "base_model": template.base_model,
-        "base_model_digest": None
-        if parameters.base_model_digest == _UNNAMED_BASE
-        else parameters.base_model_digest.hex(),
+        "base_model_digest": parameters.base_model_digest.hex() if named else None,
         "dimension": encoding.dimension,
         "tensors": len(layout.tensors),
         "rank": template.r,
         "min_contributors": parameters.min_contributors,
         "max_contributors": encoding.max_contributors,
         "max_corrupt": parameters.max_corrupt,
-        "expected_dropout": str(parameters.expected_dropout),
         "clip_norm": str(encoding.clip_norm),
         "value_bits": encoding.value_bits,
         "flatten": isinstance(encoding.flatten, Flattening),
         "quantisation_step": step,
         "upload_bytes": session.upload_bytes,
+        **own.value,
+        "retention_s": parameters.retention_s,
+    }
+    flattened = ", flattened" if isinstance(encoding.flatten, Flattening) else ""
+    rows = [
+        ("session", parameters.session.hex()),
+        ("base model", template.base_model + ("" if named else " (by name only, no digest)")),
+        ("adapters", f"{encoding.dimension:,} parameters in {len(layout.tensors)} tensors, rank {template.r}"),
+        (
+            "contributors",
+            f"at least {parameters.min_contributors}, at most {min(encoding.max_contributors, parameters.roster_size)} "
+            f"of the {parameters.roster_size} in the roster",
+        ),
+        ("collusion", f"shows nobody's adapter even if {parameters.max_corrupt} of them collude with the coordinator"),
+        *own.rows,
+        ("upload", f"{size(session.upload_bytes)} each ({per_parameter:.2f} bytes per parameter)"),
+        (
+            "precision",
+            f"steps of {step:.3g} ({encoding.value_bits} bits{flattened}), norms above "
+            f"{number(encoding.clip_norm)} are scaled down",
+        ),
+        ("deadlines", ", ".join(f"{name} {seconds} s" for name, seconds in own.value["deadlines_s"].items())),
+        ("noise", "none: the sum is exact, and not differentially private"),
+        ("registrar", parameters.registrar.hex()),
+    ]
+    return Described(value, rows)
+
+
+def _describe_pairwise(session: PairwiseSession) -> Described:
+    parameters, deadlines = session.parameters, session.parameters.deadlines
+    graph, graph_words = _graph(session, full_cohort(parameters))
+    value = {
+        "expected_dropout": str(parameters.expected_dropout),
         "full_roster": graph,
         "deadlines_s": {
             "advertise": deadlines.advertise_s,
@@ -61,35 +95,79 @@ def describe_session(session: Session, layout: Layout, template: AdapterTemplate
             "confirm": deadlines.confirm_s,
             "unmask": deadlines.unmask_s,
         },
-        "retention_s": parameters.retention_s,
     }
-    flattened = ", flattened" if isinstance(encoding.flatten, Flattening) else ""
-    rows = [
-        ("session", parameters.session.hex()),
-        ("base model", template.base_model + ("" if value["base_model_digest"] else " (by name only, no digest)")),
-        ("adapters", f"{encoding.dimension:,} parameters in {len(layout.tensors)} tensors, rank {template.r}"),
-        (
-            "contributors",
-            f"at least {parameters.min_contributors}, at most {min(encoding.max_contributors, parameters.roster_size)} "
-            f"of the {parameters.roster_size} in the roster",
-        ),
-        ("collusion", f"shows nobody's adapter even if {parameters.max_corrupt} of them collude with the coordinator"),
-        ("full roster", graph_words),
-        ("upload", f"{size(session.upload_bytes)} each ({per_parameter:.2f} bytes per parameter)"),
-        (
-            "precision",
-            f"steps of {step:.3g} ({encoding.value_bits} bits{flattened}), norms above "
-            f"{number(encoding.clip_norm)} are scaled down",
-        ),
-        (
-            "deadlines",
-            f"advertise {deadlines.advertise_s} s, share {deadlines.share_s} s, upload {deadlines.upload_s} s, "
-            f"confirm {deadlines.confirm_s} s, unmask {deadlines.unmask_s} s",
-        ),
-        ("noise", "none: the sum is exact, and not differentially private"),
-        ("registrar", parameters.registrar.hex()),
+    return Described(value, [("full roster", graph_words)])
+
+
+def _describe_one_shot(session: OneShotSession) -> Described:
+    deadlines, layout, mask = session.parameters.deadlines, session.field_layout, session.ring_mask
+    commits = isinstance(session.opening, KeyAuthority)
+    value: dict[str, Any] = {
+        "opening": _opening_value(session.opening),
+        "usable_bits": layout.usable_bits,
+        "field_bits": layout.field_bits,
+        "fields_per_lane": layout.fields_per_lane,
+        "lanes": session.upload_lanes,
+        "deadlines_s": {
+            **({"commit": deadlines.commit_s} if commits else {}),
+            "upload": deadlines.upload_s,
+            "hold": deadlines.hold_s,
+            "open": deadlines.open_s,
+        },
+    }
+    widths = (
+        f"{layout.fields_per_lane} fields of {layout.field_bits} bits in {layout.usable_bits} of 64; "
+        f"{mask.shift} bits drown in the ring mask's error"
+    )
+    return Described(value, [("opened by", opening_words(session.opening, None)), ("lanes", widths)])
+
+
+def _opening_value(opening: Committee | KeyAuthority) -> dict[str, Any]:
+    if isinstance(opening, KeyAuthority):
+        return {
+            "kind": "authority",
+            "name": opening.name,
+            "identity": opening.identity.hex(),
+            "attestors": [key.hex() for key in opening.attestors],
+            "attestations": opening.attestations,
+        }
+    return {
+        "kind": "committee",
+        "members": [{"name": member.name, "identity": member.identity.hex()} for member in opening.members],
+        "needed": opening.needed,
+        "max_corrupt": opening.max_corrupt,
+    }
+
+
+def opening_words(opening: Committee | KeyAuthority, pinned: frozenset[bytes] | None) -> str:
+    """Who opens the sum, whom of them the reader pinned, and what rests on it; a line for each.
+
+    None where the reader is the operator, who pins nobody.
+    """
+    if isinstance(opening, KeyAuthority):
+        return (
+            f"the key authority {opening.name}: {opening.identity.hex()}{_pin(opening.identity, pinned)}\n"
+            f"once {opening.attestations} of {len(opening.attestors)} attestors have recomputed the sum of the "
+            "ciphertexts.\nIt can decrypt whatever it is given: that it opens nothing but the sum rests on it alone."
+        )
+    lines = [
+        f"any {opening.needed} of a committee of {len(opening.members)}, of whom {opening.max_corrupt} may be corrupt:"
     ]
-    return Described(value, rows)
+    lines += [f"{member.identity.hex()} {member.name}{_pin(member.identity, pinned)}" for member in opening.members]
+    return "\n".join(lines)
+
+
+def opener_identities(opening: Committee | KeyAuthority) -> frozenset[bytes]:
+    """The keys that sign what opens the sum."""
+    if isinstance(opening, KeyAuthority):
+        return frozenset({opening.identity})
+    return frozenset(member.identity for member in opening.members)
+
+
+def _pin(identity: bytes, pinned: frozenset[bytes] | None) -> str:
+    if pinned is None:
+        return ""
+    return ", which you pinned" if identity in pinned else ", NOT pinned: counts as corrupt"
 
 
 def full_cohort(parameters: SessionOpen) -> int:
@@ -136,7 +214,7 @@ def size(length_bytes: int) -> str:
     raise AssertionError("unreachable")
 
 
-def _graph(session: Session, cohort: int) -> tuple[dict[str, int] | None, str]:
+def _graph(session: PairwiseSession, cohort: int) -> tuple[dict[str, int] | None, str]:
     try:
         graph = session.graph_parameters(cohort)
     except LocalProtocolError as error:

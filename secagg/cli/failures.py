@@ -48,6 +48,7 @@ def known_errors() -> tuple[type[BaseException], ...]:
     """The errors that ``describe`` knows. Imports what defines them, so ask only when something was raised."""
     from secagg.arith.errors import ArithmeticInputError
     from secagg.client import SessionAbortedError
+    from secagg.he.errors import HeUnavailableError
     from secagg.identity.errors import AddressError, ConfigError, IdentityFileError, PassphraseError, TlsError
     from secagg.lora.errors import AdapterError
     from secagg.protocol.errors import ProtocolError
@@ -57,8 +58,9 @@ def known_errors() -> tuple[type[BaseException], ...]:
 
     return (
         CommandError, KeyboardInterrupt, OSError,
-        AdapterError, AddressError, ArithmeticInputError, ConfigError, IdentityFileError, PassphraseError,
-        ProtocolError, RecordError, SessionAbortedError, StoreError, TlsError, TransportError, UploadError,
+        AdapterError, AddressError, ArithmeticInputError, ConfigError, HeUnavailableError, IdentityFileError,
+        PassphraseError, ProtocolError, RecordError, SessionAbortedError, StoreError, TlsError, TransportError,
+        UploadError,
     )  # fmt: skip
 
 
@@ -76,16 +78,18 @@ def describe(error: BaseException) -> Failure:
 
 
 def _of_files(error: BaseException) -> Failure | None:
-    """Errors about what was given: files, keys, rosters, adapters."""
+    """Errors about what was given or is installed: files, keys, rosters, adapters, encryption."""
     from secagg.arith.errors import ArithmeticInputError
+    from secagg.he.errors import HeUnavailableError
     from secagg.identity import errors as identity
     from secagg.lora.errors import AdapterError
     from secagg.transcript.record import RecordError
 
     text, unusable = str(error), ExitCode.UNUSABLE_INPUT
     match error:
-        case identity.ConfigError():
-            return _failure("config", error.key, text, "", unusable)
+        case identity.ConfigError() | HeUnavailableError():
+            key = "HE_UNAVAILABLE" if isinstance(error, HeUnavailableError) else error.key
+            return _failure("config", key, text, "", unusable)
         case identity.IdentityFileError():
             fix = "" if error.fix else _FILE_FIXES.get(error.reason.name, "")
             return _failure("identity-file", error.reason.name, text, fix, unusable)
@@ -162,8 +166,9 @@ def _failure(kind: str, reason: str, message: str, fix: str, code: ExitCode) -> 
 
 _RUN_AGAIN = "check the address and that the coordinator is running; then run the same command again"
 _STALE_FIX = (
-    "For a coordinator that is `secagg coordinator mark-restored --config FILE`; a contributor takes another --state "
-    "directory, and the sessions that were in this one go on without it"
+    "For a coordinator that is `secagg coordinator mark-restored --config FILE`, for a committee member `secagg "
+    "committee serve --config FILE --restored`; a contributor takes another --state directory, and the sessions that "
+    "were in this one go on without it"
 )
 _FILE_FIXES = {
     "MISSING": "check the name",
@@ -183,7 +188,9 @@ _EVIDENCE = "keep your state directory: the signed log in it is evidence against
 _PROTOCOL_FIXES = {
     "UNKNOWN_SESSION": "`secagg session list` shows the sessions of this coordinator",
     "UNKNOWN_IDENTITY": "ask the registrar to add your public key to the roster of the next session",
-    "BELOW_POLICY": "nothing of your adapter was sent; [policy] of your configuration says what you insist on",
+    "BELOW_POLICY": "nothing of your adapter was sent; [policy] and [openers] of your configuration say what you "
+    "insist on",
+    "LEFT_OUT": "your receipt, if there is one, is evidence; `secagg session result` fetches the sum without you",
     "WRONG_PHASE": "`secagg session show SESSION` says where the session stands",
     "SESSION_OVER": "`secagg session show SESSION` says how it ended",
     "EQUIVOCATION": "contribute with the state directory that this identity began with",

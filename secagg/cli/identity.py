@@ -34,9 +34,10 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse's own type i
     new.add_argument("file", type=Path, metavar="FILE", help="the key file to make")
     new.add_argument(
         "--kind",
-        choices=["identity", "registrar"],
+        choices=["identity", "registrar", "attestor"],
         default="identity",
-        help="identity: for one contributor; registrar: for signing rosters (default: identity)",
+        help="identity: for one contributor; registrar: for signing rosters; attestor: for `secagg attest` (default: "
+        "identity)",
     )
     add_new_passphrase(new)
     new.set_defaults(run=_new)

@@ -28,6 +28,9 @@ COMMANDS: dict[str, str] = {
     "contribute": "add your adapter to a session",
     "receipt": "keep the proof that your contribution is counted",
     "witness": "run a witness, which cosigns a log's one history",
+    "committee": "run a member of committees, which open the sums of one-shot sessions",
+    "authority": "run a key authority, which decrypts one sum of a one-shot session",
+    "attest": "vouch for the sum of a session's ciphertexts, so that it can be decrypted",
     "log": "look at the files of a published log",
 }
 """Name and summary of each command; ``secagg.cli.NAME`` holds it."""

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+import dataclasses
 import math
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from secagg.arith.fields import LANE_BITS
 from secagg.arith.flatten import FlattenBlocks, plan_encoding
+from secagg.arith.ring_mask import usable_bits_for
 from secagg.cli.describe import full_cohort
 from secagg.cli.failures import CommandError
+from secagg.cli.openers import Openers, plan_openers, prepared
 from secagg.crypto.rng import SystemRng
 from secagg.identity.config import CoordinatorConfig
 from secagg.identity.keys import KeyKind, load_public_key, public_path
@@ -23,7 +29,9 @@ from secagg.lora.reader import read_adapter
 from secagg.lora.template import AdapterTemplate
 from secagg.lora.vector import FactorMean, adapter_to_vector
 from secagg.protocol.errors import LocalProtocolError
-from secagg.protocol.session import Session
+from secagg.protocol.one_shot.session import OneShotSession
+from secagg.protocol.pairwise.session import PairwiseSession
+from secagg.protocol.sessions import AnySession
 from secagg.runtime.clock import SystemClock
 from secagg.transcript import canonical
 from secagg.transcript.entries import (
@@ -32,24 +40,30 @@ from secagg.transcript.entries import (
     Flattening,
     NoDifferentialPrivacy,
     NoFlattening,
-    SessionOpen,
+    OneShotDeadlines,
+    OneShotOpen,
+    PairwiseOpen,
 )
+from secagg.transcript.openers import Committee
 from secagg.transcript.roster import RosterHead
 from secagg.v1 import aggregation_pb2 as pb
 
-_USABLE_BITS = 64
 _DEFAULT_CORRUPT = Fraction(1, 10)
 """What a client's policy asks for by default."""
+_DEFAULT_DROPOUT = Fraction(1, 10)
+_PAIRWISE_SECONDS = {"advertise": 600, "share": 600, "upload": 3600, "confirm": 600, "unmask": 600}
+_ONE_SHOT_SECONDS = {"commit": 3600, "upload": 3600, "hold": 600, "open": 3600}
 
 
 @dataclass(frozen=True)
 class Opening:
     """A session that can be opened, and what there is to say about it."""
 
-    session: Session
+    session: AnySession
     roster: SignedRoster
     layout: Layout
     template: AdapterTemplate
+    openers: Openers | None
     notes: tuple[str, ...]
 
     def request(self) -> pb.OpenSessionRequest:
@@ -61,49 +75,83 @@ class Opening:
             roster_signature=self.roster.signature,
             layout=canonical.encode(self.layout.to_json_value()),
             adapter=canonical.encode(self.template.to_json_value()),
+            cards=[] if self.openers is None else [card.to_bytes() for card in self.openers.cards],
+            context=b"" if self.openers is None else self.openers.context,
         )
 
 
 def plan_opening(arguments: argparse.Namespace, config: CoordinatorConfig) -> Opening:
-    """The session that the options describe.
+    """The session that the options describe. A key authority is asked for its key, once all the rest is in order.
 
     Raises:
         RosterError, AdapterError, IdentityFileError: what they name cannot be used.
         RecordError, ArithmeticInputError: parameters out of range or against each other.
         LocalProtocolError: no safe degree and threshold exist for the cohort that may come.
         CommandError: anything else that cannot work.
+        TransportError, RemoteProtocolError: the key authority does not answer, or refuses.
     """
+    _check_options(arguments)
+    openers = plan_openers(arguments) if arguments.protocol == "one-shot" else None
     roster = load_roster(arguments.roster)
     adapter = read_adapter(arguments.adapter, None)
     template, layout = AdapterTemplate.from_adapter(adapter), FactorMean().layout_of(adapter)
     notes: list[str] = []
     encoding = _encoding(arguments, adapter, layout, notes)
     most = min(encoding.max_contributors, len(roster.roster.members))
-    parameters = SessionOpen(
-        session=SystemRng().bytes(16),
-        protocol="pairwise",
-        coordinator=load_public_key(public_path(config.key_file), KeyKind.COORDINATOR),
-        log=config.log.origin,
-        opened_at_s=SystemClock().now_s(),
-        base_model=template.base_model,
-        base_model_digest=arguments.base_digest or bytes(32),
-        adapter=template.digest,
-        layout=layout.digest,
-        merge=FactorMean().name,
-        encoding=encoding,
-        min_contributors=arguments.min_contributors,
-        max_corrupt=_max_corrupt(arguments, most),
-        expected_dropout=arguments.expected_dropout,
-        roster=roster.roster.root(),
-        roster_size=len(roster.roster.members),
-        registrar=RosterHead.from_bytes(roster.head).registrar,
-        deadlines=read_deadlines(arguments.deadlines),
-        noise=NoDifferentialPrivacy(),
-        retention_s=config.retention_s if arguments.retention is None else arguments.retention,
-    )
-    session = Session(parameters, roster.roster)
+    common: dict[str, Any] = {
+        "session": SystemRng().bytes(16),
+        "protocol": arguments.protocol,
+        "coordinator": load_public_key(public_path(config.key_file), KeyKind.COORDINATOR),
+        "log": config.log.origin,
+        "opened_at_s": SystemClock().now_s(),
+        "base_model": template.base_model,
+        "base_model_digest": arguments.base_digest or bytes(32),
+        "adapter": template.digest,
+        "layout": layout.digest,
+        "merge": FactorMean().name,
+        "encoding": encoding,
+        "min_contributors": arguments.min_contributors,
+        "max_corrupt": _max_corrupt(arguments, most),
+        "roster": roster.roster.root(),
+        "roster_size": len(roster.roster.members),
+        "registrar": RosterHead.from_bytes(roster.head).registrar,
+        "noise": NoDifferentialPrivacy(),
+        "retention_s": config.retention_s if arguments.retention is None else arguments.retention,
+    }
+    session: AnySession
+    if openers is None:
+        session = PairwiseSession(_pairwise(arguments, common), roster.roster)
+        _check_pairwise(session, notes)
+    else:
+        one_shot = OneShotOpen(
+            **common, opening=openers.opening, deadlines=OneShotDeadlines(*_seconds(arguments, _ONE_SHOT_SECONDS))
+        )
+        session = OneShotSession(one_shot, roster.roster)
+        notes.append(_opener_note(session))
     _check(session, config, notes)
-    return Opening(session, roster, layout, template, tuple(notes))
+    if openers is not None and isinstance(session, OneShotSession):
+        openers = asyncio.run(prepared(openers, session.parameters.session, session.parameters.coordinator))
+        named = dataclasses.replace(session.parameters, opening=openers.opening)
+        session = OneShotSession(named, roster.roster)
+    return Opening(session, roster, layout, template, openers, tuple(notes))
+
+
+def _check_options(arguments: argparse.Namespace) -> None:
+    """Refuse options of the other protocol, which would do nothing."""
+    of_others = {
+        "pairwise": ("committee", "needed", "max_corrupt_members", "authority"),
+        "one-shot": ("expected_dropout",),
+    }
+    for name in of_others[arguments.protocol]:
+        if getattr(arguments, name) is not None:
+            option = "--" + name.replace("_", "-")
+            raise CommandError("ARGUMENTS", f"{option} is not for {arguments.protocol} sessions", "see --protocol")
+
+
+def _pairwise(arguments: argparse.Namespace, common: dict[str, Any]) -> PairwiseOpen:
+    dropout = _DEFAULT_DROPOUT if arguments.expected_dropout is None else arguments.expected_dropout
+    deadlines = Deadlines(*_seconds(arguments, _PAIRWISE_SECONDS))
+    return PairwiseOpen(**common, expected_dropout=dropout, deadlines=deadlines)
 
 
 def _encoding(arguments: argparse.Namespace, adapter: Adapter, layout: Layout, notes: list[str]) -> Encoding:
@@ -114,16 +162,20 @@ def _encoding(arguments: argparse.Namespace, adapter: Adapter, layout: Layout, n
             f"clip norm {float(clip_norm):.6g}: twice the example adapter's norm, rounded up "
             "(--clip-norm chooses another; smaller is more precise, but scales larger adapters down)"
         )
-    value_bits, flatten = arguments.value_bits, NoFlattening()
-    encoding = Encoding(layout.dimension, value_bits, arguments.max_contributors, _USABLE_BITS, clip_norm, flatten)
+    value_bits, most = arguments.value_bits, arguments.max_contributors
+    usable = LANE_BITS
+    if arguments.protocol == "one-shot":
+        # A value that no encoding allows is refused below, as for other sessions.
+        usable = usable_bits_for(min(max(value_bits, 2), 32), max(most, 2), layout.dimension)
+    encoding = Encoding(layout.dimension, value_bits, most, usable, clip_norm, NoFlattening())
     if arguments.flatten == "off":
         return encoding
-    plan = plan_encoding(layout.dimension, clip_norm, value_bits, arguments.max_contributors, _USABLE_BITS)
+    plan = plan_encoding(layout.dimension, clip_norm, value_bits, most, usable)
     if not isinstance(plan.flatten, FlattenBlocks):
         notes.append("not flattened: it would not make uploads smaller")
         return encoding
     seed = Flattening(SystemRng().bytes(32))
-    return Encoding(layout.dimension, plan.layout.value_bits, arguments.max_contributors, _USABLE_BITS, clip_norm, seed)
+    return Encoding(layout.dimension, plan.layout.value_bits, most, usable, clip_norm, seed)
 
 
 def _suggested_clip_norm(adapter: Adapter, layout: Layout, directory: Path) -> Fraction:
@@ -143,8 +195,8 @@ def _max_corrupt(arguments: argparse.Namespace, cohort: int) -> int:
     return max(0, min(math.ceil(_DEFAULT_CORRUPT * cohort), allowed))
 
 
-def _check(session: Session, config: CoordinatorConfig, notes: list[str]) -> None:
-    """Refuse what cannot work; note what may disappoint."""
+def _check_pairwise(session: PairwiseSession, notes: list[str]) -> None:
+    """Refuse cohorts without a safe graph; note what may disappoint."""
     parameters = session.parameters
     most = full_cohort(parameters)
     session.graph_parameters(most)
@@ -154,30 +206,45 @@ def _check(session: Session, config: CoordinatorConfig, notes: list[str]) -> Non
         notes.append(
             f"with only {parameters.min_contributors} contributors the session would be aborted: {error.detail}"
         )
-    if session.upload_bytes > config.limits.max_upload_bytes:
-        raise CommandError(
-            "UPLOAD_BYTES",
-            f"an upload has {session.upload_bytes} bytes, limits.max_upload_bytes is {config.limits.max_upload_bytes}",
-            "raise the limit, lower --value-bits or --max-contributors, or try --flatten auto",
-        )
     accepted = math.floor(parameters.max_corrupt / _DEFAULT_CORRUPT)
     if accepted < most:
         notes.append(
             f"contributors with the default policy leave if more than {accepted} take part: max_corrupt is below a "
             f"tenth of them"
         )
-    if parameters.registrar == parameters.coordinator:
+
+
+def _opener_note(session: OneShotSession) -> str:
+    """What contributors must have pinned before they take part."""
+    opening = session.opening
+    if isinstance(opening, Committee):
+        pins = len(opening.members) - opening.max_corrupt
+        whom = f"at least {pins} of the {len(opening.members)} committee members"
+    else:
+        whom = "the key authority"
+    return f"contributors take part only if they have pinned {whom} (`secagg client init --opener KEY`)"
+
+
+def _check(session: AnySession, config: CoordinatorConfig, notes: list[str]) -> None:
+    """Refuse what cannot work; note what may disappoint."""
+    if session.upload_bytes > config.limits.max_upload_bytes:
+        raise CommandError(
+            "UPLOAD_BYTES",
+            f"an upload has {session.upload_bytes} bytes, limits.max_upload_bytes is {config.limits.max_upload_bytes}",
+            "raise the limit, lower --value-bits or --max-contributors, or try --flatten auto",
+        )
+    if session.parameters.registrar == session.parameters.coordinator:
         notes.append("the coordinator is its own registrar: contributors are told that it can invent people")
 
 
-def read_deadlines(text: str) -> Deadlines:
-    """``advertise=600,share=600``: seconds by phase; what is not named keeps its default. Raises CommandError."""
-    seconds = {"advertise": 600, "share": 600, "upload": 3600, "confirm": 600, "unmask": 600}
-    for item in filter(None, text.split(",")):
+def _seconds(arguments: argparse.Namespace, defaults: dict[str, int]) -> list[int]:
+    """``upload=600,open=600``: seconds by phase; what is not named keeps its default. Raises CommandError."""
+    seconds = dict(defaults)
+    for item in filter(None, arguments.deadlines.split(",")):
         name, _, value = item.partition("=")
         if name not in seconds or not value.isascii() or not value.isdigit() or len(value) > 9:
             raise CommandError(
                 "DEADLINES", f"--deadlines: {item!r} is not one of {', '.join(f'{each}=SECONDS' for each in seconds)}"
             )
         seconds[name] = int(value)
-    return Deadlines(*seconds.values())
+    return list(seconds.values())

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 from collections.abc import AsyncIterator, Callable
 
-from secagg.cli.exit_codes import ExitCode
+from secagg.cli.daemon import Ready, running, socket_of, until_signal
 from secagg.cli.failures import CommandError
 from secagg.crypto.notes import log_key
 from secagg.crypto.signing import SigningKey
 from secagg.identity.config import CoordinatorConfig
-from secagg.identity.tls import LoopbackPlaintext, ServerTls
+from secagg.institutions import Institutions
 from secagg.runtime.clock import SystemClock
-from secagg.runtime.host import CoordinatorPorts
 from secagg.runtime.registry import Registry
+from secagg.runtime.session_host import CoordinatorPorts
 from secagg.runtime.transparency_log import Cosigners, NoCosigners, TransparencyLog
 from secagg.services.cosigners import HttpCosigners
 from secagg.services.logs import EventLog
-from secagg.services.server import CoordinatorServer, ServerLimits, ServerSocket, server_credentials
+from secagg.services.server import CoordinatorServer, ServerLimits
 from secagg.store.blobs import DirectoryBlobStore
 from secagg.store.log_files import LogDirectory
 from secagg.store.session_files import SessionDirectory
@@ -28,22 +27,12 @@ from secagg.store.sqlite import SqliteSessionStore
 SESSIONS_FILE = "sessions.db"
 
 
-async def serve_until_signal(config: CoordinatorConfig, key: SigningKey, ready: Callable[[int], None]) -> None:
+async def serve_until_signal(config: CoordinatorConfig, key: SigningKey, ready: Ready) -> None:
     """Serve until SIGTERM or SIGINT. Raises as ``serve`` does."""
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    signals = (signal.SIGTERM, signal.SIGINT)
-
-    def end() -> None:
-        stop.set()
-        for number in signals:
-            loop.remove_signal_handler(number)  # a second signal does not wait for anything
-
-    for number in signals:
-        loop.add_signal_handler(number, end)
-    await serve(config, key, ready, stop)
+    await until_signal(lambda stop: serve(config, key, ready, stop))
 
 
-async def serve(config: CoordinatorConfig, key: SigningKey, ready: Callable[[int], None], stop: asyncio.Event) -> None:
+async def serve(config: CoordinatorConfig, key: SigningKey, ready: Ready, stop: asyncio.Event) -> None:
     """Serve a coordinator, composed of the ports on disk, until ``stop``; ``ready`` is told the port.
 
     Raises:
@@ -51,7 +40,7 @@ async def serve(config: CoordinatorConfig, key: SigningKey, ready: Callable[[int
         StoreError: the state directory is in use, or must not be used.
         CommandError: the address cannot be bound.
     """
-    socket = await asyncio.to_thread(_socket, config)
+    socket = socket_of(config.listen, await asyncio.to_thread(config.server_transport))
     state, log = config.state_directory, EventLog()
     store = await asyncio.to_thread(SqliteSessionStore, state / SESSIONS_FILE)
     try:
@@ -60,9 +49,12 @@ async def serve(config: CoordinatorConfig, key: SigningKey, ready: Callable[[int
         def report(event: str, session: bytes, reason: str) -> None:
             log.event(event, session=session.hex(), reason=reason)
 
-        async with _open_log(config, key, lambda event, reason: log.event(event, reason=reason)) as published:
+        async with (
+            _open_log(config, key, lambda event, reason: log.event(event, reason=reason)) as published,
+            Institutions() as institutions,
+        ):
             record = SessionDirectory(config.record_directory)
-            ports = CoordinatorPorts(store, blobs, published, record, SystemClock(), key, report)
+            ports = CoordinatorPorts(store, blobs, published, record, SystemClock(), key, report, institutions)
             limits = config.limits
             server = CoordinatorServer(
                 Registry(ports),
@@ -71,33 +63,11 @@ async def serve(config: CoordinatorConfig, key: SigningKey, ready: Callable[[int
                 ServerLimits(limits.max_concurrent_rpcs, limits.max_watchers, limits.max_upload_bytes),
                 config.expose_reflection,
             )
-            await _run(server, socket, config, ready, stop)
+            async with running(server, socket, config.listen) as port:
+                ready(port)
+                await stop.wait()
     finally:
         await store.close()
-
-
-async def _run(
-    server: CoordinatorServer,
-    socket: ServerSocket,
-    config: CoordinatorConfig,
-    ready: Callable[[int], None],
-    stop: asyncio.Event,
-) -> None:
-    try:
-        ready(await server.start(socket))
-        await stop.wait()
-    except RuntimeError as error:
-        if not str(error).startswith("Failed to bind"):
-            raise
-        raise CommandError(
-            "ADDRESS_IN_USE",
-            f"{config.listen}: the address cannot be bound",
-            "another process may serve there: end it, or change `listen` in the configuration",
-            kind="unavailable",
-            code=ExitCode.UNAVAILABLE,
-        ) from None
-    finally:
-        await server.stop()
 
 
 @contextlib.asynccontextmanager
@@ -126,11 +96,3 @@ async def _open_log(
             await log.close()
     finally:
         await files.close()
-
-
-def _socket(config: CoordinatorConfig) -> ServerSocket:
-    match config.server_transport():
-        case ServerTls(chain, private_key, client_ca):
-            return ServerSocket(str(config.listen), server_credentials(chain, private_key.expose(), client_ca))
-        case LoopbackPlaintext():
-            return ServerSocket(str(config.listen), None)

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secagg.cli import coordinator, masked_inputs
+from secagg.cli import coordinator, masked_inputs, session_open
 from secagg.cli.connection import add_connection, client_config, connect_to
 from secagg.cli.exit_codes import ExitCode
-from secagg.cli.failures import CommandError
-from secagg.cli.options import add_command, add_group, check_out, fraction, hex_bytes, session_id
+from secagg.cli.operator_socket import OPERATOR_CALL_S, at_socket
+from secagg.cli.options import add_command, add_group, check_out, session_id
 from secagg.cli.output import Reporter, table
 
 if TYPE_CHECKING:
     from secagg.client import Coordinator
     from secagg.runtime.shown import Status
 
-_CALL_S = 60.0
 _FIRST_DELAY_S = 0.2
 _LONGEST_DELAY_S = 5.0
+PHASES = (
+    "advertise-keys", "share-keys", "commit", "masked-input", "hold-shares", "consistency-check", "unmask", "open-sum",
+)  # fmt: skip
+"""Those that can be ended; each session has some of them."""
 _PATIENCE_S = 60.0
 """How long a watch goes on trying to reach a coordinator that does not answer."""
 
@@ -37,97 +39,13 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse's own type i
         the coordinator's own machine; the rest is for anybody who knows the coordinator's key, and checks what it
         shows against that key.""",
     )
-    _add_open(commands)
+    session_open.add_parser(commands)
     _add_end_phase(commands)
     _add_list(commands)
     _add_show(commands)
     _add_watch(commands)
     _add_result(commands)
     masked_inputs.add_parser(commands)
-
-
-def _add_open(commands: Any) -> None:  # noqa: ANN401
-    parser = add_command(
-        commands,
-        "open",
-        "open a session (operator)",
-        """
-        Open a session on a coordinator that serves on this machine, through the socket in its state directory.
-        Reads coordinator.toml, a signed roster, and an example adapter, of which only names, shapes, rank and base
-        model go into the session. Degree and threshold of the masking graph follow from the numbers below and cannot
-        be chosen; parameters that cannot work are refused before anything is sent. Prints the session, which
-        contributors need, and what the parameters come to.""",
-        """
-        secagg session open --config aggregator/coordinator.toml --roster roster --adapter example \\
-            --min-contributors 50""",
-    )
-    parser.add_argument(
-        "--config", type=Path, required=True, metavar="FILE", help="the coordinator.toml that is served"
-    )
-    parser.add_argument("--roster", type=Path, required=True, metavar="PATH", help="a signed roster")
-    parser.add_argument(
-        "--adapter", type=Path, required=True, metavar="DIR", help="an adapter of the shape that all are to have"
-    )
-    parser.add_argument(
-        "--min-contributors",
-        type=int,
-        required=True,
-        metavar="N",
-        help="no sum over fewer is ever opened; contributors insist on it, not only the coordinator",
-    )
-    parser.add_argument(
-        "--max-corrupt",
-        type=int,
-        metavar="N",
-        help="how many contributors may collude with the coordinator without harm to others; at most N - 2 of "
-        "--min-contributors N (default: a tenth of the largest cohort, as far as that allows)",
-    )
-    parser.add_argument(
-        "--max-contributors",
-        type=int,
-        default=1024,
-        metavar="N",
-        help="the most that fit into one sum; each doubling costs a bit a parameter (default: 1024)",
-    )
-    parser.add_argument(
-        "--value-bits", type=int, default=15, metavar="N", help="bits of a quantised parameter, 2 to 32 (default: 15)"
-    )
-    parser.add_argument(
-        "--clip-norm",
-        type=fraction,
-        metavar="NUMBER",
-        help="adapters of a larger L2 norm are scaled down to it, like 12.5 or 25/2 (default: twice the example's)",
-    )
-    parser.add_argument(
-        "--flatten",
-        choices=["auto", "off"],
-        default="off",
-        help="auto: rotate adapters by a public random rotation where that makes uploads smaller (default: off)",
-    )
-    parser.add_argument(
-        "--expected-dropout",
-        type=fraction,
-        default=Fraction(1, 10),
-        metavar="FRACTION",
-        help="the part of contributors that disappears by itself; decides availability only (default: 1/10)",
-    )
-    parser.add_argument(
-        "--deadlines",
-        default="",
-        metavar="PHASE=SECONDS,...",
-        help="how long each phase stays open (default: advertise=600,share=600,upload=3600,confirm=600,unmask=600); "
-        "a phase ends early when nobody is missing",
-    )
-    parser.add_argument(
-        "--base-digest", type=hex_bytes(32), metavar="HEX", help="SHA-256 of the base model, which contributors can pin"
-    )
-    parser.add_argument(
-        "--retention",
-        type=int,
-        metavar="SECONDS",
-        help="how long masked inputs are kept after the end (default: retention_s of the configuration)",
-    )
-    parser.set_defaults(run=_open)
 
 
 def _add_end_phase(commands: Any) -> None:  # noqa: ANN401
@@ -143,8 +61,9 @@ def _add_end_phase(commands: Any) -> None:  # noqa: ANN401
     _add_session(parser)
     parser.add_argument(
         "phase",
-        choices=["advertise-keys", "share-keys", "masked-input", "consistency-check", "unmask"],
-        help="the phase to end",
+        choices=PHASES,
+        metavar="PHASE",
+        help=f"the phase to end: {', '.join(PHASES)}",
     )
     parser.add_argument(
         "--config", type=Path, required=True, metavar="FILE", help="the coordinator.toml that is served"
@@ -215,60 +134,16 @@ def _add_session(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("session", type=session_id, metavar="SESSION", help="the session: 32 hex characters")
 
 
-def _open(arguments: argparse.Namespace) -> ExitCode:
-    from secagg.cli.describe import describe_session
-    from secagg.cli.opening import plan_opening
-    from secagg.remote import open_session
-
-    config = coordinator.load_config(arguments.config)
-    opening = plan_opening(arguments, config)
-    asyncio.run(_at_socket(arguments, open_session(config.state_directory, opening.request(), _CALL_S)))
-    reporter = Reporter.of(arguments)
-    for note in opening.notes:
-        reporter.progress(f"note: {note}")
-    described = describe_session(opening.session, opening.layout, opening.template)
-    following = f"secagg contribute ADAPTER_DIR --session {described.value['session']} --config client.toml"
-    reporter.result(
-        {**described.value, "notes": list(opening.notes), "next": following},
-        table([*described.rows, ("contributors run", following)]),
-    )
-    return ExitCode.OK
-
-
 def _end_phase(arguments: argparse.Namespace) -> ExitCode:
-    from secagg.protocol.pairwise.coordinator_states import Phase
+    from secagg.protocol.phases import Phase
     from secagg.remote import end_phase
 
     state = coordinator.load_config(arguments.config).state_directory
-    asyncio.run(_at_socket(arguments, end_phase(state, arguments.session, Phase(arguments.phase), _CALL_S)))
+    asyncio.run(at_socket(arguments, end_phase(state, arguments.session, Phase(arguments.phase), OPERATOR_CALL_S)))
     Reporter.of(arguments).result(
         {"session": arguments.session.hex(), "phase": arguments.phase}, f"{arguments.phase} is over"
     )
     return ExitCode.OK
-
-
-async def _at_socket(arguments: argparse.Namespace, call: Any) -> None:  # noqa: ANN401 - any coroutine
-    """Await a call of the operator's service; say where it was looked for if nobody answers."""
-    from secagg.runtime.participant import TransportError
-
-    try:
-        await call
-    except TransportError as error:
-        if str(error) != "UNAVAILABLE":
-            raise CommandError(
-                "COORDINATOR_FAILED",
-                f"the coordinator did not answer ({error})",
-                "its log on stderr says why",
-                kind="transport",
-                code=ExitCode.UNAVAILABLE,
-            ) from None
-        raise CommandError(
-            "UNREACHABLE",
-            f"no coordinator of {arguments.config} answers on this machine",
-            f"start it with `secagg coordinator serve --config {arguments.config}`, as the same user",
-            kind="transport",
-            code=ExitCode.UNAVAILABLE,
-        ) from None
 
 
 async def _list(arguments: argparse.Namespace) -> ExitCode:
@@ -282,7 +157,8 @@ async def _list(arguments: argparse.Namespace) -> ExitCode:
 
 
 async def _show(arguments: argparse.Namespace) -> ExitCode:
-    from secagg.cli.describe import describe_session, registrar_words
+    from secagg.cli.describe import describe_session, opener_identities, opening_words, registrar_words
+    from secagg.protocol.one_shot.session import OneShotSession
 
     config = client_config(arguments)
     async with await connect_to(config, arguments.timeout) as remote:
@@ -290,9 +166,15 @@ async def _show(arguments: argparse.Namespace) -> ExitCode:
         status = await _status_now(remote, arguments.session)
     described = describe_session(details.session, details.layout, details.template)
     abort = details.view.abort
+    told = {"registrar": registrar_words(details.session.parameters, config.policy.registrars)}
+    pinned: dict[str, Any] = {}
+    if isinstance(details.session, OneShotSession):
+        told["opened by"] = opening_words(details.session.opening, config.openers)
+        pinned["openers_pinned"] = sorted(
+            key.hex() for key in opener_identities(details.session.opening) & config.openers
+        )
     rows = [
-        *((label, value) for label, value in described.rows if label != "registrar"),
-        ("registrar", registrar_words(details.session.parameters, config.policy.registrars)),
+        *((label, told.get(label, value)) for label, value in described.rows),
         ("phase", _words(status)),
         *([("reason", abort.reason)] if abort is not None else []),
     ]
@@ -301,6 +183,7 @@ async def _show(arguments: argparse.Namespace) -> ExitCode:
             **described.value,
             **_status_value(status),
             "registrar_pinned": details.session.parameters.registrar in config.policy.registrars,
+            **pinned,
             "abort_reason": None if abort is None else abort.reason,
         },
         table(rows),
@@ -318,7 +201,7 @@ async def _status_now(remote: Coordinator, session: bytes) -> Status:
 
 async def _watch(arguments: argparse.Namespace) -> ExitCode:
     from secagg.client import SessionAbortedError
-    from secagg.protocol.pairwise.coordinator_states import Phase
+    from secagg.protocol.phases import Phase
 
     reporter, session = Reporter.of(arguments), arguments.session
     async with await connect_to(client_config(arguments), arguments.timeout) as remote:
@@ -331,7 +214,7 @@ async def _watch(arguments: argparse.Namespace) -> ExitCode:
 
 async def _follow(remote: Coordinator, session: bytes, reporter: Reporter) -> Status:
     """Report every change until the session has ended; the last status."""
-    from secagg.protocol.pairwise.coordinator_states import Phase
+    from secagg.protocol.phases import Phase
     from secagg.runtime.participant import TransportError
 
     loop = asyncio.get_running_loop()
@@ -364,7 +247,7 @@ def _status_value(status: Status) -> dict[str, Any]:
 
 
 def _words(status: Status) -> str:
-    from secagg.protocol.pairwise.coordinator_states import Phase
+    from secagg.protocol.phases import Phase
 
     if status.phase is Phase.ABORTED:
         return "aborted: there is no sum"

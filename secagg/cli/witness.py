@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
-import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from secagg.cli.daemon import Ready, add_config, address_in_use, make_home, until_signal
 from secagg.cli.exit_codes import ExitCode
-from secagg.cli.failures import CommandError
 from secagg.cli.options import (
     add_command,
     add_group,
@@ -94,7 +91,7 @@ def _add_serve(commands: Any) -> None:  # noqa: ANN401
         missing or that its key did not sign.""",
         "secagg witness serve --config w1/witness.toml",
     )
-    _add_config(parser)
+    add_config(parser, "witness.toml", "witness init")
     add_passphrase_file(parser)
     parser.set_defaults(run=_serve)
 
@@ -109,14 +106,8 @@ def _add_key(commands: Any) -> None:  # noqa: ANN401
         where the configuration has none that others could use. Reads the public half of the key only.""",
         "secagg witness key --config w1/witness.toml",
     )
-    _add_config(parser)
+    add_config(parser, "witness.toml", "witness init")
     parser.set_defaults(run=_key)
-
-
-def _add_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config", type=Path, required=True, metavar="FILE", help="witness.toml, as `witness init` writes it"
-    )
 
 
 def _log(text: str) -> VerifierKey:
@@ -158,7 +149,7 @@ def _init(arguments: argparse.Namespace) -> ExitCode:
         arguments.url,
         tuple(arguments.log),
     )
-    _make_home(home, (key_file, public_path(key_file), config_file, state))
+    make_home(home, (key_file, public_path(key_file), config_file, state))
     public = create_key_file(key_file, KeyKind.WITNESS, new_passphrase(arguments, key_file, reporter), SystemRng())
     DirectoryWitnessState.create(state)
     create_exclusively(config_file, config.to_toml().encode("utf-8"), PUBLIC_MODE)
@@ -183,20 +174,6 @@ def _init(arguments: argparse.Namespace) -> ExitCode:
         ),
     )
     return ExitCode.OK
-
-
-def _make_home(home: Path, files: tuple[Path, ...]) -> None:
-    """The directory, private; nothing in it that would be overwritten."""
-    from secagg.identity.errors import FileRefusal, IdentityFileError
-
-    for file in files:
-        if os.path.lexists(file):
-            raise IdentityFileError(file, FileRefusal.EXISTS, "", "choose another directory, or serve this one")
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not any(home.iterdir()):
-        home.chmod(0o700)
-    elif home.stat().st_mode & 0o077:
-        raise IdentityFileError(home, FileRefusal.OPEN_PERMISSIONS, "", f"fix it with: chmod 700 {home}")
 
 
 def _serve(arguments: argparse.Namespace) -> ExitCode:
@@ -224,25 +201,11 @@ def _serve(arguments: argparse.Namespace) -> ExitCode:
         )
 
     log_to()
-    asyncio.run(_serve_until_signal(config, key, ready))
+    asyncio.run(until_signal(lambda stop: serve(config, key, ready, stop)))
     return ExitCode.OK
 
 
-async def _serve_until_signal(config: WitnessConfig, key: SigningKey, ready: Callable[[int], None]) -> None:
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    signals = (signal.SIGTERM, signal.SIGINT)
-
-    def end() -> None:
-        stop.set()
-        for number in signals:
-            loop.remove_signal_handler(number)  # a second signal does not wait for anything
-
-    for number in signals:
-        loop.add_signal_handler(number, end)
-    await serve(config, key, ready, stop)
-
-
-async def serve(config: WitnessConfig, key: SigningKey, ready: Callable[[int], None], stop: asyncio.Event) -> None:
+async def serve(config: WitnessConfig, key: SigningKey, ready: Ready, stop: asyncio.Event) -> None:
     """Serve a witness until ``stop``; ``ready`` is told the port.
 
     Raises:
@@ -263,13 +226,7 @@ async def serve(config: WitnessConfig, key: SigningKey, ready: Callable[[int], N
         try:
             port = await server.start(config.listen.host, config.listen.port)
         except OSError as error:
-            raise CommandError(
-                "ADDRESS_IN_USE",
-                f"{config.listen}: the address cannot be bound: {error.strerror or error}",
-                "another process may serve there: end it, or change `listen` in the configuration",
-                kind="unavailable",
-                code=ExitCode.UNAVAILABLE,
-            ) from None
+            raise address_in_use(config.listen, error.strerror or str(error)) from None
         try:
             ready(port)
             await stop.wait()

@@ -44,6 +44,8 @@ class Label(enum.Enum):
     FLATTEN_SIGNS = "secagg/v1/flatten-signs"
     STORE_KEY = "secagg/v1/store-key"
     """A client's identity key to the key that encrypts its session store."""
+    AUTHORITY_STORE_KEY = "secagg/v1/authority-store-key"
+    """A key authority's signing key to the key that encrypts its session store."""
     STORE_CELL_KEY = "secagg/v1/store-cell-key"
     """A store key to the key of one session's cells."""
     STORE_CELL = "secagg/v1/store-cell"
@@ -52,6 +54,20 @@ class Label(enum.Enum):
     """A coordinator's upload key and a signed header to the token of the upload."""
     UPLOAD_KEY = "secagg/v1/upload-key"
     """A coordinator's signing key to its upload key."""
+    PUBLIC_POLYNOMIALS = "secagg/v1/public-polynomials"
+    """The digest of an open entry to the public keystream of a one-shot session's ring elements."""
+    MASK_SECRET_STREAM = "secagg/v1/mask-secret-stream"  # noqa: S105 - a label, not a password
+    """Fresh randomness of one contribution to the keystream that its mask secret is drawn from."""
+    LATTICE_ERROR_STREAM = "secagg/v1/lattice-error-stream"
+    """The same randomness to the keystream of its lattice errors."""
+    SEEDED_SHARE_STREAM = "secagg/v1/seeded-share-stream"
+    """A member's 32-byte seed to the keystream of its share."""
+    MEMBER_BOX = "secagg/v1/member-box"
+    """Context of a sealed box for a committee member."""
+    MEMBER_SEALING_KEY = "secagg/v1/member-sealing-key"
+    """A committee member's signing key to the seed of the key pair that boxes are sealed to."""
+    AUTHORITY_SESSION = "secagg/v1/authority-session"
+    """A coordinator's key and a session's identifier to the name under which an authority stores the session."""
 
 
 def encode_fields(label: Label, *fields: bytes) -> bytes:

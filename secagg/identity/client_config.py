@@ -6,14 +6,13 @@ What a file may say is in the docstring of ``ClientConfig``. Relative paths are 
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar, assert_never
 
 from secagg.identity.address import Address
-from secagg.identity.config import document, load_policy, read_address, read_text, resolved
+from secagg.identity.config import load_policy
 from secagg.identity.errors import ConfigError
 from secagg.identity.tls import (
     CertificateAuthority,
@@ -23,7 +22,17 @@ from secagg.identity.tls import (
     fetch_pinned_certificate,
     load_certificate_authority,
 )
-from secagg.identity.toml_reader import Table, check_integer, check_path, quoted, quoted_list
+from secagg.identity.toml_reader import (
+    Table,
+    check_integer,
+    check_path,
+    document,
+    quoted,
+    quoted_list,
+    read_address,
+    read_text,
+    resolved,
+)
 from secagg.identity.transport import (
     PLAINTEXT,
     TLS,
@@ -94,6 +103,8 @@ class ClientConfig:
     policy.base_models              digests of base models in hex; an empty list takes any [[]]
     policy.log                      C2SP policy file: which log it must be, who must have cosigned it [none: the
                                     coordinator's word alone]
+    openers.keys                    public keys of the committee members and key authorities whom you take for honest,
+                                    in hex; everybody else who opens a one-shot sum counts as corrupt [[]]
     ==============================  ====================================================================
     """
 
@@ -103,6 +114,7 @@ class ClientConfig:
     state_directory: Path
     transport: ClientTransport
     policy: PolicyConfig = PolicyConfig()
+    openers: frozenset[bytes] = frozenset()
 
     FILE_NAME: ClassVar[str] = "client.toml"
 
@@ -114,6 +126,8 @@ class ClientConfig:
             raise ConfigError("coordinator_key", "expected 32 bytes")
         if self.coordinator.port == 0:
             raise ConfigError("coordinator", "expected a port from 1 to 65535")
+        if len(self.openers) > _MAX_PINS or any(len(key) != 32 for key in self.openers):
+            raise ConfigError("openers.keys", f"expected at most {_MAX_PINS} values of 32 bytes")
         check_plaintext(self.transport, "coordinator", self.coordinator)
 
     @classmethod
@@ -127,6 +141,7 @@ class ClientConfig:
             state_directory=top.path("state_directory"),
             transport=read_client_transport(top),
             policy=_policy(top),
+            openers=_openers(top),
         )
         top.finish()
         return config
@@ -134,9 +149,7 @@ class ClientConfig:
     @classmethod
     def load(cls, path: Path) -> ClientConfig:
         """Read a file; its relative paths count from its directory. Raises ConfigError, IdentityFileError."""
-        home = path.absolute().parent
-        config = resolved(cls.from_toml(read_text(path)), home)
-        return dataclasses.replace(config, policy=resolved(config.policy, home))
+        return resolved(cls.from_toml(read_text(path)), path.absolute().parent)
 
     def to_toml(self) -> str:
         """A commented document that ``from_toml`` reads back to an equal value."""
@@ -171,6 +184,9 @@ class ClientConfig:
             "# Which log it must be and who must have cosigned it (a C2SP policy file).\n"
             "# Without one the coordinator can show you another log than others.\n"
             + ('# log = "log.policy"' if policy.log is None else f"log = {quoted(policy.log)}"),
+            "# Committee members and key authorities whom you take for honest, by their public keys. The coordinator\n"
+            "# chooses who opens the sum of a one-shot session; whoever is not named here counts as corrupt.\n"
+            f"[openers]\nkeys = {quoted_list(sorted(key.hex() for key in self.openers))}",
         )
 
     def client_tls(self, timeout_s: float) -> ClientTls:
@@ -196,17 +212,27 @@ def _policy(top: Table) -> PolicyConfig:
     policy = PolicyConfig(
         table.integer("min_contributors", default.min_contributors),
         _decode(_FRACTION, "policy.tolerated_corrupt", fraction),
-        _pins(table, "registrars", _KEY),
-        _pins(table, "base_models", _DIGEST),
+        _pins(table, "policy.registrars", _KEY),
+        _pins(table, "policy.base_models", _DIGEST),
         table.path_or("log", None),
     )
     table.finish()
     return policy
 
 
-def _pins(table: Table, key: str, codec: Codec) -> frozenset[bytes]:
-    texts = table.texts(key, ())
-    return frozenset(_decode(codec, f"policy.{key}[{i}]", text) for i, text in enumerate(texts))
+def _openers(top: Table) -> frozenset[bytes]:
+    table = top.table("openers")
+    if table is None:
+        return frozenset()
+    keys = _pins(table, "openers.keys", _KEY)
+    table.finish()
+    return keys
+
+
+def _pins(table: Table, name: str, codec: Codec) -> frozenset[bytes]:
+    """The values of a list in a table; ``name`` is the list's, after that of its table."""
+    texts = table.texts(name.partition(".")[2], ())
+    return frozenset(_decode(codec, f"{name}[{i}]", text) for i, text in enumerate(texts))
 
 
 def _decode(codec: Codec, key: str, text: str) -> Any:  # noqa: ANN401 - a codec's value is typed as Any

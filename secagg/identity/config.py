@@ -6,41 +6,38 @@ paths are relative to the directory of the file (``load``). No file holds a secr
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, assert_never
+from typing import ClassVar
 
 from secagg.identity.address import Address
-from secagg.identity.errors import AddressError, ConfigError
-from secagg.identity.files import read_public
-from secagg.identity.tls import (
-    LoopbackPlaintext,
-    ServerTls,
-    load_server_tls,
+from secagg.identity.errors import ConfigError
+from secagg.identity.tls import ServerTransport
+from secagg.identity.toml_reader import (
+    Table,
+    check_integer,
+    check_path,
+    document,
+    quoted,
+    read_address,
+    read_text,
+    resolved,
 )
-from secagg.identity.toml_reader import Table, check_integer, check_path, quoted
 from secagg.identity.transport import (
-    PLAINTEXT,
-    TLS,
-    AuthorityFile,
     Plaintext,
     TlsFiles,
     check_plaintext,
     read_server_transport,
+    server_transport,
+    transport_paragraphs,
 )
 from secagg.transcript.note import NoteError, check_name
 from secagg.transcript.policy import LogPolicy, PolicyError
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-MAX_FILE_BYTES = 1 << 16
 DEFAULT_ADDRESS = Address("127.0.0.1", 7443)
 _DAY_S = 24 * 3600
 _MAX_RETENTION_S = 10 * 366 * _DAY_S  # as in a session's record
-_DataclassT = TypeVar("_DataclassT", bound="DataclassInstance")
 
 
 class ReflectionAudience(enum.Enum):
@@ -151,7 +148,7 @@ class CoordinatorConfig:
             log=_log(top),
             limits=_limits(top),
             retention_s=top.integer("retention_s", 30 * _DAY_S),
-            expose_reflection=_audience(top.text_or("expose_reflection", ReflectionAudience.OPERATOR.value)),
+            expose_reflection=read_audience(top.text_or("expose_reflection", ReflectionAudience.OPERATOR.value)),
         )
         top.finish()
         return config
@@ -163,20 +160,7 @@ class CoordinatorConfig:
 
     def to_toml(self) -> str:
         """A commented document that ``from_toml`` reads back to an equal value."""
-        match self.transport:
-            case TlsFiles(certificate, private_key, client_ca):
-                transport = TLS
-                tls = [
-                    "[tls]",
-                    f"certificate = {quoted(certificate)}",
-                    f"private_key = {quoted(private_key)}",
-                    "# Clients must show a certificate of this authority.",
-                    '# client_ca = "clients.pem"' if client_ca is None else f"client_ca = {quoted(client_ca)}",
-                ]
-            case Plaintext():
-                transport, tls = PLAINTEXT, []
-            case _:
-                assert_never(self.transport)
+        transport, tls = transport_paragraphs(self.transport, "Clients")
         return document(
             "# Configuration of a secagg coordinator. Relative paths count from the directory of this file.",
             f"# Where clients connect; anything but a loopback address needs TLS.\nlisten = {quoted(self.listen)}",
@@ -184,12 +168,12 @@ class CoordinatorConfig:
             "# The log and the results; any static web server can publish this directory.\n"
             f"record_directory = {quoted(self.record_directory)}",
             f"# The coordinator's signing key; clients pin its public half.\nkey_file = {quoted(self.key_file)}",
-            f'# "tls", or "loopback-plaintext" for trying things out on one machine.\ntransport = "{transport}"',
+            transport,
             "# How long masked inputs are kept for auditors, unless the session says otherwise.\n"
             f"retention_s = {self.retention_s}",
             '# Who can list the services: "nobody", "operator" (on the operator\'s socket), "everyone".\n'
             f"expose_reflection = {quoted(self.expose_reflection.value)}",
-            "\n".join(tls),
+            tls,
             "[log]\n# The log's name, for ever: clients and witnesses pin it with the key.\n"
             f"origin = {quoted(self.log.origin)}\n"
             "# Who has to cosign the log before anything follows from it (a C2SP policy file with their addresses).\n"
@@ -204,15 +188,9 @@ class CoordinatorConfig:
             f"# Clients that wait for news; each is one of the RPCs above.\nmax_watchers = {self.limits.max_watchers}",
         )
 
-    def server_transport(self) -> ServerTls | LoopbackPlaintext:
+    def server_transport(self) -> ServerTransport:
         """Read the TLS files. Raises IdentityFileError."""
-        match self.transport:
-            case TlsFiles(certificate, private_key, client_ca):
-                return load_server_tls(certificate, private_key, client_ca)
-            case Plaintext():
-                return LoopbackPlaintext(self.listen)
-            case _:
-                assert_never(self.transport)
+        return server_transport(self.transport, self.listen)
 
 
 def _log(top: Table) -> LogConfig:
@@ -245,43 +223,10 @@ def _limits(top: Table) -> CoordinatorLimits:
     return limits
 
 
-def read_address(key: str, text: str) -> Address:
-    """``host:port`` under a key. Raises ConfigError."""
-    try:
-        return Address.parse(text)
-    except AddressError as error:
-        raise ConfigError(key, str(error)) from None
-
-
-def _audience(text: str) -> ReflectionAudience:
+def read_audience(text: str) -> ReflectionAudience:
+    """The value of ``expose_reflection``. Raises ConfigError."""
     try:
         return ReflectionAudience(text)
     except ValueError:
         words = ", ".join(f'"{audience.value}"' for audience in ReflectionAudience)
         raise ConfigError("expose_reflection", f"expected one of {words}") from None
-
-
-def resolved(config: _DataclassT, directory: Path) -> _DataclassT:
-    """The same with every relative path taken from ``directory``."""
-    changes: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
-        member = getattr(config, field.name)
-        if isinstance(member, Path):
-            changes[field.name] = directory / member
-        elif isinstance(member, TlsFiles | AuthorityFile | LogConfig):
-            changes[field.name] = resolved(member, directory)
-    return dataclasses.replace(config, **changes)
-
-
-def read_text(path: Path) -> str:
-    """A configuration file's text. Raises ConfigError, IdentityFileError."""
-    data = read_public(path, MAX_FILE_BYTES)
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        raise ConfigError("file", "not UTF-8") from None
-
-
-def document(*paragraphs: str) -> str:
-    """Paragraphs with a blank line between them; empty ones are left out."""
-    return "\n\n".join(paragraph for paragraph in paragraphs if paragraph) + "\n"

@@ -198,14 +198,29 @@ def fetch_pinned_certificate(host: str, port: int, fingerprint: str, timeout_s: 
         raise TlsError(TlsRefusal.WRONG_FINGERPRINT, subject, f"found {found}, expected {expected}")
     try:
         certificate = x509.load_der_x509_certificate(der)
+    except ValueError:
+        raise TlsError(TlsRefusal.BAD_CERTIFICATE, subject) from None
+    return certificate.public_bytes(Encoding.PEM), _name_of(certificate, host, subject)
+
+
+def pinned_certificate(pem: bytes, address: Address) -> PinnedCertificate:
+    """Trust this one certificate for the server at ``address``, under one of its names. Raises TlsError."""
+    subject = str(address)
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+    except ValueError:
+        raise TlsError(TlsRefusal.BAD_CERTIFICATE, subject) from None
+    return PinnedCertificate(certificate.public_bytes(Encoding.PEM), _name_of(certificate, address.host, subject))
+
+
+def _name_of(certificate: x509.Certificate, host: str, subject: str) -> str:
+    try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        return certificate.public_bytes(Encoding.PEM), _matching_name(names, host, subject)
     except x509.ExtensionNotFound:
         raise TlsError(TlsRefusal.NAMELESS_CERTIFICATE, subject) from None
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
-        if isinstance(error, TlsError):
-            raise
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
         raise TlsError(TlsRefusal.BAD_CERTIFICATE, subject) from None
+    return _matching_name(names, host, subject)
 
 
 def _fetch_certificate(host: str, port: int, timeout_s: float) -> bytes:
@@ -273,7 +288,7 @@ def _self_signed(
     key: ec.EllipticCurvePrivateKey, names: x509.SubjectAlternativeName, now_s: int, valid_days: int
 ) -> x509.Certificate:
     now = datetime.datetime.fromtimestamp(now_s, datetime.UTC)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "secagg coordinator")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "secagg")])
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     usage = x509.KeyUsage(
         digital_signature=True,

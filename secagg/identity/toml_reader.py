@@ -1,19 +1,30 @@
-"""Strict reading and writing of TOML: no unknown key, no key of the wrong type."""
+"""Strict reading and writing of TOML: no unknown key, no key of the wrong type; what every configuration shares."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from secagg.identity.errors import ConfigError
+from secagg.identity.address import Address
+from secagg.identity.errors import AddressError, ConfigError
+from secagg.identity.files import read_public
+from secagg.transcript.record import RecordError, hex_codec
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+MAX_FILE_BYTES = 1 << 16
 _ESCAPED = re.compile(r'[\x00-\x1f\x7f"\\]')
 _MAX_TEXT = 4096
+_MAX_KEYS = 1024
+_PUBLIC_KEY = hex_codec(32)
 _SHOWN_CHARACTERS = 200
 _T = TypeVar("_T")
+_DataclassT = TypeVar("_DataclassT", bound="DataclassInstance")
 
 
 class Table:
@@ -116,3 +127,50 @@ def check_path(key: str, path: Path) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError:
         raise ConfigError(key, "expected a path in Unicode") from None
+
+
+def read_text(path: Path) -> str:
+    """A configuration file's text. Raises ConfigError, IdentityFileError."""
+    data = read_public(path, MAX_FILE_BYTES)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError("file", "not UTF-8") from None
+
+
+def read_address(key: str, text: str) -> Address:
+    """``host:port`` under a key. Raises ConfigError."""
+    try:
+        return Address.parse(text)
+    except AddressError as error:
+        raise ConfigError(key, str(error)) from None
+
+
+def read_keys(key: str, texts: tuple[str, ...]) -> frozenset[bytes]:
+    """Public keys of 32 bytes in hex, under a key. Raises ConfigError."""
+    if len(texts) > _MAX_KEYS:
+        raise ConfigError(key, f"expected at most {_MAX_KEYS}")
+    found = []
+    for position, text in enumerate(texts):
+        try:
+            found.append(_PUBLIC_KEY.read(text, f"{key}[{position}]"))
+        except RecordError as error:
+            raise ConfigError(error.field, error.reason) from None
+    return frozenset(found)
+
+
+def resolved(config: _DataclassT, directory: Path) -> _DataclassT:
+    """The same with every relative path in it, and in the values it is made of, taken from ``directory``."""
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        member = getattr(config, field.name)
+        if isinstance(member, Path):
+            changes[field.name] = directory / member
+        elif dataclasses.is_dataclass(member) and not isinstance(member, type):
+            changes[field.name] = resolved(member, directory)
+    return dataclasses.replace(config, **changes)
+
+
+def document(*paragraphs: str) -> str:
+    """Paragraphs with a blank line between them; empty ones are left out."""
+    return "\n\n".join(paragraph for paragraph in paragraphs if paragraph) + "\n"

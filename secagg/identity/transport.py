@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, assert_never
 
 from secagg.identity.address import Address
 from secagg.identity.errors import ConfigError, TlsError
-from secagg.identity.tls import check_fingerprint
-from secagg.identity.toml_reader import Table, check_path
+from secagg.identity.tls import (
+    LoopbackPlaintext,
+    ServerTransport,
+    check_fingerprint,
+    load_server_tls,
+)
+from secagg.identity.toml_reader import Table, check_path, quoted
 
 TLS = "tls"
 PLAINTEXT = "loopback-plaintext"
@@ -72,6 +77,42 @@ def read_server_transport(top: Table) -> TlsFiles | Plaintext:
     files = TlsFiles(tls.path("certificate"), tls.path("private_key"), tls.path_or("client_ca", None))
     tls.finish()
     return files
+
+
+def transport_paragraphs(transport: TlsFiles | Plaintext, clients: str) -> tuple[str, str]:
+    """What a server's document says of its transport: the key itself, and the table, which belongs below all keys.
+
+    Args:
+        transport: what to write.
+        clients: who connects, as the first word of a sentence.
+    """
+    match transport:
+        case TlsFiles(certificate, private_key, client_ca):
+            name = TLS
+            tls = [
+                "[tls]",
+                f"certificate = {quoted(certificate)}",
+                f"private_key = {quoted(private_key)}",
+                f"# {clients} must show a certificate of this authority.",
+                '# client_ca = "clients.pem"' if client_ca is None else f"client_ca = {quoted(client_ca)}",
+            ]
+        case Plaintext():
+            name, tls = PLAINTEXT, []
+        case _:
+            assert_never(transport)
+    says = f'# "{TLS}", or "{PLAINTEXT}" for trying things out on one machine.\ntransport = "{name}"'
+    return says, "\n".join(tls)
+
+
+def server_transport(transport: TlsFiles | Plaintext, listen: Address) -> ServerTransport:
+    """Read a server's TLS files. Raises IdentityFileError."""
+    match transport:
+        case TlsFiles(certificate, private_key, client_ca):
+            return load_server_tls(certificate, private_key, client_ca)
+        case Plaintext():
+            return LoopbackPlaintext(listen)
+        case _:
+            assert_never(transport)
 
 
 def read_client_transport(top: Table) -> ClientTransport:

@@ -11,13 +11,20 @@ from pathlib import Path
 from typing import ClassVar
 
 from secagg.identity.address import Address
-from secagg.identity.errors import AddressError, ConfigError
-from secagg.identity.files import read_public
-from secagg.identity.toml_reader import Table, check_path, quoted, quoted_list
+from secagg.identity.errors import ConfigError
+from secagg.identity.toml_reader import (
+    Table,
+    check_path,
+    document,
+    quoted,
+    quoted_list,
+    read_address,
+    read_text,
+    resolved,
+)
 from secagg.transcript.note import NoteError, SignatureType, VerifierKey
 from secagg.transcript.policy import PolicyError, WitnessRule
 
-MAX_FILE_BYTES = 1 << 16
 DEFAULT_ADDRESS = Address("127.0.0.1", 7444)
 _ANY_HOST = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
 _NO_KEY = VerifierKey("x", SignatureType.COSIGNATURE_V1, bytes(32))
@@ -71,7 +78,7 @@ class WitnessConfig:
         top = Table.parse(text)
         config = cls(
             name=top.text("name"),
-            listen=_address(top.text_or("listen", str(DEFAULT_ADDRESS))),
+            listen=read_address("listen", top.text_or("listen", str(DEFAULT_ADDRESS))),
             url=top.text_or("url", ""),
             state_directory=top.path("state_directory"),
             key_file=top.path("key_file"),
@@ -83,19 +90,11 @@ class WitnessConfig:
     @classmethod
     def load(cls, path: Path) -> WitnessConfig:
         """Read a file; its relative paths count from its directory. Raises ConfigError, IdentityFileError."""
-        data = read_public(path, MAX_FILE_BYTES)
-        try:
-            config = cls.from_toml(data.decode("utf-8"))
-        except UnicodeDecodeError:
-            raise ConfigError("file", "not UTF-8") from None
-        home = path.absolute().parent
-        return dataclasses.replace(
-            config, state_directory=home / config.state_directory, key_file=home / config.key_file
-        )
+        return resolved(cls.from_toml(read_text(path)), path.absolute().parent)
 
     def to_toml(self) -> str:
         """A commented document that ``from_toml`` reads back to an equal value."""
-        paragraphs = (
+        return document(
             "# Configuration of a secagg witness. Relative paths count from the directory of this file.",
             f"# Stands on every cosignature; with the key it is how policies name this witness.\n"
             f"name = {quoted(self.name)}",
@@ -110,20 +109,12 @@ class WitnessConfig:
             f"# The logs whose checkpoints are cosigned: one key (vkey) each.\n"
             f"logs = {quoted_list([log.to_text() for log in self.logs])}",
         )
-        return "\n\n".join(paragraphs) + "\n"
 
     def rule(self, public_key: bytes, port: int) -> WitnessRule:
         """The line for policies; without an address where ``listen`` is none that others could use."""
         key = VerifierKey(self.name, SignatureType.COSIGNATURE_V1, public_key)
         usable = port != 0 and self.listen.host not in _ANY_HOST
         return WitnessRule(self.name, key, self.url or (f"http://{Address(self.listen.host, port)}" if usable else ""))
-
-
-def _address(text: str) -> Address:
-    try:
-        return Address.parse(text)
-    except AddressError as error:
-        raise ConfigError("listen", str(error)) from None
 
 
 def _log(position: int, vkey: str) -> VerifierKey:

@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from secagg.crypto.notes import Witnessed, log_key, open_checkpoint
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
 from secagg.transcript.checkpoint import Checkpoint
 from secagg.transcript.entries import (
+    ContributionsCommitted,
     KeysAdvertised,
     KeysShared,
     LogEntry,
+    OneShotClose,
+    OneShotOpen,
+    OneShotResult,
     SessionAbort,
     SessionClose,
     SessionEntry,
@@ -30,17 +34,22 @@ from secagg.transcript.entries import (
 from secagg.transcript.evidence import LogEvidence
 from secagg.transcript.merkle import Frontier, ProofError, leaf_hash, verify_consistency
 from secagg.transcript.note import NoteError
+from secagg.transcript.openers import KeyAuthority
 from secagg.transcript.policy import LogPolicy
 from secagg.transcript.record import RecordError
 
 EntryT = TypeVar("EntryT", bound=SessionEntry)
-_ORDER: tuple[type[SessionEntry], ...] = (
-    SessionOpen,
-    KeysAdvertised,
-    KeysShared,
-    SessionClose,
-    SessionResult,
-)
+_Order: TypeAlias = tuple[type[SessionEntry], ...]
+_PAIRWISE: _Order = (SessionOpen, KeysAdvertised, KeysShared, SessionClose, SessionResult)
+_COMMITTEE: _Order = (SessionOpen, OneShotClose, OneShotResult)
+_AUTHORITY: _Order = (SessionOpen, ContributionsCommitted, OneShotClose, OneShotResult)
+
+
+def entry_order(parameters: SessionOpen) -> _Order:
+    """The kinds of entries of a session that ends with a result, in their order; exactly one of each."""
+    if not isinstance(parameters, OneShotOpen):
+        return _PAIRWISE
+    return _AUTHORITY if isinstance(parameters.opening, KeyAuthority) else _COMMITTEE
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,40 +82,50 @@ class LogView:
     @property
     def advertised(self) -> KeysAdvertised | None:
         """The entry that fixes U1, if it is there."""
-        return _decoded(self.entries, 1, KeysAdvertised)
+        return self._entry(KeysAdvertised)
 
     @property
     def shared(self) -> KeysShared | None:
         """The entry that fixes U2, if it is there."""
-        return _decoded(self.entries, 2, KeysShared)
+        return self._entry(KeysShared)
+
+    @property
+    def committed(self) -> ContributionsCommitted | None:
+        """The entry that fixes who may send what, if it is there (sessions with a key authority)."""
+        return self._entry(ContributionsCommitted)
 
     @property
     def close(self) -> SessionClose | None:
-        """The entry that fixes U3, if it is there."""
-        return _decoded(self.entries, 3, SessionClose)
+        """The entry that fixes whose contributions are in the sum, if it is there."""
+        return self._entry(SessionClose)
+
+    @property
+    def close_entry(self) -> bytes:
+        """Its bytes. Raises ProofError if it is not there."""
+        for data in self.entries:
+            if isinstance(decode_entry(data), SessionClose):
+                return data
+        raise ProofError("no close entry")
 
     @property
     def close_digest(self) -> bytes:
-        """SHA-256 of the close entry."""
-        return hashlib.sha256(self.entries[3]).digest()
+        """SHA-256 of the close entry. Raises ProofError if it is not there."""
+        return hashlib.sha256(self.close_entry).digest()
 
     @property
     def result(self) -> SessionResult | None:
         """The result entry, if it is there."""
-        return _decoded(self.entries, 4, SessionResult)
+        return self._entry(SessionResult)
 
     @property
     def abort(self) -> SessionAbort | None:
         """The abort entry, if the session ended with one."""
-        last = decode_entry(self.entries[-1])
-        return last if isinstance(last, SessionAbort) else None
+        return self._entry(SessionAbort)
 
-
-def _decoded(entries: tuple[bytes, ...], position: int, kind: type[EntryT]) -> EntryT | None:
-    if len(entries) <= position:
-        return None
-    entry = decode_entry(entries[position])
-    return entry if isinstance(entry, kind) else None
+    def _entry(self, kind: type[EntryT]) -> EntryT | None:
+        """The one entry of this kind: there are no two in a view (``extend``)."""
+        decoded = map(decode_entry, self.entries)
+        return next((entry for entry in decoded if isinstance(entry, kind)), None)
 
 
 def join(parameters: SessionOpen, policy: LogPolicy, evidence: LogEvidence) -> LogView:
@@ -138,8 +157,9 @@ def extend(view: LogView, parameters: SessionOpen, policy: LogPolicy, evidence: 
         entry = _decode(evidence.start + offset, data)
         if not isinstance(entry, SignedRoster) and entry.session == parameters.session:
             own.append((data, entry))
+    order = entry_order(parameters)
     for position, (_, entry) in enumerate(own):
-        _check_entry(position, entry, len(own))
+        _check_entry(order, position, entry, len(own))
     extended = LogView(evidence.start, evidence.prefix, evidence.entries, tuple(data for data, _ in own))
     if not own or evidence.entries[0] != parameters.to_bytes():
         raise RemoteProtocolError(RejectReason.LOG_ORDER, "the first entry is not the session's open entry")
@@ -214,9 +234,14 @@ def _decode(index: int, data: bytes) -> LogEntry:
         raise RemoteProtocolError(RejectReason.LOG_ORDER, f"entry {index}: {error}") from None
 
 
-def _check_entry(position: int, entry: SessionEntry, size: int) -> None:
+def _check_entry(order: _Order, position: int, entry: SessionEntry, size: int) -> None:
     if isinstance(entry, SessionAbort):
-        if not 0 < position < len(_ORDER) or position != size - 1:
+        if not 0 < position < len(order) or position != size - 1:
             raise RemoteProtocolError(RejectReason.LOG_ORDER, f"entry {position}: an abort is the last entry")
-    elif position >= len(_ORDER) or not isinstance(entry, _ORDER[position]):
+    elif position >= len(order) or not _is_of(entry, order[position]):
         raise RemoteProtocolError(RejectReason.LOG_ORDER, f"entry {position} is {entry.TYPE}")
+
+
+def _is_of(entry: SessionEntry, kind: type[SessionEntry]) -> bool:
+    """Exactly of this kind: a one-shot close is also a close, and no close of a pairwise session."""
+    return isinstance(entry, SessionOpen) if kind is SessionOpen else type(entry) is kind

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import math
 from dataclasses import dataclass
 from fractions import Fraction
 
 from secagg.arith.fields import FieldLayout
-from secagg.derive.graph import GraphParameterError, MaskingGraph, graph_seed, masking_graph
-from secagg.derive.threshold import GraphParameters, graph_parameters, quorum
 from secagg.protocol.errors import LocalProtocolError, RejectReason, RemoteProtocolError
-from secagg.transcript.entries import SessionOpen
+from secagg.transcript.entries import OneShotOpen, SessionOpen
+from secagg.transcript.openers import Committee, KeyAuthority
 from secagg.transcript.roster import Roster
 
 
@@ -54,40 +52,14 @@ class Session:
         return self.parameters.encoding.field_layout()
 
     @property
+    def upload_lanes(self) -> int:
+        """Lanes of every masked input."""
+        return self.field_layout.lanes
+
+    @property
     def upload_bytes(self) -> int:
         """Length of every masked input."""
-        return 8 * self.field_layout.lanes
-
-    def graph_parameters(self, cohort: int) -> GraphParameters:
-        """Degree and threshold for a cohort (|U1|) of this size.
-
-        Raises:
-            LocalProtocolError: there are no safe ones.
-        """
-        parameters = self.parameters
-        staying = cohort - math.floor(parameters.expected_dropout * cohort)
-        if staying < self.quorum(cohort):
-            raise LocalProtocolError(
-                RejectReason.UNSAFE_PARAMETERS,
-                f"expected_dropout: {staying} of {cohort} clients stay, {self.quorum(cohort)} have to confirm",
-            )
-        try:
-            return graph_parameters(
-                cohort, parameters.max_corrupt, parameters.min_contributors, parameters.expected_dropout
-            )
-        except GraphParameterError as error:
-            raise LocalProtocolError(RejectReason.UNSAFE_PARAMETERS, str(error)) from None
-
-    def quorum(self, cohort: int) -> int:
-        """How many of a cohort must have confirmed one close entry before anybody answers it.
-
-        See ``secagg.derive.threshold.quorum``.
-        """
-        return quorum(cohort, self.parameters.max_corrupt)
-
-    def graph(self, cohort: int, advertised_root: bytes) -> MaskingGraph:
-        """Who masks with whom, once U1 is in the log under ``advertised_root``."""
-        return masking_graph(graph_seed(self.digest, advertised_root), cohort, self.graph_parameters(cohort).degree)
+        return 8 * self.upload_lanes
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +67,16 @@ class ClientPolicy:
     """What a client insists on, whatever the session says.
 
     ``tolerated_corrupt`` is the fraction of the cohort that may collude with the coordinator without harm; a
-    session planned for fewer is refused. ``base_models`` are the allowed digests; empty allows any.
+    pairwise session planned for fewer is refused. ``base_models`` are the allowed digests; empty allows any.
+    ``openers`` are the identities of committee members and key authorities that the client takes for honest: who
+    opens a one-shot sum is chosen by the coordinator, so whoever is not among them counts as corrupt.
     """
 
     min_contributors: int = 3
     tolerated_corrupt: Fraction = Fraction(1, 10)
     base_models: frozenset[bytes] = frozenset()
     registrars: frozenset[bytes] = frozenset()
+    openers: frozenset[bytes] = frozenset()
 
     def check_parameters(self, parameters: SessionOpen) -> None:
         """Raise LocalProtocolError(BELOW_POLICY) unless the session as opened is acceptable."""
@@ -114,6 +89,27 @@ class ClientPolicy:
             raise LocalProtocolError(RejectReason.BELOW_POLICY, "base_model_digest is not an allowed one")
         if self.registrars and parameters.registrar not in self.registrars:
             raise LocalProtocolError(RejectReason.BELOW_POLICY, "registrar is not a pinned one")
+        if isinstance(parameters, OneShotOpen):
+            self._check_opening(parameters.opening)
+
+    def _check_opening(self, opening: Committee | KeyAuthority) -> None:
+        """Members who are not pinned may all be the coordinator's: no more of them than the session may have corrupt.
+
+        An authority opens alone, so it has to be pinned.
+        """
+        if isinstance(opening, KeyAuthority):
+            if opening.identity not in self.openers:
+                raise LocalProtocolError(
+                    RejectReason.BELOW_POLICY, f"openers: key authority {opening.identity.hex()} is not a pinned one"
+                )
+            return
+        strangers = [member for member in opening.members if member.identity not in self.openers]
+        if len(strangers) > opening.max_corrupt:
+            raise LocalProtocolError(
+                RejectReason.BELOW_POLICY,
+                f"openers: {len(strangers)} of {len(opening.members)} committee members are not pinned, and only "
+                f"{opening.max_corrupt} may be corrupt; the first is {strangers[0].identity.hex()}",
+            )
 
     def check_cohort(self, parameters: SessionOpen, cohort: int) -> None:
         """Raise LocalProtocolError(BELOW_POLICY) if too many of ``cohort`` clients would have to be honest."""

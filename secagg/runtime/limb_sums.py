@@ -7,9 +7,10 @@ methods block; they may be called from any thread.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -17,21 +18,15 @@ import numpy as np
 import numpy.typing as npt
 
 from secagg.arith import linear_hash
+from secagg.arith.errors import ArithmeticInputError
 from secagg.arith.linear_hash import LimbSum
 from secagg.derive.result import Lanes
+from secagg.runtime.partial_sum import HashedUpload, PartialSum, PartialSumError, Words
 from secagg.runtime.ports import BlobStore, StoreError
 from secagg.runtime.vectors import as_bytes
 
 _HASHED_ONE_BY_ONE = 4
 """Up to so many suspects are hashed singly: half of them hashed as a limb sum costs as much."""
-
-
-@dataclass(frozen=True, slots=True)
-class HashedUpload:
-    """An upload and the linear hash that its sender signed, by the SHA-256 names of their blobs."""
-
-    upload: bytes
-    linear_hash: bytes
 
 
 Contributions: TypeAlias = Mapping[int, HashedUpload]
@@ -52,41 +47,18 @@ class Refuted:
     indices: tuple[int, ...]
 
 
-class HashedSum:
-    """Some contributions added up: their limbs, and beside them their hashes. 32 bytes for each lane."""
+class StoredUploads:
+    """Reads uploads with their linear hashes; one buffer serves all. Not for use by two threads at once."""
 
     def __init__(self, blobs: BlobStore, lanes: int) -> None:
         self._blobs = blobs
-        self._limbs = LimbSum(lanes)
-        self._hashes = np.zeros(linear_hash.HASH_WORDS, dtype=np.uint64)
         self._buffer = np.empty(lanes, dtype=np.uint64)
 
-    @property
-    def entries(self) -> Lanes:
-        """The limb sum: uint64[4 lanes], read-only."""
-        return self._limbs.entries
-
-    def add(self, item: HashedUpload) -> None:
-        """Adds a contribution. Raises StoreError or OSError, and then nothing was added."""
-        words = self._read(item)
-        self._limbs.add_lanes(self._buffer)
-        np.add(self._hashes, words, out=self._hashes)
-
-    def subtract(self, item: HashedUpload) -> None:
-        """Takes a contribution out that was added; raises as ``add`` does."""
-        words = self._read(item)
-        self._limbs.subtract_lanes(self._buffer)
-        np.subtract(self._hashes, words, out=self._hashes)
-
-    def is_as_signed(self) -> bool:
-        """Whether the hashes add up to the hash of the limb sum."""
-        return np.array_equal(self._hashes, linear_hash.hash_limb_sum(self._limbs))
-
-    def _read(self, item: HashedUpload) -> npt.NDArray[np.uint64]:
-        """The words of the hash; the lanes lie in the buffer. Nothing is added before both were read."""
+    def read(self, item: HashedUpload) -> tuple[Lanes, Words]:
+        """Lanes, valid until the next call, and the words of the hash. Raises StoreError or OSError."""
         words = _words(self._blobs.get(item.linear_hash))
         self._blobs.read_into(item.upload, 0, self._buffer)
-        return words
+        return self._buffer, words
 
 
 class SessionSum:
@@ -97,8 +69,8 @@ class SessionSum:
         self._lanes = lanes
         self._lock = threading.Lock()
         self._offered: deque[tuple[int, HashedUpload]] = deque()
-        self._held: dict[int, HashedUpload] = {}
-        self._sum: HashedSum | None = None
+        self._sum: PartialSum | None = None
+        self._uploads: StoredUploads | None = None
 
     @property
     def has_offered(self) -> bool:
@@ -140,6 +112,26 @@ class SessionSum:
                     return  # forgotten, or taken by a fold
                 self._add(index, item)
 
+    def adopt(self, partial: PartialSum) -> None:
+        """Take over what another process has added up of this session, where it adds to what is here.
+
+        What is not adopted is read from the blobs at close: nothing depends on it but time.
+        """
+        with self._lock, contextlib.suppress(PartialSumError, ArithmeticInputError):
+            self._running().merge(partial)
+
+    def hand_over(self) -> PartialSum | None:
+        """What was offered, added up, for another process to adopt; it is forgotten here.
+
+        Raises:
+            StoreError, OSError: an upload cannot be read; a later call leaves it out.
+        """
+        self.add_offered()
+        with self._lock:
+            total = self._sum
+            self._drop()
+            return total
+
     def fold(self, accepted: Contributions) -> Folded | Refuted:
         """Check that the limb sums of ``accepted`` are what was signed, and store them.
 
@@ -160,7 +152,7 @@ class SessionSum:
     def _fold_running(self, accepted: Contributions) -> Folded | Refuted:
         total = self._settle(accepted)
         if total.is_as_signed():
-            return Folded(self._blobs.put(as_bytes(total.entries)))
+            return Folded(self._blobs.put(as_bytes(total.limb_sum.entries)))
         refuted = culprits(self._blobs, self._lanes, accepted, sorted(accepted))
         if not refuted:
             # The memory or an earlier read was wrong, not the clients: the next attempt reads everything again.
@@ -172,45 +164,49 @@ class SessionSum:
         entries = np.empty((len(shards), linear_hash.LIMBS_PER_LANE * self._lanes), dtype=np.uint64)
         refuted: list[int] = []
         for row, shard in zip(entries, shards, strict=True):
-            total = added_up(self._blobs, self._lanes, [accepted[index] for index in shard])
-            row[...] = total.entries
+            total = added_up(self._blobs, self._lanes, accepted, shard)
+            row[...] = total.limb_sum.entries
             if not total.is_as_signed():
                 refuted += culprits(self._blobs, self._lanes, accepted, shard)
         return Refuted(tuple(refuted)) if refuted else Folded(self._blobs.put(as_bytes(entries.reshape(-1))))
 
-    def _settle(self, accepted: Contributions) -> HashedSum:
+    def _settle(self, accepted: Contributions) -> PartialSum:
         """The running sum, made to hold ``accepted`` and nothing else."""
-        surplus = [index for index, item in self._held.items() if accepted.get(index) != item]
+        total = self._running()
+        surplus = [index for index, item in total.held.items() if accepted.get(index) != item]
         if len(surplus) > len(accepted):
             self._drop()
         else:
             for index in surplus:
-                self._running().subtract(self._held[index])
-                del self._held[index]
+                total.remove(index, *self._reader().read(total.held[index]))
         for index in accepted:
             self._add(index, accepted[index])
         return self._running()
 
     def _add(self, index: int, item: HashedUpload) -> None:
-        if index not in self._held:
-            self._running().add(item)
-            self._held[index] = item
+        total = self._running()
+        if index not in total.held:
+            total.add(index, item, *self._reader().read(item))
 
-    def _running(self) -> HashedSum:
+    def _running(self) -> PartialSum:
         if self._sum is None:
-            self._sum = HashedSum(self._blobs, self._lanes)
+            self._sum = PartialSum(self._lanes)
         return self._sum
 
+    def _reader(self) -> StoredUploads:
+        if self._uploads is None:
+            self._uploads = StoredUploads(self._blobs, self._lanes)
+        return self._uploads
+
     def _drop(self) -> None:
-        self._sum = None
-        self._held.clear()
+        self._sum = self._uploads = None
 
 
-def added_up(blobs: BlobStore, lanes: int, items: Collection[HashedUpload]) -> HashedSum:
-    """The sum of contributions, read from their blobs."""
-    total = HashedSum(blobs, lanes)
-    for item in items:
-        total.add(item)
+def added_up(blobs: BlobStore, lanes: int, accepted: Contributions, indices: Sequence[int]) -> PartialSum:
+    """The sum of the contributions of ``indices``, read from their blobs."""
+    total, uploads = PartialSum(lanes), StoredUploads(blobs, lanes)
+    for index in indices:
+        total.add(index, accepted[index], *uploads.read(accepted[index]))
     return total
 
 
@@ -229,10 +225,10 @@ def culprits(blobs: BlobStore, lanes: int, accepted: Contributions, suspects: Se
             found += [index for index in part if not is_hash_of_upload(blobs, accepted[index])]
             continue
         left, right = part[: len(part) // 2], part[len(part) // 2 :]
-        left_fails = not added_up(blobs, lanes, [accepted[index] for index in left]).is_as_signed()
+        left_fails = not added_up(blobs, lanes, accepted, left).is_as_signed()
         if left_fails:
             guilty.append(left)
-        if not left_fails or not added_up(blobs, lanes, [accepted[index] for index in right]).is_as_signed():
+        if not left_fails or not added_up(blobs, lanes, accepted, right).is_as_signed():
             guilty.append(right)
     return tuple(sorted(found))
 

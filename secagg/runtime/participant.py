@@ -1,19 +1,22 @@
-"""A contributor in one session: its driver, its messages, the masking of its input.
+"""A contributor in one session: its driver, its messages, and how it goes on after refusals and crashes.
 
 Everything is durable before it is sent, and is sent until it is acknowledged; after a crash the participant goes on
-where it was. What was masked once is sent as it is: encoding again would draw new rounding under the same masks.
+where it was. What was masked once is sent as it is: encoding again would draw new rounding under the same masks. What
+the machine of a protocol asks for is in ``pairwise_participant`` and ``one_shot_participant``.
 """
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import enum
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from secagg.crypto.rng import Rng
 from secagg.derive.result import FloatVector
+from secagg.he.errors import HeUnavailableError
 from secagg.protocol.errors import LocalProtocolError, ProtocolError, RejectReason, RemoteProtocolError
 from secagg.protocol.log import LogView
 from secagg.protocol.messages import (
@@ -21,45 +24,26 @@ from secagg.protocol.messages import (
     ClientMessage,
     ClosedList,
     Confirmations,
-    ConfirmClose,
     Contribution,
     SessionEnded,
     SharedList,
     SignedReceipt,
-    UnmaskAnswer,
 )
-from secagg.protocol.pairwise import client
-from secagg.protocol.pairwise.client_states import (
-    CLIENT_PERSISTENCE,
-    Abandoned,
-    Aborted,
-    Advertised,
-    Answered,
-    ClientEffect,
-    ClientEvent,
-    ClientState,
-    Completed,
-    Confirmed,
-    Contributed,
-    InputMasked,
-    Masking,
-    MaskInput,
-    Send,
-    SharedKeys,
-)
-from secagg.protocol.pairwise.coordinator_states import Phase
+from secagg.protocol.one_shot.messages import CommitContribution, CommittedList, OneShotContribution
+from secagg.protocol.persist import Persistence
+from secagg.protocol.session import Session
 from secagg.protocol.transition import Transition
-from secagg.runtime import vectors
 from secagg.runtime.driver import Driver
 from secagg.runtime.log_trust import LogTrust, Seen
 from secagg.runtime.ports import BlobStore, SessionStore, StoreError, UploadError
 from secagg.runtime.shown import Status
+from secagg.runtime.vectors import EncodingReport
 from secagg.transcript.evidence import LogEvidence
-from secagg.transcript.statements import ContributionHeader
+from secagg.transcript.statements import ContributionHeader, OneShotHeader, Signed
 
-_FIRST_DELAY_S = 0.1
-_LONGEST_DELAY_S = 5.0
-_TOO_LATE = frozenset({RejectReason.WRONG_PHASE, RejectReason.SESSION_OVER})
+FIRST_DELAY_S = 0.1
+LONGEST_DELAY_S = 5.0
+TOO_LATE = frozenset({RejectReason.WRONG_PHASE, RejectReason.SESSION_OVER})
 
 
 @enum.unique
@@ -69,7 +53,9 @@ class Milestone(enum.StrEnum):
     JOINED = "joined: keys advertised"
     SHARED = "keys shared with neighbours"
     MASKING = "masking the input"
+    COMMITTED = "committed to the masked input; waiting for the others' commitments"
     CONTRIBUTED = "uploading the masked input"
+    DELIVERED = "the coordinator holds the masked input: nothing more is asked of you"
     CONFIRMED = "close entry checked and confirmed"
     ANSWERED = "shares released for the closed set"
     COMPLETED = "the sum is published"
@@ -87,12 +73,14 @@ class CoordinatorPort(Protocol):
         """Where the session stands, now and whenever it changes."""
         ...
 
-    async def send(self, session: bytes, message: ClientMessage) -> None:
+    async def send(self, session: bytes, message: ClientMessage | CommitContribution) -> None:
         """Deliver a message that is not a contribution."""
         ...
 
-    async def upload(self, session: bytes, message: Contribution, blobs: BlobStore) -> SignedReceipt:
-        """Deliver a header and the masked input that it names; returns the receipt."""
+    async def upload(
+        self, session: bytes, message: Contribution | OneShotContribution, blobs: BlobStore
+    ) -> SignedReceipt:
+        """Deliver a header, what comes with it and the masked input that it names; returns the receipt."""
         ...
 
     async def advertised_list(self, session: bytes, identity: bytes) -> AdvertisedList:
@@ -101,6 +89,10 @@ class CoordinatorPort(Protocol):
 
     async def shared_list(self, session: bytes, identity: bytes) -> SharedList:
         """U2."""
+        ...
+
+    async def committed_list(self, session: bytes) -> CommittedList:
+        """What was committed to (one-shot with a key authority)."""
         ...
 
     async def closed_list(self, session: bytes) -> ClosedList:
@@ -127,42 +119,94 @@ class ParticipantPorts:
     progress: Callable[[Milestone], None]
 
 
-class Participant:
-    """One identity in one session. ``vector`` is encoded once, when the session is ready for it."""
+class HasView(Protocol):
+    """Any state of a client machine: it knows the log."""
 
-    def __init__(
-        self, context: client.ClientContext, vector: FloatVector, ports: ParticipantPorts, trust: LogTrust
-    ) -> None:
-        self._context = context
+    @property
+    def view(self) -> LogView:
+        """The log, as it was last verified."""
+        ...
+
+
+StateT = TypeVar("StateT", bound=HasView)
+EventT = TypeVar("EventT")
+EffectT = TypeVar("EffectT")
+
+
+class Participant(abc.ABC, Generic[StateT, EventT, EffectT]):
+    """One identity in one session. ``vector`` is encoded once, when the session is ready for it.
+
+    Attributes:
+        report: what encoding did to the vector, once it is done.
+        receipt: the coordinator's word that it holds the contribution, once it is given.
+    """
+
+    def __init__(self, vector: FloatVector, ports: ParticipantPorts, trust: LogTrust) -> None:
         self._trust = trust
         self._vector = vector
         self._ports = ports
-        self._session = context.session.parameters.session
-        self._identity = context.identity.public_bytes
+        self._session = self._joined.parameters.session
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._masked: InputMasked | None = None
-        self.report: vectors.EncodingReport | None = None
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.report: EncodingReport | None = None
         self.receipt: SignedReceipt | None = None
-        self._driver: Driver[ClientState, ClientEvent, ClientEffect] = Driver(
-            self._session, ports.store, CLIENT_PERSISTENCE, self._step, self._dispatch
+        self._driver: Driver[StateT, EventT, EffectT] = Driver(
+            self._session, ports.store, self._persistence, self._step, self._dispatch
         )
 
     @property
-    def state(self) -> ClientState:
+    @abc.abstractmethod
+    def _joined(self) -> Session:
+        """The session."""
+
+    @property
+    @abc.abstractmethod
+    def _persistence(self) -> Persistence:
+        """How states and effects are stored."""
+
+    @abc.abstractmethod
+    def _start(self, view: LogView) -> Transition[StateT, EffectT]:
+        """The machine's first transition."""
+
+    @abc.abstractmethod
+    def _step(self, state: StateT, _rows: Mapping[int, object], event: EventT) -> Transition[StateT, EffectT]:
+        """The machine's transition on an event."""
+
+    @abc.abstractmethod
+    async def _advance(self, status: Status) -> bool:
+        """Do what the session's progress makes possible; True when this watch has served its purpose."""
+
+    @abc.abstractmethod
+    async def _perform(self, effect: EffectT) -> None:
+        """Carry an effect out; called again after errors that pass."""
+
+    @abc.abstractmethod
+    def _abandoned(self, reason: RejectReason) -> EventT:
+        """The event that the session is given up."""
+
+    @abc.abstractmethod
+    def _is_over(self) -> bool:
+        """Whether nothing more is to be done."""
+
+    @abc.abstractmethod
+    def _milestone(self, state: StateT) -> Milestone:
+        """What has been done in this state."""
+
+    @property
+    def state(self) -> StateT:
         """The last durable state."""
         return self._driver.state
 
     async def join(self, view: LogView) -> None:
-        """Advertise keys, or go on where an earlier process of this identity stopped.
+        """Take the first step, or go on where an earlier process of this identity stopped.
 
         Raises:
             LocalProtocolError: the session is below the policy.
         """
         await self._check_stored()
         if not await self._driver.resume():
-            await self._driver.create(client.start(self._context, view, self._ports.rng))
-        self._announce()
+            await self._driver.create(self._start(view))
+        self._ports.progress(self._milestone(self.state))
 
     async def _check_stored(self) -> None:
         """What an earlier process left must be of this very session, before any of it is carried out.
@@ -172,25 +216,26 @@ class Participant:
         stored = await self._ports.store.load(self._session)
         if stored is None:
             return
-        state: ClientState = CLIENT_PERSISTENCE.decode(stored.state)
-        if state.view.entries[0] != self._context.session.entry:
+        state: StateT = self._persistence.decode(stored.state)
+        if state.view.entries[0] != self._joined.entry:
             raise RemoteProtocolError(RejectReason.LOG_FORKED, "the session was opened with other parameters before")
 
-    async def run(self) -> ClientState:
-        """Take part until the session has ended for this client.
+    async def run(self) -> StateT:
+        """Take part until nothing more is asked of this client.
 
         Returns:
-            ``Completed``, or ``Aborted`` where the session was aborted.
+            The terminal state of the machine.
 
         Raises:
             RemoteProtocolError: the coordinator broke a rule or refused; this client will not answer any more.
         """
         follower = asyncio.ensure_future(self._follow())
         try:
-            await asyncio.wait({follower, self._failed}, return_when=asyncio.FIRST_COMPLETED)
-            if self._failed.done():
-                self._failed.result()
-            follower.result()
+            await asyncio.wait({follower, self._ended}, return_when=asyncio.FIRST_COMPLETED)
+            if self._ended.done():
+                self._ended.result()
+            else:
+                follower.result()
             return self.state
         except RemoteProtocolError as error:
             await self._abandon(error.reason)
@@ -201,16 +246,16 @@ class Participant:
     async def close(self, *more: asyncio.Task[None]) -> None:
         """Stop background work; what is not delivered is delivered by the next process."""
         await self._driver.close([*self._tasks.values(), *more])
-        self._failed.cancel()
-        if not self._failed.cancelled():
-            self._failed.exception()  # nobody else may be left to take it
+        self._ended.cancel()
+        if not self._ended.cancelled():
+            self._ended.exception()  # nobody else may be left to take it
 
     async def _follow(self) -> None:
-        delay_s = _FIRST_DELAY_S
+        delay_s = FIRST_DELAY_S
         while not self._is_over():
             try:
                 async for status in self._ports.coordinator.watch(self._session):
-                    delay_s = _FIRST_DELAY_S
+                    delay_s = FIRST_DELAY_S
                     if await self._advance(status):
                         break
             except TransportError:
@@ -220,154 +265,59 @@ class Participant:
                     raise
             if not self._is_over():
                 await asyncio.sleep(delay_s)
-                delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
+                delay_s = min(2 * delay_s, LONGEST_DELAY_S)
 
-    async def _advance(self, status: Status) -> bool:
-        """Do what the session's progress makes possible; True when this watch has served its purpose."""
-        # Before anything is asked: an answer must contain what was verified by then.
-        seen = await asyncio.to_thread(self._trust.seen)
-        if status.phase in {Phase.FINISHED, Phase.ABORTED}:
-            await self._feed(await self._ports.coordinator.outcome(self._session), seen)
-            return True
-        try:
-            event = await self._next_event(status)
-        except RemoteProtocolError as error:
-            if error.reason not in _TOO_LATE:
-                raise
-            # The session went on between the status and this call: what it is about now, the next watch says.
-            return True
-        if event is not None:
-            try:
-                await self._feed(event, seen)
-            except RemoteProtocolError as error:
-                if error.reason is not RejectReason.TOO_FEW_CONFIRMATIONS:
-                    raise
-                # Neighbours are still signing, of which no watcher hears: look again after a pause.
-                return True
-        return self._is_over()
+    async def _seen(self) -> Seen:
+        """What was verified of the log: to be asked for before an answer that must contain it."""
+        return await asyncio.to_thread(self._trust.seen)
 
-    async def _next_event(self, status: Status) -> ClientEvent | None:
-        port = self._ports.coordinator
-        match self.state:
-            case Advertised() if status.log_size >= 2:
-                return await port.advertised_list(self._session, self._identity)
-            case SharedKeys() if status.log_size >= 3:
-                return await port.shared_list(self._session, self._identity)
-            case Contributed() if status.log_size >= 4:
-                return await port.closed_list(self._session)
-            case Confirmed() if status.phase is Phase.UNMASK:
-                return await port.confirmations(self._session, self._identity)
-            case _:
-                return None
-
-    def _is_over(self) -> bool:
-        return isinstance(self.state, Completed | Aborted)
-
-    async def _feed(self, event: ClientEvent, seen: Seen | None = None) -> None:
+    async def _feed(self, event: EventT, evidence: LogEvidence | None = None, seen: Seen | None = None) -> None:
+        """Step on an event; ``evidence`` is what it shows of the log, checked against ``seen`` and then remembered."""
         before = self.state
-        evidence = _evidence_in(event)
         if evidence is not None and seen is not None:
             await asyncio.to_thread(self._trust.check, seen, evidence)
-        await self._driver.feed(event)
+        after = await self._driver.feed(event)
         if evidence is not None:
             await asyncio.to_thread(self._trust.remember, evidence)
-        if type(self.state) is not type(before):
-            self._announce()
+        if type(after) is not type(before):
+            self._ports.progress(self._milestone(after))
 
-    def _announce(self) -> None:
-        self._ports.progress(_MILESTONES[type(self.state)])
+    def _finish(self) -> None:
+        """End ``run`` from an effect: nothing more is to come."""
+        if not self._ended.done():
+            self._ended.set_result(None)
 
-    def _step(
-        self, state: ClientState, _rows: Mapping[int, object], event: ClientEvent
-    ) -> Transition[ClientState, ClientEffect]:
-        return client.step(self._context, state, event, self._ports.rng)
-
-    def _dispatch(self, identifier: int, effect: ClientEffect) -> None:
+    def _dispatch(self, identifier: int, effect: EffectT) -> None:
         if identifier in self._tasks:
             return
         task = asyncio.ensure_future(self._carry_out(identifier, effect))
         self._tasks[identifier] = task
         task.add_done_callback(lambda _: self._tasks.pop(identifier, None))
 
-    async def _carry_out(self, identifier: int, effect: ClientEffect) -> None:
-        perform: Callable[[], Awaitable[None]]
-        match effect:
-            case MaskInput():
-                perform = lambda: self._mask(effect)  # noqa: E731
-            case Send(message):
-                perform = lambda: self._send(message)  # noqa: E731
-        delay_s = _FIRST_DELAY_S
+    async def _carry_out(self, identifier: int, effect: EffectT) -> None:
+        delay_s = FIRST_DELAY_S
         while True:
             try:
-                await perform()
+                await self._perform(effect)
                 await self._driver.done(identifier)
                 return
             except (TransportError, UploadError, StoreError, OSError):
                 await asyncio.sleep(delay_s)
-                delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
-            except (ProtocolError, ValueError) as error:
+                delay_s = min(2 * delay_s, LONGEST_DELAY_S)
+            except (ProtocolError, ValueError, HeUnavailableError) as error:
                 # Retrying would be refused again: the participation is over, and whoever runs it is told why.
-                if not self._failed.done():
-                    self._failed.set_exception(error)
+                if not self._ended.done():
+                    self._ended.set_exception(error)
                 return
 
-    async def _mask(self, plan: MaskInput) -> None:
-        # After a failed commit: was the input masked, and only the answer lost?
-        await self._driver.restore()
-        if not isinstance(self.state, Masking):
-            return
-        if self._masked is None:
-            self._masked = await asyncio.to_thread(self._encode_and_mask, plan)
-        await self._feed(self._masked)
-
-    def _encode_and_mask(self, plan: MaskInput) -> InputMasked:
-        lanes, self.report = vectors.masked_input(self._context.session, self._vector, plan)
-        linear_hash = vectors.linear_hash_of(lanes)
-        return InputMasked(self._ports.blobs.put(vectors.as_bytes(lanes)), lanes.size, linear_hash)
-
-    async def _send(self, message: ClientMessage) -> None:
-        if isinstance(message, Contribution):
-            receipt = await self._ports.coordinator.upload(self._session, message, self._ports.blobs)
-            if isinstance(self.state, Contributed):
-                await self._driver.feed(receipt)
-            self.receipt = receipt
-            await self._forget_upload(message)
-            return
-        try:
-            await self._ports.coordinator.send(self._session, message)
-        except RemoteProtocolError as error:
-            # The sum can be complete without this signature or answer: then it comes too late, and no harm is done.
-            if not (error.reason in _TOO_LATE and isinstance(message, ConfirmClose | UnmaskAnswer)):
-                raise
-
-    async def _forget_upload(self, message: Contribution) -> None:
+    async def _forget_upload(self, sent: Signed) -> None:
         """The coordinator holds it durably and has said so: here it is not needed again."""
-        header = message.signed.statement
-        if isinstance(header, ContributionHeader):
+        header = sent.statement
+        if isinstance(header, ContributionHeader | OneShotHeader):
             await asyncio.to_thread(self._ports.blobs.delete, header.upload)
 
     async def _abandon(self, reason: RejectReason) -> None:
         try:
-            await self._driver.feed(Abandoned(reason))
+            await self._driver.feed(self._abandoned(reason))
         except (LocalProtocolError, StoreError):
             return
-
-
-_MILESTONES: dict[type[ClientState], Milestone] = {
-    Advertised: Milestone.JOINED,
-    SharedKeys: Milestone.SHARED,
-    Masking: Milestone.MASKING,
-    Contributed: Milestone.CONTRIBUTED,
-    Confirmed: Milestone.CONFIRMED,
-    Answered: Milestone.ANSWERED,
-    Completed: Milestone.COMPLETED,
-    Aborted: Milestone.ABORTED,
-}
-
-
-def _evidence_in(event: ClientEvent) -> LogEvidence | None:
-    match event:
-        case AdvertisedList() | SharedList() | ClosedList() | SessionEnded():
-            return event.evidence
-        case _:
-            return None

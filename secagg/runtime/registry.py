@@ -5,26 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from secagg.protocol.errors import LocalProtocolError, RejectReason, RemoteProtocolError
-from secagg.protocol.pairwise.coordinator_states import (
-    COORDINATOR_PERSISTENCE,
-    Aborted,
-    Finished,
-    LogRow,
-    Publishing,
-    Row,
-    RowKind,
-    SetupRow,
-    row_key,
-)
-from secagg.protocol.session import Session
-from secagg.runtime.host import CoordinatorPorts, SessionHost
+from secagg.protocol.errors import RejectReason, RemoteProtocolError
+from secagg.protocol.persist import Persistence
+from secagg.protocol.rows import LogRow, PublishEntry, RowKind, SetupRow, row_key
+from secagg.protocol.sessions import AnySession, session_of
+from secagg.runtime.hosts import host_for, kind_of
 from secagg.runtime.ports import SessionKey, StoredSession, StoreError, VersionConflictError
-from secagg.runtime.retention import lasting_blobs, private_blobs
+from secagg.runtime.session_host import AnyHost, CoordinatorPorts
 from secagg.transcript.entries import SessionOpen
 from secagg.transcript.roster import Roster
 
 _SWEEP_INTERVAL_S = 60.0
+
+_BEGINNING = Persistence(SetupRow, LogRow, PublishEntry)
+"""What a session begins with, in every protocol: enough to know which protocol it is."""
 
 
 class Registry:
@@ -32,7 +26,7 @@ class Registry:
 
     def __init__(self, ports: CoordinatorPorts) -> None:
         self.ports = ports
-        self._hosts: dict[SessionKey, SessionHost] = {}
+        self._hosts: dict[SessionKey, AnyHost] = {}
         self._loading = asyncio.Lock()
         self._sweeper: asyncio.Task[None] | None = None
         self._swept: set[SessionKey] = set()
@@ -47,7 +41,7 @@ class Registry:
         """
         for key in await self.ports.store.sessions():
             stored = await self.ports.store.load(key)
-            if stored is not None and not _has_ended(stored):
+            if stored is not None and _ended_at_s(stored) is None:
                 try:
                     await self._resume(key, stored)
                 except (StoreError, OSError) as error:
@@ -62,19 +56,15 @@ class Registry:
             await asyncio.gather(self._sweeper, return_exceptions=True)
         await asyncio.gather(*(host.close() for host in self._hosts.values()))
 
-    async def open(self, session: Session, setup: SetupRow) -> SessionHost:
+    async def open(self, session: AnySession, setup: SetupRow) -> AnyHost:
         """Open a new session; opening the same one again gives the same host.
 
         Raises:
-            RemoteProtocolError: another session has this identifier, or no safe degree and threshold exist for the
-                cohort that may come.
+            RemoteProtocolError: another session has this identifier, its protocol is none that is run here, or its
+                parameters are none that it could be run with.
         """
         parameters = session.parameters
-        largest = min(parameters.encoding.max_contributors, parameters.roster_size)
-        try:
-            session.graph_parameters(largest)
-        except LocalProtocolError as error:
-            raise RemoteProtocolError(error.reason, error.detail) from None
+        kind_of(parameters).check_parameters(session)
         # Under the lock: whoever asks for the session meanwhile must not resume it a second time.
         async with self._loading:
             host = self._hosts.get(parameters.session) or await self._open(session, setup)
@@ -83,7 +73,7 @@ class Registry:
         await host.opened()
         return host
 
-    async def find(self, key: SessionKey) -> SessionHost:
+    async def find(self, key: SessionKey) -> AnyHost:
         """The host of a session.
 
         Raises:
@@ -95,7 +85,7 @@ class Registry:
         async with self._loading:
             return self._hosts.get(key) or await self._load(key)
 
-    def hosts(self) -> list[SessionHost]:
+    def hosts(self) -> list[AnyHost]:
         """The sessions in memory: all that have not ended, and those that somebody asked for."""
         return list(self._hosts.values())
 
@@ -103,8 +93,8 @@ class Registry:
         """All sessions, newest first."""
         return list(reversed(await self.ports.store.sessions()))
 
-    async def _open(self, session: Session, setup: SetupRow) -> SessionHost:
-        host = SessionHost(session, self.ports)
+    async def _open(self, session: AnySession, setup: SetupRow) -> AnyHost:
+        host = host_for(session, self.ports)
         try:
             await host.create(setup)
         except VersionConflictError:
@@ -115,23 +105,23 @@ class Registry:
         self._hosts[session.parameters.session] = host
         return host
 
-    async def _load(self, key: SessionKey) -> SessionHost:
+    async def _load(self, key: SessionKey) -> AnyHost:
         stored = await self.ports.store.load(key)
         if stored is None:
             raise RemoteProtocolError(RejectReason.UNKNOWN_SESSION)
         return await self._resume(key, stored)
 
-    async def _resume(self, key: SessionKey, stored: StoredSession) -> SessionHost:
-        host = SessionHost(self._session_of(stored), self.ports)
+    async def _resume(self, key: SessionKey, stored: StoredSession) -> AnyHost:
+        host = host_for(self._session_of(stored), self.ports)
         await host.resume()
         # Only now: a host that could not read its session is tried again, not handed out.
         self._hosts[key] = host
         return host
 
-    def _session_of(self, stored: StoredSession) -> Session:
-        setup = COORDINATOR_PERSISTENCE.decode(stored.rows[row_key(0, RowKind.SETUP)])
+    def _session_of(self, stored: StoredSession) -> AnySession:
+        setup = _BEGINNING.decode(stored.rows[row_key(0, RowKind.SETUP)])
         roster = Roster.from_leaves(self.ports.blobs.get(setup.roster).splitlines())
-        return Session(SessionOpen.from_bytes(_open_entry(stored)), roster)
+        return session_of(_parameters(stored), roster)
 
     async def _sweep_forever(self) -> None:
         while True:
@@ -151,7 +141,7 @@ class Registry:
                 if key not in self._swept:
                     stored = await self.ports.store.load(key)
                     if stored is not None and self._is_over(stored):
-                        due[key] = private_blobs(_rows(stored))
+                        due[key] = kind_of(_parameters(stored)).private_blobs(_rows(stored))
             except (StoreError, OSError) as error:
                 self.ports.report("sweep_failed", key, type(error).__name__)
         if due:
@@ -176,12 +166,12 @@ class Registry:
 
     async def _delete(self, doomed: set[bytes]) -> None:
         """Delete blobs but for what live sessions hold by now: a header names its upload before a byte of it comes."""
-        seen: list[tuple[SessionHost, int]] = []
+        seen: list[tuple[AnyHost, int]] = []
         live: set[bytes] = set()
         for blob in doomed:
             hosts = [(host, host.driver.version) for host in self._hosts.values() if not host.is_over]
             if hosts != seen:
-                seen, live = hosts, set().union(*(private_blobs(host.rows.values()) for host, _ in hosts))
+                seen, live = hosts, set().union(*(host.private_blobs(host.rows.values()) for host, _ in hosts))
             if blob not in live:
                 await asyncio.to_thread(self.ports.blobs.delete, blob)
 
@@ -190,34 +180,32 @@ class Registry:
         stored = await self.ports.store.load(key)
         if stored is None:
             return set()
-        state, rows = COORDINATOR_PERSISTENCE.decode(stored.state), _rows(stored)
-        return lasting_blobs(state, rows) | (set() if self._is_over(stored) else private_blobs(rows))
+        kind, rows = kind_of(_parameters(stored)), _rows(stored)
+        state = kind.persistence.decode(stored.state)
+        return kind.lasting_blobs(state, rows) | (set() if self._is_over(stored) else kind.private_blobs(rows))
 
     def _is_over(self, stored: StoredSession) -> bool:
         """Whether a session has ended, and its retention after that."""
-        state = COORDINATOR_PERSISTENCE.decode(stored.state)
-        if not isinstance(state, Finished | Aborted):
-            return False
-        parameters = SessionOpen.from_bytes(_open_entry(stored))
-        return self.ports.clock.now_s() >= state.ended_at_s + parameters.retention_s
+        ended_at_s = _ended_at_s(stored)
+        return ended_at_s is not None and self.ports.clock.now_s() >= ended_at_s + _parameters(stored).retention_s
 
 
-def _rows(stored: StoredSession) -> list[Row]:
-    return [COORDINATOR_PERSISTENCE.decode(data) for data in stored.rows.values()]
+def _rows(stored: StoredSession) -> list[object]:
+    persistence = kind_of(_parameters(stored)).persistence
+    return [persistence.decode(data) for data in stored.rows.values()]
 
 
-def _has_ended(stored: StoredSession) -> bool:
-    return isinstance(COORDINATOR_PERSISTENCE.decode(stored.state), Finished | Aborted)
+def _ended_at_s(stored: StoredSession) -> int | None:
+    kind = kind_of(_parameters(stored))
+    return kind.ended_at_s(kind.persistence.decode(stored.state))
 
 
-def _open_entry(stored: StoredSession) -> bytes:
-    """The open entry: in the log, or still being published."""
+def _parameters(stored: StoredSession) -> SessionOpen:
+    """The parameters, from the open entry: it is in the log, or still being published."""
     data = stored.rows.get(row_key(0, RowKind.LOG))
-    if data is not None:
-        row = COORDINATOR_PERSISTENCE.decode(data)
-        if isinstance(row, LogRow):
-            return row.entry
-    state = COORDINATOR_PERSISTENCE.decode(stored.state)
-    if isinstance(state, Publishing) and state.position == 0:
-        return state.entry
-    raise StoreError("the session has no open entry")
+    if data is None and stored.effects:
+        _, data = stored.effects[0]
+    first = None if data is None else _BEGINNING.decode(data)
+    if not isinstance(first, LogRow | PublishEntry):
+        raise StoreError("the session has no open entry")
+    return SessionOpen.from_bytes(first.entry)

@@ -7,26 +7,26 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from secagg.protocol.errors import ProtocolError, RejectReason, RemoteProtocolError
-from secagg.protocol.messages import SignedReceipt
-from secagg.protocol.pairwise.coordinator_states import Phase
-from secagg.runtime.host import SessionHost
+from secagg.protocol.phases import Phase
+from secagg.runtime.hosts import one_shot, pairwise
 from secagg.runtime.ports import BlobStore, StoreError
 from secagg.runtime.registry import Registry
+from secagg.runtime.session_host import AnyHost
 from secagg.runtime.shown import Status
 from secagg.services.logs import EventLog
 from secagg.services.refusals import REFUSALS, Context, refuse, refusing
 from secagg.services.turnstile import Turnstile
-from secagg.services.uploads import MAX_CHUNK_BYTES, Chunk, UploadDesk, chunks_of, preferred_chunk_bytes
+from secagg.services.upload_calls import UploadServicer
+from secagg.services.uploads import MAX_CHUNK_BYTES, UploadDesk, preferred_chunk_bytes
 from secagg.v1 import aggregation_pb2 as pb
 from secagg.v1 import aggregation_pb2_grpc as pb_grpc
 from secagg.wire import convert
+from secagg.wire import one_shot as wire_one_shot
 
 _SUM_PIECE_BYTES = 1 << 20
 _PAGE_SESSIONS = 100
 _LARGE_ANSWERS = 32
 _LARGE_ANSWER_S = 2.0
-_STREAMS = 32
-_STREAM_S = 1.0
 _PROGRESS_INTERVAL_S = 0.5
 """Watchers hear of phases at once and of counts at most this often: n watchers of n messages are n^2 otherwise."""
 
@@ -34,10 +34,11 @@ _PROGRESS_PER_S = 400
 """Counts that go to all watchers together: for 1000 watchers, without it, a tenth of the coordinator's CPU."""
 
 
-class AggregationServicer(pb_grpc.AggregationServiceServicer):
+class AggregationServicer(UploadServicer):
     """Implements ``secagg.v1.AggregationService``."""
 
     def __init__(self, registry: Registry, uploads: UploadDesk, log: EventLog, max_watchers: int) -> None:
+        super().__init__(uploads, log)
         self._registry = registry
         self._blobs: BlobStore = registry.ports.blobs
         self._uploads = uploads
@@ -45,14 +46,12 @@ class AggregationServicer(pb_grpc.AggregationServiceServicer):
         self._watchers = 0
         self._closing = asyncio.Event()
         self._large_answers = Turnstile(_LARGE_ANSWERS, _LARGE_ANSWER_S)
-        self._streams = Turnstile(_STREAMS, _STREAM_S)
-        self.log = log
 
     def end_watches(self) -> None:
         """Let every watch stream end; clients come back to whoever serves next."""
         self._closing.set()
 
-    async def _host(self, request: convert.HasSession) -> SessionHost:
+    async def _host(self, request: convert.HasSession) -> AnyHost:
         return await self._registry.find(convert.session_from_pb(request))
 
     @refusing
@@ -61,8 +60,11 @@ class AggregationServicer(pb_grpc.AggregationServiceServicer):
         host = await self._host(request)
         await self._large_answers.enter(context)
         setup, consistency = host.setup(), host.consistency(request.log_size)
-        roster, layout, adapter = await asyncio.to_thread(
-            lambda: tuple(self._blobs.get(digest) for digest in (setup.roster, setup.layout, setup.adapter))
+        roster, layout, adapter, encryption = await asyncio.to_thread(
+            lambda: [
+                self._blobs.get(digest) if digest else b""
+                for digest in (setup.roster, setup.layout, setup.adapter, setup.context)
+            ]
         )
         return pb.GetSessionResponse(
             evidence=convert.log_evidence_to_pb(host.evidence()),
@@ -72,6 +74,7 @@ class AggregationServicer(pb_grpc.AggregationServiceServicer):
             layout=layout,
             adapter=adapter,
             consistency=consistency,
+            context=encryption,
         )
 
     @refusing
@@ -102,7 +105,7 @@ class AggregationServicer(pb_grpc.AggregationServiceServicer):
         finally:
             self._watchers -= 1
 
-    async def _statuses(self, host: SessionHost) -> AsyncIterator[Status]:
+    async def _statuses(self, host: AnyHost) -> AsyncIterator[Status]:
         closing: asyncio.Future[Any] = asyncio.ensure_future(self._closing.wait())
         try:
             last: Status | None = None
@@ -121,7 +124,7 @@ class AggregationServicer(pb_grpc.AggregationServiceServicer):
     @refusing
     async def AdvertiseKeys(self, request: pb.AdvertiseKeysRequest, context: Context) -> pb.AdvertiseKeysResponse:
         """See the proto."""
-        await (await self._host(request)).submit(convert.advertise_keys_from_pb(request))
+        await pairwise(await self._host(request)).submit(convert.advertise_keys_from_pb(request))
         return pb.AdvertiseKeysResponse()
 
     @refusing
@@ -129,22 +132,45 @@ class AggregationServicer(pb_grpc.AggregationServiceServicer):
         self, request: pb.GetAdvertisedKeysRequest, context: Context
     ) -> pb.GetAdvertisedKeysResponse:
         """See the proto."""
-        host = await self._host(request)
+        host = pairwise(await self._host(request))
         await self._large_answers.enter(context)
         return convert.advertised_list_to_pb(host.advertised_list(convert.identity_from_pb(request)))
 
     @refusing
     async def ShareKeys(self, request: pb.ShareKeysRequest, context: Context) -> pb.ShareKeysResponse:
         """See the proto."""
-        await (await self._host(request)).share_keys(convert.share_keys_from_pb(request))
+        await pairwise(await self._host(request)).share_keys(convert.share_keys_from_pb(request))
         return pb.ShareKeysResponse()
 
     @refusing
     async def GetSharedKeys(self, request: pb.GetSharedKeysRequest, context: Context) -> pb.GetSharedKeysResponse:
         """See the proto."""
-        host = await self._host(request)
+        host = pairwise(await self._host(request))
         await self._large_answers.enter(context)
         return convert.shared_list_to_pb(await host.shared_list(convert.identity_from_pb(request)))
+
+    @refusing
+    async def CommitContribution(
+        self, request: pb.CommitContributionRequest, context: Context
+    ) -> pb.CommitContributionResponse:
+        """See the proto."""
+        host = one_shot(await self._host(request))
+        await host.submit(wire_one_shot.commit_contribution_from_pb(request))
+        return pb.CommitContributionResponse()
+
+    @refusing
+    async def GetCommitted(self, request: pb.GetCommittedRequest, context: Context) -> pb.GetCommittedResponse:
+        """See the proto."""
+        host = one_shot(await self._host(request))
+        await self._large_answers.enter(context)
+        return wire_one_shot.committed_list_to_pb(host.committed_list())
+
+    @refusing
+    async def Attest(self, request: pb.AttestRequest, context: Context) -> pb.AttestResponse:
+        """See the proto."""
+        host = one_shot(await self._host(request))
+        await host.submit(wire_one_shot.attestation_from_pb(request))
+        return pb.AttestResponse()
 
     @refusing
     async def StartUpload(self, request: pb.StartUploadRequest, context: Context) -> pb.StartUploadResponse:
@@ -152,38 +178,16 @@ class AggregationServicer(pb_grpc.AggregationServiceServicer):
         host = await self._host(request)
         token, committed, receipt = await self._uploads.begin(host, convert.contribution_from_pb(request))
         status = host.status()
+        route = self._uploads.route(token) if receipt is None else None
         return pb.StartUploadResponse(
             token=token,
             committed_bytes=committed,
             preferred_chunk_bytes=preferred_chunk_bytes(status.expected - status.received),
             max_chunk_bytes=MAX_CHUNK_BYTES,
             receipt=None if receipt is None else convert.receipt_to_pb(receipt),
+            ingest_port=route.port if route else 0,
+            ingest_committed_bytes=route.committed_bytes if route else 0,
         )
-
-    @refusing
-    async def WriteChunk(self, request: pb.WriteChunkRequest, context: Context) -> pb.WriteChunkResponse:
-        """See the proto."""
-        chunk = Chunk(request.offset_bytes, request.data, request.crc32)
-        return pb.WriteChunkResponse(committed_bytes=await self._uploads.write(request.token, chunk))
-
-    @refusing
-    async def StreamChunks(
-        self, request: AsyncIterator[pb.StreamChunksRequest], context: Context
-    ) -> pb.StreamChunksResponse:
-        """See the proto."""
-        await self._streams.enter(context)
-        first = await anext(aiter(request), None)
-        if first is None:
-            raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, "stream: no chunk")
-        rest = ((item.data, item.crc32) async for item in request)
-        chunk = Chunk(first.offset_bytes, first.data, first.crc32)
-        await self._uploads.write_all(first.token, chunks_of(chunk, rest))
-        return pb.StreamChunksResponse(receipt=_receipt(await self._uploads.finish(first.token)))
-
-    @refusing
-    async def FinishUpload(self, request: pb.FinishUploadRequest, context: Context) -> pb.FinishUploadResponse:
-        """See the proto."""
-        return pb.FinishUploadResponse(receipt=_receipt(await self._uploads.finish(request.token)))
 
     @refusing
     async def GetClose(self, request: pb.GetCloseRequest, context: Context) -> pb.GetCloseResponse:
@@ -195,7 +199,7 @@ class AggregationServicer(pb_grpc.AggregationServiceServicer):
     @refusing
     async def ConfirmClose(self, request: pb.ConfirmCloseRequest, context: Context) -> pb.ConfirmCloseResponse:
         """See the proto."""
-        await (await self._host(request)).submit(convert.confirm_close_from_pb(request))
+        await pairwise(await self._host(request)).submit(convert.confirm_close_from_pb(request))
         return pb.ConfirmCloseResponse()
 
     @refusing
@@ -203,14 +207,14 @@ class AggregationServicer(pb_grpc.AggregationServiceServicer):
         self, request: pb.GetConfirmationsRequest, context: Context
     ) -> pb.GetConfirmationsResponse:
         """See the proto."""
-        host = await self._host(request)
+        host = pairwise(await self._host(request))
         await self._large_answers.enter(context)
         return convert.confirmations_to_pb(host.confirmations(convert.identity_from_pb(request)))
 
     @refusing
     async def Unmask(self, request: pb.UnmaskRequest, context: Context) -> pb.UnmaskResponse:
         """See the proto."""
-        await (await self._host(request)).submit(convert.unmask_answer_from_pb(request))
+        await pairwise(await self._host(request)).submit(convert.unmask_answer_from_pb(request))
         return pb.UnmaskResponse()
 
     @refusing
@@ -231,10 +235,6 @@ class AggregationServicer(pb_grpc.AggregationServiceServicer):
                 yield pb.GetSumResponse(data=await asyncio.to_thread(self._blobs.read, digest, offset, length))
         except REFUSALS as error:
             await refuse(self, "GetSum", error, context)
-
-
-def _receipt(receipt: SignedReceipt) -> pb.Receipt:
-    return convert.receipt_to_pb(receipt)
 
 
 def _status_to_pb(status: Status) -> pb.WatchSessionResponse:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+from collections.abc import Sequence
 
+from secagg.identity.cards import Card, MemberCard, read_card
 from secagg.identity.roster_file import verify_signed_roster
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
-from secagg.protocol.pairwise.coordinator_states import SetupRow
-from secagg.protocol.session import Session
+from secagg.protocol.rows import SetupRow
+from secagg.protocol.sessions import session_of
 from secagg.runtime.adapters import check_layout
+from secagg.runtime.ports import BlobStore
 from secagg.runtime.registry import Registry
 from secagg.services.logs import EventLog
 from secagg.services.refusals import Context, refusing
-from secagg.transcript.entries import SessionOpen
+from secagg.transcript.entries import OneShotOpen, SessionOpen
+from secagg.transcript.openers import Committee, KeyAuthority
 from secagg.v1 import aggregation_pb2 as pb
 from secagg.v1 import aggregation_pb2_grpc as pb_grpc
 from secagg.wire import convert
@@ -39,15 +44,14 @@ class OperatorServicer(pb_grpc.OperatorServiceServicer):
             request.roster_signature,
             frozenset({parameters.registrar}),
         )
-        session = Session(parameters, roster)
+        session = session_of(parameters, roster)
         if session.upload_bytes > self._max_upload_bytes:
             raise RemoteProtocolError(
                 RejectReason.WRONG_LENGTH, f"uploads of {session.upload_bytes} bytes, limit {self._max_upload_bytes}"
             )
         check_layout(parameters, request.layout, request.adapter)
-        blobs = (b"".join(leaf + b"\n" for leaf in request.roster), request.layout, request.adapter)
-        digests = await asyncio.to_thread(lambda: [ports.blobs.put(blob) for blob in blobs])
-        setup = SetupRow(digests[0], request.roster_head, request.roster_signature, digests[1], digests[2])
+        check_institutions(parameters, request.cards, request.context)
+        setup = await asyncio.to_thread(_stored, ports.blobs, request)
         await self._registry.open(session, setup)
         self.log.event("session_opened", session=parameters.session.hex())
         return pb.OpenSessionResponse(session=parameters.session)
@@ -59,3 +63,45 @@ class OperatorServicer(pb_grpc.OperatorServiceServicer):
         await host.end_phase(convert.phase_from_pb(request.phase))
         self.log.event("phase_ended", session=request.session.hex())
         return pb.EndPhaseResponse()
+
+
+def check_institutions(parameters: SessionOpen, cards: Sequence[bytes], context: bytes) -> None:
+    """Whom the cards describe is whom the parameters name, in their order; the context is the one they name.
+
+    Raises:
+        RemoteProtocolError: MALFORMED_MESSAGE.
+        RecordError: a card cannot be read.
+    """
+    opening = parameters.opening if isinstance(parameters, OneShotOpen) else None
+    expected: list[object] = []
+    digest = b""
+    match opening:
+        case Committee():
+            expected = list(opening.members)
+        case KeyAuthority():
+            expected = [(opening.name, opening.identity, opening.attestors, opening.attestations)]
+            digest = opening.context
+    if [_described(read_card(card)) for card in cards] != expected:
+        raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, "cards: not of those whom the parameters name")
+    if (hashlib.sha256(context).digest() if context else b"") != digest:
+        raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, "context: not the one that the parameters name")
+
+
+def _described(card: Card) -> object:
+    """What parameters say of an institution, as its card says it."""
+    if isinstance(card, MemberCard):
+        return card.member()
+    return card.name, card.identity, card.attestors, card.attestations
+
+
+def _stored(blobs: BlobStore, request: pb.OpenSessionRequest) -> SetupRow:
+    """What the session is opened with, once it is stored."""
+    return SetupRow(
+        roster=blobs.put(b"".join(leaf + b"\n" for leaf in request.roster)),
+        roster_head=request.roster_head,
+        roster_signature=request.roster_signature,
+        layout=blobs.put(request.layout),
+        adapter=blobs.put(request.adapter),
+        cards=tuple(blobs.put(card) for card in request.cards),
+        context=blobs.put(request.context) if request.context else b"",
+    )

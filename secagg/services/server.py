@@ -74,26 +74,14 @@ class CoordinatorServer:
         self._state_directory = state_directory
         keep_freed_memory()
         allow_many_connections()
-        options = [
-            ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-            ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
-            ("grpc.so_reuseport", 0),
-            ("grpc.http2.min_ping_interval_without_data_ms", 60_000),
-            ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.http2.bdp_probe", 0),
-            ("grpc.http2.lookahead_bytes", _READ_AHEAD_BYTES),
-        ]
-        unreadable = [UnreadableRequests(log)]
-        self._server = grpc.aio.server(
-            interceptors=unreadable, options=options, maximum_concurrent_rpcs=limits.max_concurrent_rpcs
-        )
+        self._server = public_server(log, limits.max_concurrent_rpcs)
         upload_key = registry.ports.key.derive_seed(Label.UPLOAD_KEY)
         self._uploads = UploadDesk(registry.ports.blobs, upload_key)
         self._aggregation = AggregationServicer(registry, self._uploads, log, limits.max_watchers)
         self._health = health.aio.HealthServicer()
         pb_grpc.add_AggregationServiceServicer_to_server(self._aggregation, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self._operator = grpc.aio.server(interceptors=unreadable)
+        self._operator = grpc.aio.server(interceptors=[UnreadableRequests(log)])
         operator = OperatorServicer(registry, log, limits.max_upload_bytes)
         pb_grpc.add_OperatorServiceServicer_to_server(operator, self._operator)
         _reflect(reflect_to, self._server, self._operator)
@@ -106,10 +94,7 @@ class CoordinatorServer:
         """
         await self._registry.start()
         await self._uploads.sweep(self._registry.hosts())
-        if socket.credentials is None:
-            port = self._server.add_insecure_port(socket.address)
-        else:
-            port = self._server.add_secure_port(socket.address, socket.credentials)
+        port = add_port(self._server, socket)
         path = self._state_directory / OPERATOR_SOCKET
         path.unlink(missing_ok=True)
         self._operator.add_insecure_port(f"unix:{path}")
@@ -144,6 +129,29 @@ def _reflect(audience: ReflectionAudience, clients: grpc.aio.Server, operator: g
         case ReflectionAudience.EVERYONE:
             names = (AGGREGATION, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, clients)
+
+
+def public_server(log: EventLog, max_concurrent_rpcs: int) -> grpc.aio.Server:
+    """A server for others than the operator; it refuses what does not decode."""
+    options = [
+        ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+        ("grpc.so_reuseport", 0),
+        ("grpc.http2.min_ping_interval_without_data_ms", 60_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", _READ_AHEAD_BYTES),
+    ]
+    return grpc.aio.server(
+        interceptors=[UnreadableRequests(log)], options=options, maximum_concurrent_rpcs=max_concurrent_rpcs
+    )
+
+
+def add_port(server: grpc.aio.Server, socket: ServerSocket) -> int:
+    """Bind; returns the port. Raises RuntimeError: the address cannot be bound."""
+    if socket.credentials is None:
+        return server.add_insecure_port(socket.address)
+    return server.add_secure_port(socket.address, socket.credentials)
 
 
 def server_credentials(chain: bytes, private_key: bytes, client_ca: bytes | None) -> grpc.ServerCredentials:

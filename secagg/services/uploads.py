@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from secagg.crypto.kdf import derive
 from secagg.crypto.labels import Label
 from secagg.crypto.secret import Secret
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
 from secagg.protocol.messages import Contribution, SignedReceipt
-from secagg.protocol.pairwise.coordinator_states import UploadStaged
-from secagg.runtime.host import SessionHost
+from secagg.protocol.one_shot.messages import OneShotContribution
+from secagg.protocol.rows import UploadStaged
+from secagg.runtime.hosts import one_shot, pairwise
 from secagg.runtime.ports import BlobStore, StoreError, UploadError
-from secagg.transcript.statements import ContributionHeader, Signed
+from secagg.runtime.session_host import AnyHost
+from secagg.transcript.statements import ContributionHeader, OneShotHeader, Signed
 
 PREFERRED_CHUNK_BYTES = 1 << 20
 MAX_CHUNK_BYTES = 1 << 20
@@ -23,13 +26,52 @@ _CHUNKS_BYTES = 32 << 20
 _CHUNK_UNIT_BYTES = 64 << 10
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Upload:
-    """One announced upload."""
+    """One announced upload. ``begun``: bytes of it may be staged here."""
 
-    host: SessionHost
+    host: AnyHost
     signed: Signed
-    header: ContributionHeader
+    header: ContributionHeader | OneShotHeader
+    begun: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where to send the bytes of an upload: another port of this machine, where so many have arrived."""
+
+    port: int
+    committed_bytes: int
+
+
+class Routes(Protocol):
+    """The processes beside this one that take the bytes of uploads."""
+
+    def route(self, token: str) -> Route | None:
+        """Which of them is to take this upload; None for this process. The same one again, as long as it is there."""
+        ...
+
+    def discard(self, token: str) -> None:
+        """What may be staged there for an upload is not needed any more."""
+        ...
+
+    def forget(self, session: bytes) -> None:
+        """Nor is what was added up of a session."""
+        ...
+
+
+class NoRoutes:
+    """This process takes everything."""
+
+    def route(self, token: str) -> Route | None:  # noqa: ARG002
+        """This process."""
+        return None
+
+    def discard(self, token: str) -> None:
+        """There is nothing."""
+
+    def forget(self, session: bytes) -> None:
+        """There is nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +103,20 @@ class UploadDesk:
     or the session has ended.
     """
 
-    def __init__(self, blobs: BlobStore, key: Secret) -> None:
+    def __init__(self, blobs: BlobStore, key: Secret, routes: Routes | None = None) -> None:
         self._blobs = blobs
         self._key = key
+        self._routes = routes or NoRoutes()
         self._uploads: dict[str, Upload] = {}
-        self._closers: dict[SessionHost, asyncio.Task[None]] = {}
+        self._closers: dict[AnyHost, asyncio.Task[None]] = {}
 
-    async def sweep(self, hosts: Sequence[SessionHost]) -> None:
+    async def sweep(self, hosts: Sequence[AnyHost]) -> None:
         """At start: throw away what was staged for anything but the open uploads of these sessions."""
-        keep = {self._token(signed) for host in hosts for signed in host.open_uploads()}
-        await asyncio.to_thread(self._blobs.sweep_uploads, keep)
+        await asyncio.to_thread(self._blobs.sweep_uploads, self.open_tokens(hosts))
+
+    def open_tokens(self, hosts: Sequence[AnyHost]) -> set[str]:
+        """The tokens of uploads that may still come to count."""
+        return {self._token(signed) for host in hosts for signed in host.open_uploads()}
 
     async def close(self) -> None:
         """Stop waiting for sessions to end."""
@@ -79,26 +125,35 @@ class UploadDesk:
             closer.cancel()
         await asyncio.gather(*closers, return_exceptions=True)
 
-    async def begin(self, host: SessionHost, message: Contribution) -> tuple[str, int, SignedReceipt | None]:
+    async def begin(
+        self, host: AnyHost, message: Contribution | OneShotContribution
+    ) -> tuple[str, int, SignedReceipt | None]:
         """Accept a header; its token, the bytes that are there, and the receipt if all are.
 
         Raises:
             ProtocolError: the header is refused, or what it announces can no longer come to count.
         """
-        await host.submit(message)
+        if isinstance(message, OneShotContribution):
+            await one_shot(host).submit(message)
+        else:
+            await pairwise(host).submit(message)
         header = message.signed.statement
-        if not isinstance(header, ContributionHeader):
+        if not isinstance(header, ContributionHeader | OneShotHeader):
             raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, "signed: not a contribution header")
         token = self._token(message.signed)
         if host.is_staged(header.identity):
             return token, host.session.upload_bytes, host.receipt(message.signed)
         host.check_collecting()
-        self._uploads[token] = Upload(host, message.signed, header)
+        upload = self._uploads.setdefault(token, Upload(host, message.signed, header))
         if host not in self._closers:
             self._closers[host] = asyncio.ensure_future(self._forget(host))
-        length_bytes = host.session.upload_bytes
-        committed = await asyncio.to_thread(self._blobs.begin_upload, token, length_bytes, header.upload)
-        return token, committed, None
+        if not upload.begun and self._routes.route(token) is not None:
+            return token, 0, None
+        return token, await self._begin(token, upload), None
+
+    def route(self, token: str) -> Route | None:
+        """Where the bytes should go rather than here."""
+        return self._routes.route(token)
 
     async def write(self, token: str, chunk: Chunk) -> int:
         """Take one chunk; the number of bytes that are there now.
@@ -107,17 +162,15 @@ class UploadDesk:
             RemoteProtocolError: unknown token, or a chunk that is too large.
             UploadError: wrong checksum or offset.
         """
-        upload = self._find(token)
+        upload = self.find(token)
         if len(chunk.data) > MAX_CHUNK_BYTES:
             raise RemoteProtocolError(RejectReason.CHUNK_TOO_LARGE, f"data: more than {MAX_CHUNK_BYTES} bytes")
         if upload.host.is_staged(upload.header.identity):
-            return upload.host.session.upload_bytes
+            length_bytes: int = upload.host.session.upload_bytes
+            return length_bytes
+        if not upload.begun:
+            await self._begin(token, upload)
         return await asyncio.to_thread(self._blobs.write_chunk, token, chunk.offset_bytes, chunk.data, chunk.crc32)
-
-    async def write_all(self, token: str, chunks: AsyncIterable[Chunk]) -> None:
-        """Take all chunks of a stream, in order."""
-        async for chunk in chunks:
-            await self.write(token, chunk)
 
     async def finish(self, token: str) -> SignedReceipt:
         """Make the upload durable and count it.
@@ -125,9 +178,11 @@ class UploadDesk:
         Raises:
             UploadError: bytes are missing, or their digest is not the signed one.
         """
-        upload = self._find(token)
+        upload = self.find(token)
         host, header = upload.host, upload.header
         if not host.is_staged(header.identity):
+            if not upload.begun:
+                await self._begin(token, upload)
             try:
                 await asyncio.to_thread(self._blobs.finish_upload, token)
             except UploadError:
@@ -135,17 +190,42 @@ class UploadDesk:
                     raise
         await host.submit(UploadStaged(header.identity, header.upload))
         await self._discard(token)
+        self._routes.discard(token)
         return host.receipt(upload.signed)
+
+    async def count(self, token: str, adder: object) -> tuple[SignedReceipt, bool]:
+        """Count an upload that another process has made durable; the receipt, and whether that process adds it up.
+
+        Raises:
+            ProtocolError: unknown token, or it no longer comes to count.
+        """
+        upload = self.find(token)
+        host, header = upload.host, upload.header
+        adds = host.leave_to(adder, header.identity)
+        await host.submit(UploadStaged(header.identity, header.upload))
+        if upload.begun:
+            await self._discard(token)
+        return host.receipt(upload.signed), adds
+
+    async def _begin(self, token: str, upload: Upload) -> int:
+        length_bytes: int = upload.host.session.upload_bytes
+        committed = await asyncio.to_thread(self._blobs.begin_upload, token, length_bytes, upload.header.upload)
+        upload.begun = True
+        return committed
 
     def _token(self, signed: Signed) -> str:
         return derive(self._key, Label.UPLOAD_TOKEN, signed.to_bytes(), length_bytes=16).expose().hex()
 
-    async def _forget(self, host: SessionHost) -> None:
+    async def _forget(self, host: AnyHost) -> None:
         """Once the session has ended, nothing that is staged for it can come to count."""
         await host.ended()
         for token in [token for token, upload in self._uploads.items() if upload.host is host]:
-            del self._uploads[token]
-            await self._discard(token)
+            upload = self._uploads.pop(token)
+            if upload.begun:
+                await self._discard(token)
+            if not host.is_staged(upload.header.identity):
+                self._routes.discard(token)
+        self._routes.forget(host.session.parameters.session)
         del self._closers[host]
 
     async def _discard(self, token: str) -> None:
@@ -153,17 +233,9 @@ class UploadDesk:
         with contextlib.suppress(StoreError):
             await asyncio.to_thread(self._blobs.discard_upload, token)
 
-    def _find(self, token: str) -> Upload:
+    def find(self, token: str) -> Upload:
+        """What a token stands for. Raises RemoteProtocolError(UNKNOWN_UPLOAD)."""
         upload = self._uploads.get(token)
         if upload is None:
             raise RemoteProtocolError(RejectReason.UNKNOWN_UPLOAD, "token: announce the header again")
         return upload
-
-
-async def chunks_of(first: Chunk, rest: AsyncIterator[tuple[bytes, int]]) -> AsyncIterator[Chunk]:
-    """The chunks of a stream: the first says where it begins, each following one continues."""
-    yield first
-    offset_bytes = first.offset_bytes + len(first.data)
-    async for data, crc32 in rest:
-        yield Chunk(offset_bytes, data, crc32)
-        offset_bytes += len(data)

@@ -43,7 +43,10 @@ _STAGED = re.compile(r"([0-9a-f]{32})(\.decl)?")
 
 
 class DirectoryBlobStore:
-    """A ``BlobStore`` under ``root``; one process writes, any thread calls.
+    """A ``BlobStore`` under ``root``; any thread calls.
+
+    Several processes may share the blobs, each with a directory of its own for what is ``staging``: by default
+    ``root``.
 
     Calls with different tokens never wait for each other. ``finish_upload`` may be repeated, also after a
     crash: the sidecar of a finished upload stays until ``discard_upload`` or ``sweep_uploads``, and until
@@ -51,10 +54,10 @@ class DirectoryBlobStore:
     who does not hold the bytes cannot claim them.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, staging: Path | None = None) -> None:
         self._blobs = root / "blobs"
-        self._uploads_directory = root / "uploads"
-        self._put_directory = root / "put"
+        self._uploads_directory = (staging or root) / "uploads"
+        self._put_directory = (staging or root) / "put"
         self._lock = threading.Lock()
         self._uploads: dict[str, Upload] = {}
         self._put_names = itertools.count()

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from secagg.runtime.ports import UploadError
-from secagg.store.files import FILE_MODE, write_all
+from secagg.store.files import FILE_MODE, disk_errors, write_all
 
 _SIDECAR = struct.Struct(">QB32s")
 _CRC = struct.Struct(">I")
@@ -145,6 +145,15 @@ class Upload:
         finally:
             os.close(descriptor)
         self.declared = declared
+
+
+def staged_bytes(directory: Path, token: str) -> int:
+    """How long the staging file of an upload is, whoever writes it; 0 where there is none. Raises StoreError."""
+    with disk_errors("looking for staged bytes"):
+        try:
+            return (directory / token).stat().st_size
+        except FileNotFoundError:
+            return 0
 
 
 def _read_sidecar(path: Path) -> Declaration | None:

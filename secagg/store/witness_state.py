@@ -7,24 +7,15 @@ holds its own inode: an empty directory in its place, or one that was unpacked f
 
 from __future__ import annotations
 
-import os
 import threading
 from pathlib import Path
 
 from secagg.runtime.ports import StoreError, VersionConflictError
 from secagg.runtime.witness import origin_hash
-from secagg.store.files import (
-    FILE_MODE,
-    ProcessLock,
-    disk_errors,
-    fsync_directory,
-    make_private_directory,
-    replace_durably,
-    write_all,
-)
+from secagg.store.files import ProcessLock, disk_errors, replace_durably
+from secagg.store.marked import make_marked, mark_problem
 
 LOCK_FILE = "lock"
-MARK_FILE = "made"
 _LOST = "A witness that lost its state must not sign again under the same key: make another witness"
 
 
@@ -43,23 +34,15 @@ class DirectoryWitnessState:
         if not directory.is_dir():
             raise StoreError(f"{directory}: there is no such directory. {_LOST}")
         with disk_errors(f"{directory}: opening the witness's state"):
-            _check_mark(directory)
+            problem = mark_problem(directory)
+            if problem:
+                raise StoreError(f"{directory}: {problem}. {_LOST}")
             self._lock = ProcessLock(directory / LOCK_FILE)
 
     @staticmethod
     def create(directory: Path) -> None:
         """Make the directory of a new witness. Raises StoreError: it is there already, or the disk refuses."""
-        if directory.exists():
-            raise StoreError(f"{directory}: is there already")
-        with disk_errors(f"{directory}: making the witness's state"):
-            make_private_directory(directory)
-            descriptor = os.open(directory / MARK_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
-            try:
-                write_all(descriptor, str(os.fstat(descriptor).st_ino).encode(), 0)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            fsync_directory(directory)
+        make_marked(directory)
 
     def latest(self, origin: str) -> bytes | None:
         """See ``WitnessState``."""
@@ -98,19 +81,6 @@ class DirectoryWitnessState:
 
     def _path(self, origin: str) -> Path:
         return self._directory / origin_hash(origin)
-
-
-def _check_mark(directory: Path) -> None:
-    """Raise StoreError unless ``create`` made this very directory."""
-    mark = directory / MARK_FILE
-    try:
-        with mark.open("rb") as file:
-            is_it = file.read(64) == str(os.fstat(file.fileno()).st_ino).encode()
-    except FileNotFoundError:
-        text = f"{directory}: is not the directory that was made for this witness, or was emptied. {_LOST}"
-        raise StoreError(text) from None
-    if not is_it:
-        raise StoreError(f"{directory}: is a copy, which may be older than what was signed. {_LOST}")
 
 
 class MemoryWitnessState:

@@ -8,14 +8,26 @@ from typing import ClassVar, TypeAlias
 
 from secagg.arith.fields import FieldLayout
 from secagg.arith.flatten import flattened_bound, flattened_dimension
+from secagg.arith.ring_mask import RingMask, padded_lanes
+from secagg.transcript.canonical import JsonValue
 from secagg.transcript.note import NoteError, check_name
+from secagg.transcript.openers import (
+    MAX_MEMBERS,
+    Committee,
+    KeyAuthority,
+    NamedMembers,
+    SummedCiphertext,
+)
 from secagg.transcript.record import (
     Record,
     RecordError,
+    RecordT,
     decode_value,
     fraction_field,
     hex_field,
+    integer_codec,
     integer_field,
+    list_field,
     record_field,
     text_field,
 )
@@ -24,6 +36,10 @@ from secagg.transcript.roster import RosterHead
 SESSION_ID_BYTES = 16
 MAX_ORIGIN_BYTES = 255
 MAX_COHORT = 2**20
+"""The most clients of a pairwise session."""
+MAX_CONTRIBUTORS = 2**28
+"""The most contributions that one opening takes: their secrets add up below half the field of the shares."""
+MAX_ROSTER = 2**40
 MAX_DIMENSION = 2**31
 _YEAR_S = 366 * 24 * 3600
 
@@ -50,7 +66,7 @@ class Encoding(Record):
     TYPE: ClassVar[str] = "encoding"
     dimension: int = integer_field(1, MAX_DIMENSION)
     value_bits: int = integer_field(2, 32)
-    max_contributors: int = integer_field(2, MAX_COHORT)
+    max_contributors: int = integer_field(2, MAX_CONTRIBUTORS)
     usable_bits: int = integer_field(1, 64)
     clip_norm: Fraction = fraction_field()
     flatten: NoFlattening | Flattening = record_field(NoFlattening, Flattening)
@@ -98,18 +114,33 @@ class Deadlines(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class OneShotDeadlines(Record):
+    """How long each phase of a one-shot session stays open, in seconds.
+
+    ``commit_s`` is for sessions with a key authority; ``hold_s`` is how long members may take, after the last upload,
+    to say whose shares they hold.
+    """
+
+    TYPE: ClassVar[str] = "one-shot-deadlines"
+    commit_s: int = integer_field(1, _YEAR_S)
+    upload_s: int = integer_field(1, _YEAR_S)
+    hold_s: int = integer_field(1, _YEAR_S)
+    open_s: int = integer_field(1, _YEAR_S)
+
+
+@dataclass(frozen=True, slots=True)
 class SessionOpen(Record):
-    """All parameters of a pairwise session. Its digest is bound into everything a client signs.
+    """What the parameters of any session have in common; their digest is bound into everything a client signs.
 
     ``log`` is the origin of the log that this entry stands in; all entries of the session stand in the same one.
     ``max_corrupt`` is the absolute number of contributors assumed to collude with the coordinator.
-    ``expected_dropout`` is the fraction assumed to drop out by themselves; it decides availability only.
-    ``coordinator`` is the key that signs the log; ``registrar`` the key that signed the roster.
+    ``coordinator`` is the key that signs the log; ``registrar`` the key that signed the roster. Reading one gives a
+    ``PairwiseOpen`` or a ``OneShotOpen``.
     """
 
     TYPE: ClassVar[str] = "session-open"
     session: bytes = hex_field(SESSION_ID_BYTES)
-    protocol: str = text_field(16, "pairwise")
+    protocol: str = text_field(16, "pairwise", "one-shot")
     coordinator: bytes = hex_field(32)
     log: str = text_field(MAX_ORIGIN_BYTES)
     opened_at_s: int = integer_field(0)
@@ -119,18 +150,30 @@ class SessionOpen(Record):
     layout: bytes = hex_field(32)
     merge: str = text_field(16, "factors")
     encoding: Encoding = record_field(Encoding)
-    min_contributors: int = integer_field(2, MAX_COHORT)
-    max_corrupt: int = integer_field(0, MAX_COHORT)
-    expected_dropout: Fraction = fraction_field()
+    min_contributors: int = integer_field(2, MAX_CONTRIBUTORS)
+    max_corrupt: int = integer_field(0, MAX_CONTRIBUTORS)
     roster: bytes = hex_field(32)
-    roster_size: int = integer_field(1, 2**40)
+    roster_size: int = integer_field(1, MAX_ROSTER)
     registrar: bytes = hex_field(32)
-    deadlines: Deadlines = record_field(Deadlines)
     noise: NoDifferentialPrivacy = record_field(NoDifferentialPrivacy)
     retention_s: int = integer_field(0, 10 * _YEAR_S)
 
+    @classmethod
+    def from_value(cls: type[RecordT], value: JsonValue, where: str = "") -> RecordT:
+        """The parameters of the protocol that the ``protocol`` member names; see ``Record.from_value``."""
+        named: type[SessionOpen] | None = None
+        if isinstance(value, dict) and value.get("type") == SessionOpen.TYPE:
+            kinds = (PairwiseOpen, "pairwise"), (OneShotOpen, "one-shot")
+            named = next((kind for kind, name in kinds if value.get("protocol") == name), None)
+        kind = named or (PairwiseOpen if cls is SessionOpen else cls)
+        if not issubclass(kind, cls):
+            raise RecordError(f"{where or cls.TYPE}.protocol", "of another protocol")
+        return super(SessionOpen, kind).from_value(value, where)
+
     def check(self) -> None:
         """A sum must hide each contribution among at least two that nobody corrupt knows."""
+        if type(self) is SessionOpen:
+            raise RecordError("session-open", "the parameters of no protocol")
         try:
             check_name(self.log, "log")
         except NoteError as error:
@@ -141,8 +184,59 @@ class SessionOpen(Record):
             raise RecordError("session-open.min_contributors", "exceeds encoding.max_contributors")
         if self.min_contributors > self.roster_size:
             raise RecordError("session-open.min_contributors", "exceeds the roster")
+
+
+@dataclass(frozen=True, slots=True)
+class PairwiseOpen(SessionOpen):
+    """All parameters of a pairwise session.
+
+    ``expected_dropout`` is the fraction assumed to drop out by themselves; it decides availability only.
+    """
+
+    expected_dropout: Fraction = fraction_field()
+    deadlines: Deadlines = record_field(Deadlines)
+
+    def check(self) -> None:
+        """See ``SessionOpen.check``; a cohort has to fit the lists that its clients recompute."""
+        SessionOpen.check(self)
+        if self.protocol != "pairwise":
+            raise RecordError("session-open.protocol", "expected pairwise")
+        if self.encoding.max_contributors > MAX_COHORT:
+            raise RecordError("session-open.encoding.max_contributors", f"pairwise sessions take at most {MAX_COHORT}")
         if self.expected_dropout >= 1:
             raise RecordError("session-open.expected_dropout", "must be below 1")
+
+
+@dataclass(frozen=True, slots=True)
+class OneShotOpen(SessionOpen):
+    """All parameters of a one-shot session: who opens the sum stands in ``opening``."""
+
+    opening: Committee | KeyAuthority = record_field(Committee, KeyAuthority)
+    deadlines: OneShotDeadlines = record_field(OneShotDeadlines)
+
+    def check(self) -> None:
+        """See ``SessionOpen.check``; fields stay below the width at which the lattice error is rounded away."""
+        SessionOpen.check(self)
+        if self.protocol != "one-shot":
+            raise RecordError("session-open.protocol", "expected one-shot")
+        try:
+            usable = self.ring_mask().usable_bits
+        except ValueError as error:
+            raise RecordError("session-open.encoding", str(error)) from None
+        if self.encoding.usable_bits > usable:
+            raise RecordError("session-open.encoding.usable_bits", f"the lattice error leaves {usable}")
+        most = self.opening.max_contributors
+        if self.encoding.max_contributors > most:
+            raise RecordError("session-open.encoding.max_contributors", f"this opening takes at most {most}")
+
+    @property
+    def upload_lanes(self) -> int:
+        """Lanes of a masked input: those of the encoding, padded to whole ring elements."""
+        return padded_lanes(self.encoding.field_layout().lanes)
+
+    def ring_mask(self) -> RingMask:
+        """Widths and bounds of the masks."""
+        return RingMask(self.encoding.max_contributors, self.upload_lanes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +260,19 @@ class KeysShared(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class ContributionsCommitted(Record):
+    """Who signed which digests, before anybody sent the bytes (sessions with a key authority).
+
+    ``root`` is over one signed header each, in order of identity.
+    """
+
+    TYPE: ClassVar[str] = "contributions-committed"
+    session: bytes = hex_field(SESSION_ID_BYTES)
+    count: int = integer_field(2, MAX_CONTRIBUTORS)
+    root: bytes = hex_field(32)
+
+
+@dataclass(frozen=True, slots=True)
 class SessionClose(Record):
     """U3: whose contributions are in the sum, fixed before anything is opened.
 
@@ -176,12 +283,24 @@ class SessionClose(Record):
 
     TYPE: ClassVar[str] = "session-close"
     session: bytes = hex_field(SESSION_ID_BYTES)
-    count: int = integer_field(2, MAX_COHORT)
-    rejected: int = integer_field(0, MAX_COHORT)
-    dropped: int = integer_field(0, MAX_COHORT)
+    count: int = integer_field(2, MAX_CONTRIBUTORS)
+    rejected: int = integer_field(0, MAX_CONTRIBUTORS)
+    dropped: int = integer_field(0, MAX_CONTRIBUTORS)
     contributions: bytes = hex_field(32)
     dispositions: bytes = hex_field(32)
     limb_sum: bytes = hex_field(32)
+
+
+@dataclass(frozen=True, slots=True)
+class OneShotClose(SessionClose):
+    """The close of a one-shot session: also who opens, or what.
+
+    A leaf of ``dispositions`` stands for each identity that signed a header, in order of roster position, which is its
+    index.
+    """
+
+    TYPE: ClassVar[str] = "one-shot-close"
+    opener: NamedMembers | SummedCiphertext = record_field(NamedMembers, SummedCiphertext)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,12 +314,36 @@ class SessionResult(Record):
 
     TYPE: ClassVar[str] = "session-result"
     session: bytes = hex_field(SESSION_ID_BYTES)
-    count: int = integer_field(2, MAX_COHORT)
+    count: int = integer_field(2, MAX_CONTRIBUTORS)
     openings: bytes = hex_field(32)
     integer_sum: bytes = hex_field(32)
     mean: bytes = hex_field(32)
     adapter_model: bytes = hex_field(32)
     adapter_config: bytes = hex_field(32)
+
+
+@dataclass(frozen=True, slots=True)
+class OneShotResult(SessionResult):
+    """The sum of a one-shot session.
+
+    ``secret_sum`` is the SHA-256 of the sum of the mask secrets, int64 little-endian; ``used`` are the members (their
+    places in the committee, ascending) whose share sums it was interpolated from, ``dissenting`` those whose share
+    sums do not lie on the same polynomial, which says nothing about whose fault that is. Both are empty for an
+    authority.
+    """
+
+    TYPE: ClassVar[str] = "one-shot-result"
+    secret_sum: bytes = hex_field(32)
+    used: tuple[int, ...] = list_field(integer_codec(0, MAX_MEMBERS - 1), MAX_MEMBERS)
+    dissenting: tuple[int, ...] = list_field(integer_codec(0, MAX_MEMBERS - 1), MAX_MEMBERS)
+
+    def check(self) -> None:
+        """Each list has one form, and nobody is in both."""
+        for name, members in (("used", self.used), ("dissenting", self.dissenting)):
+            if list(members) != sorted(set(members)):
+                raise RecordError(f"one-shot-result.{name}", "not strictly ascending")
+        if set(self.used) & set(self.dissenting):
+            raise RecordError("one-shot-result.dissenting", "also in used")
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,11 +370,24 @@ class SignedRoster(Record):
     signature: bytes = hex_field(64)
 
 
-SessionEntry: TypeAlias = SessionOpen | KeysAdvertised | KeysShared | SessionClose | SessionResult | SessionAbort
+SessionEntry: TypeAlias = (
+    SessionOpen | KeysAdvertised | KeysShared | ContributionsCommitted | SessionClose | SessionResult | SessionAbort
+)
 LogEntry: TypeAlias = SignedRoster | SessionEntry
 _KINDS: dict[str, type[LogEntry]] = {
     kind.TYPE: kind
-    for kind in (SignedRoster, SessionOpen, KeysAdvertised, KeysShared, SessionClose, SessionResult, SessionAbort)
+    for kind in (
+        SignedRoster,
+        SessionOpen,
+        KeysAdvertised,
+        KeysShared,
+        ContributionsCommitted,
+        SessionClose,
+        OneShotClose,
+        SessionResult,
+        OneShotResult,
+        SessionAbort,
+    )
 }
 
 

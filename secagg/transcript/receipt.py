@@ -10,13 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from secagg.transcript.entries import MAX_COHORT, SessionClose
+from secagg.transcript.entries import MAX_CONTRIBUTORS, OneShotClose, SessionClose, decode_entry
 from secagg.transcript.merkle import leaf_hash, verify_inclusion
 from secagg.transcript.record import Record, RecordError, hex_codec, integer_field, list_field, record_field, text_field
-from secagg.transcript.statements import ContributionHeader, Signed
+from secagg.transcript.statements import ContributionHeader, OneShotHeader, Signed
 
 _MAX_CLOSE_BYTES = 4096
-_MAX_PATH = 20
+_MAX_PATH = 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,21 +30,24 @@ class ContributionProof(Record):
     TYPE: ClassVar[str] = "contribution-proof"
     close: str = text_field(_MAX_CLOSE_BYTES)
     contribution: Signed = record_field(Signed)
-    position: int = integer_field(0, MAX_COHORT - 1)
+    position: int = integer_field(0, MAX_CONTRIBUTORS - 1)
     path: tuple[bytes, ...] = list_field(hex_codec(32), _MAX_PATH)
 
     def check(self) -> None:
-        """A close entry, and a header: what else is signed has no place here."""
-        self.closing()
-        if not isinstance(self.contribution.statement, ContributionHeader):
+        """A close entry, and a header of the same protocol: what else is signed has no place here."""
+        header = OneShotHeader if isinstance(self.closing(), OneShotClose) else ContributionHeader
+        if not isinstance(self.contribution.statement, header):
             raise RecordError("contribution-proof.contribution", "not of a contribution")
 
     def closing(self) -> SessionClose:
-        """The close entry. Raises RecordError."""
+        """The close entry, of either protocol. Raises RecordError."""
         try:
-            return SessionClose.from_bytes(self.close.encode("utf-8"))
+            entry = decode_entry(self.close.encode("utf-8"))
         except RecordError as error:
             raise RecordError("contribution-proof.close", str(error)) from None
+        if not isinstance(entry, SessionClose):
+            raise RecordError("contribution-proof.close", f"an entry of type {entry.TYPE}")
+        return entry
 
     def verify(self) -> None:
         """Check that the contribution is under the root of the close entry.

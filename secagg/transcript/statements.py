@@ -9,11 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
-from secagg.transcript.entries import MAX_COHORT
+from secagg.transcript.entries import MAX_COHORT, MAX_ROSTER
+from secagg.transcript.openers import MAX_MEMBERS
 from secagg.transcript.record import (
     Record,
     RecordError,
     decode_value,
+    hex_codec,
     hex_field,
     integer_codec,
     integer_field,
@@ -25,7 +27,10 @@ from secagg.transcript.record import (
 
 MAX_NEIGHBOURS = 2**14
 SHARE_BYTES = 36
+RING_VECTOR_BYTES = 4 * 4096
+"""A vector of 4096 field elements (uint32) or small integers (int32), little-endian."""
 _LAST = MAX_COHORT - 1
+_LAST_POSITION = MAX_ROSTER - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +128,78 @@ class UnmaskStatement(Record):
             raise RecordError("unmask.shares", "indices not strictly ascending")
 
 
-Statement: TypeAlias = AdvertiseStatement | ShareStatement | ContributionHeader | ConfirmStatement | UnmaskStatement
-_STATEMENTS = (AdvertiseStatement, ShareStatement, ContributionHeader, ConfirmStatement, UnmaskStatement)
+@dataclass(frozen=True, slots=True)
+class OneShotHeader(Record):
+    """The contribution to a one-shot session: digests and length of the upload, digests of the ``parts``.
+
+    ``parts`` are the SHA-256 digests of one sealed box for each committee member, in their order, or of the one
+    ciphertext for a key authority.
+    """
+
+    TYPE: ClassVar[str] = "one-shot-contribution"
+    session: bytes = hex_field(32)
+    identity: bytes = hex_field(32)
+    upload: bytes = hex_field(32)
+    linear_hash: bytes = hex_field(32)
+    lanes: int = integer_field(1)
+    parts: tuple[bytes, ...] = list_field(hex_codec(32), MAX_MEMBERS)
+
+
+@dataclass(frozen=True, slots=True)
+class MemberAnswer(Record):
+    """A committee member's sum of its shares over exactly the closed set: field elements, uint32 little-endian."""
+
+    TYPE: ClassVar[str] = "member-answer"
+    session: bytes = hex_field(32)
+    close: bytes = hex_field(32)
+    identity: bytes = hex_field(32)
+    share_sum: bytes = hex_field(RING_VECTOR_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorityAnswer(Record):
+    """What a key authority decrypted: the sum of the mask secrets, int32 little-endian."""
+
+    TYPE: ClassVar[str] = "authority-answer"
+    session: bytes = hex_field(32)
+    close: bytes = hex_field(32)
+    identity: bytes = hex_field(32)
+    secret_sum: bytes = hex_field(RING_VECTOR_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class Attestation(Record):
+    """An attestor's word: the record of the closed set checks out, and its ciphertexts have this sum (SHA-256)."""
+
+    TYPE: ClassVar[str] = "attestation"
+    session: bytes = hex_field(32)
+    close: bytes = hex_field(32)
+    identity: bytes = hex_field(32)
+    ciphertext_sum: bytes = hex_field(32)
+
+
+Statement: TypeAlias = (
+    AdvertiseStatement
+    | ShareStatement
+    | ContributionHeader
+    | ConfirmStatement
+    | UnmaskStatement
+    | OneShotHeader
+    | MemberAnswer
+    | AuthorityAnswer
+    | Attestation
+)
+_STATEMENTS = (
+    AdvertiseStatement,
+    ShareStatement,
+    ContributionHeader,
+    ConfirmStatement,
+    UnmaskStatement,
+    OneShotHeader,
+    MemberAnswer,
+    AuthorityAnswer,
+    Attestation,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +221,13 @@ class Absent(Record):
 
 @dataclass(frozen=True, slots=True)
 class Accepted(Record):
-    """Disposition: the contribution is in the sum."""
+    """Disposition: the contribution is in the sum.
+
+    In dispositions, an index is that in U1, and in one-shot sessions the position in the roster.
+    """
 
     TYPE: ClassVar[str] = "accepted"
-    index: int = integer_field(0, _LAST)
+    index: int = integer_field(0, _LAST_POSITION)
     contribution: Signed = record_field(Signed)
 
 
@@ -158,7 +236,7 @@ class Rejected(Record):
     """Disposition: the client took part and its contribution is left out, for this reason."""
 
     TYPE: ClassVar[str] = "rejected"
-    index: int = integer_field(0, _LAST)
+    index: int = integer_field(0, _LAST_POSITION)
     reason: str = text_field(64)
 
 
@@ -167,7 +245,7 @@ class Dropped(Record):
     """Disposition: the client fell silent in this phase."""
 
     TYPE: ClassVar[str] = "dropped"
-    index: int = integer_field(0, _LAST)
+    index: int = integer_field(0, _LAST_POSITION)
     phase: str = text_field(16, "share-keys", "masked-input")
 
 

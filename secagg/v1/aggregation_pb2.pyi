@@ -17,6 +17,9 @@ class Phase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PHASE_UNMASK: _ClassVar[Phase]
     PHASE_FINISHED: _ClassVar[Phase]
     PHASE_ABORTED: _ClassVar[Phase]
+    PHASE_COMMIT: _ClassVar[Phase]
+    PHASE_HOLD_SHARES: _ClassVar[Phase]
+    PHASE_OPEN_SUM: _ClassVar[Phase]
 PHASE_UNSPECIFIED: Phase
 PHASE_ADVERTISE_KEYS: Phase
 PHASE_SHARE_KEYS: Phase
@@ -25,6 +28,9 @@ PHASE_CONSISTENCY_CHECK: Phase
 PHASE_UNMASK: Phase
 PHASE_FINISHED: Phase
 PHASE_ABORTED: Phase
+PHASE_COMMIT: Phase
+PHASE_HOLD_SHARES: Phase
+PHASE_OPEN_SUM: Phase
 
 class LogEvidence(_message.Message):
     __slots__ = ("entries", "start", "prefix", "checkpoint")
@@ -47,7 +53,7 @@ class GetSessionRequest(_message.Message):
     def __init__(self, session: _Optional[bytes] = ..., log_size: _Optional[int] = ...) -> None: ...
 
 class GetSessionResponse(_message.Message):
-    __slots__ = ("evidence", "roster", "roster_head", "roster_signature", "layout", "adapter", "consistency")
+    __slots__ = ("evidence", "roster", "roster_head", "roster_signature", "layout", "adapter", "consistency", "context")
     EVIDENCE_FIELD_NUMBER: _ClassVar[int]
     ROSTER_FIELD_NUMBER: _ClassVar[int]
     ROSTER_HEAD_FIELD_NUMBER: _ClassVar[int]
@@ -55,6 +61,7 @@ class GetSessionResponse(_message.Message):
     LAYOUT_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_FIELD_NUMBER: _ClassVar[int]
     CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
     evidence: LogEvidence
     roster: _containers.RepeatedScalarFieldContainer[bytes]
     roster_head: bytes
@@ -62,7 +69,8 @@ class GetSessionResponse(_message.Message):
     layout: bytes
     adapter: bytes
     consistency: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, evidence: _Optional[_Union[LogEvidence, _Mapping]] = ..., roster: _Optional[_Iterable[bytes]] = ..., roster_head: _Optional[bytes] = ..., roster_signature: _Optional[bytes] = ..., layout: _Optional[bytes] = ..., adapter: _Optional[bytes] = ..., consistency: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    context: bytes
+    def __init__(self, evidence: _Optional[_Union[LogEvidence, _Mapping]] = ..., roster: _Optional[_Iterable[bytes]] = ..., roster_head: _Optional[bytes] = ..., roster_signature: _Optional[bytes] = ..., layout: _Optional[bytes] = ..., adapter: _Optional[bytes] = ..., consistency: _Optional[_Iterable[bytes]] = ..., context: _Optional[bytes] = ...) -> None: ...
 
 class ListSessionsRequest(_message.Message):
     __slots__ = ("page_size", "page_token")
@@ -207,28 +215,72 @@ class GetSharedKeysResponse(_message.Message):
     def __init__(self, evidence: _Optional[_Union[LogEvidence, _Mapping]] = ..., leaves: _Optional[_Iterable[bytes]] = ..., inbox: _Optional[_Iterable[_Union[GetSharedKeysResponse.Boxes, _Mapping]]] = ...) -> None: ...
 
 class StartUploadRequest(_message.Message):
-    __slots__ = ("session", "signed", "linear_hash")
+    __slots__ = ("session", "signed", "linear_hash", "parts")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     SIGNED_FIELD_NUMBER: _ClassVar[int]
     LINEAR_HASH_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
     session: bytes
     signed: bytes
     linear_hash: bytes
-    def __init__(self, session: _Optional[bytes] = ..., signed: _Optional[bytes] = ..., linear_hash: _Optional[bytes] = ...) -> None: ...
+    parts: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, session: _Optional[bytes] = ..., signed: _Optional[bytes] = ..., linear_hash: _Optional[bytes] = ..., parts: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class CommitContributionRequest(_message.Message):
+    __slots__ = ("session", "signed")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    SIGNED_FIELD_NUMBER: _ClassVar[int]
+    session: bytes
+    signed: bytes
+    def __init__(self, session: _Optional[bytes] = ..., signed: _Optional[bytes] = ...) -> None: ...
+
+class CommitContributionResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetCommittedRequest(_message.Message):
+    __slots__ = ("session",)
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    session: bytes
+    def __init__(self, session: _Optional[bytes] = ...) -> None: ...
+
+class GetCommittedResponse(_message.Message):
+    __slots__ = ("evidence", "leaves")
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    LEAVES_FIELD_NUMBER: _ClassVar[int]
+    evidence: LogEvidence
+    leaves: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, evidence: _Optional[_Union[LogEvidence, _Mapping]] = ..., leaves: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class AttestRequest(_message.Message):
+    __slots__ = ("session", "signed")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    SIGNED_FIELD_NUMBER: _ClassVar[int]
+    session: bytes
+    signed: bytes
+    def __init__(self, session: _Optional[bytes] = ..., signed: _Optional[bytes] = ...) -> None: ...
+
+class AttestResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class StartUploadResponse(_message.Message):
-    __slots__ = ("token", "committed_bytes", "preferred_chunk_bytes", "max_chunk_bytes", "receipt")
+    __slots__ = ("token", "committed_bytes", "preferred_chunk_bytes", "max_chunk_bytes", "receipt", "ingest_port", "ingest_committed_bytes")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     COMMITTED_BYTES_FIELD_NUMBER: _ClassVar[int]
     PREFERRED_CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    INGEST_PORT_FIELD_NUMBER: _ClassVar[int]
+    INGEST_COMMITTED_BYTES_FIELD_NUMBER: _ClassVar[int]
     token: str
     committed_bytes: int
     preferred_chunk_bytes: int
     max_chunk_bytes: int
     receipt: Receipt
-    def __init__(self, token: _Optional[str] = ..., committed_bytes: _Optional[int] = ..., preferred_chunk_bytes: _Optional[int] = ..., max_chunk_bytes: _Optional[int] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ...) -> None: ...
+    ingest_port: int
+    ingest_committed_bytes: int
+    def __init__(self, token: _Optional[str] = ..., committed_bytes: _Optional[int] = ..., preferred_chunk_bytes: _Optional[int] = ..., max_chunk_bytes: _Optional[int] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., ingest_port: _Optional[int] = ..., ingest_committed_bytes: _Optional[int] = ...) -> None: ...
 
 class WriteChunkRequest(_message.Message):
     __slots__ = ("token", "offset_bytes", "data", "crc32")
@@ -365,20 +417,24 @@ class GetSumResponse(_message.Message):
     def __init__(self, data: _Optional[bytes] = ...) -> None: ...
 
 class OpenSessionRequest(_message.Message):
-    __slots__ = ("parameters", "roster", "roster_head", "roster_signature", "layout", "adapter")
+    __slots__ = ("parameters", "roster", "roster_head", "roster_signature", "layout", "adapter", "cards", "context")
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     ROSTER_FIELD_NUMBER: _ClassVar[int]
     ROSTER_HEAD_FIELD_NUMBER: _ClassVar[int]
     ROSTER_SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     LAYOUT_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    CARDS_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
     parameters: bytes
     roster: _containers.RepeatedScalarFieldContainer[bytes]
     roster_head: bytes
     roster_signature: bytes
     layout: bytes
     adapter: bytes
-    def __init__(self, parameters: _Optional[bytes] = ..., roster: _Optional[_Iterable[bytes]] = ..., roster_head: _Optional[bytes] = ..., roster_signature: _Optional[bytes] = ..., layout: _Optional[bytes] = ..., adapter: _Optional[bytes] = ...) -> None: ...
+    cards: _containers.RepeatedScalarFieldContainer[bytes]
+    context: bytes
+    def __init__(self, parameters: _Optional[bytes] = ..., roster: _Optional[_Iterable[bytes]] = ..., roster_head: _Optional[bytes] = ..., roster_signature: _Optional[bytes] = ..., layout: _Optional[bytes] = ..., adapter: _Optional[bytes] = ..., cards: _Optional[_Iterable[bytes]] = ..., context: _Optional[bytes] = ...) -> None: ...
 
 class OpenSessionResponse(_message.Message):
     __slots__ = ("session",)

@@ -26,7 +26,9 @@ if _version_not_supported:
 
 
 class AggregationServiceStub(object):
-    """Pairwise secure aggregation: one coordinator, many clients, five phases.
+    """Secure aggregation: one coordinator, many clients. A pairwise session has five phases; in a one-shot session a client
+    uploads and leaves (with a key authority it signs what it will upload before), and institutions open the sum
+    (opening.proto). Calls that a session's protocol does not have are refused with WRONG_PROTOCOL.
     """
 
     def __init__(self, channel):
@@ -70,6 +72,16 @@ class AggregationServiceStub(object):
                 request_serializer=secagg_dot_v1_dot_aggregation__pb2.GetSharedKeysRequest.SerializeToString,
                 response_deserializer=secagg_dot_v1_dot_aggregation__pb2.GetSharedKeysResponse.FromString,
                 _registered_method=True)
+        self.CommitContribution = channel.unary_unary(
+                '/secagg.v1.AggregationService/CommitContribution',
+                request_serializer=secagg_dot_v1_dot_aggregation__pb2.CommitContributionRequest.SerializeToString,
+                response_deserializer=secagg_dot_v1_dot_aggregation__pb2.CommitContributionResponse.FromString,
+                _registered_method=True)
+        self.GetCommitted = channel.unary_unary(
+                '/secagg.v1.AggregationService/GetCommitted',
+                request_serializer=secagg_dot_v1_dot_aggregation__pb2.GetCommittedRequest.SerializeToString,
+                response_deserializer=secagg_dot_v1_dot_aggregation__pb2.GetCommittedResponse.FromString,
+                _registered_method=True)
         self.StartUpload = channel.unary_unary(
                 '/secagg.v1.AggregationService/StartUpload',
                 request_serializer=secagg_dot_v1_dot_aggregation__pb2.StartUploadRequest.SerializeToString,
@@ -110,6 +122,11 @@ class AggregationServiceStub(object):
                 request_serializer=secagg_dot_v1_dot_aggregation__pb2.UnmaskRequest.SerializeToString,
                 response_deserializer=secagg_dot_v1_dot_aggregation__pb2.UnmaskResponse.FromString,
                 _registered_method=True)
+        self.Attest = channel.unary_unary(
+                '/secagg.v1.AggregationService/Attest',
+                request_serializer=secagg_dot_v1_dot_aggregation__pb2.AttestRequest.SerializeToString,
+                response_deserializer=secagg_dot_v1_dot_aggregation__pb2.AttestResponse.FromString,
+                _registered_method=True)
         self.GetOutcome = channel.unary_unary(
                 '/secagg.v1.AggregationService/GetOutcome',
                 request_serializer=secagg_dot_v1_dot_aggregation__pb2.GetOutcomeRequest.SerializeToString,
@@ -123,7 +140,9 @@ class AggregationServiceStub(object):
 
 
 class AggregationServiceServicer(object):
-    """Pairwise secure aggregation: one coordinator, many clients, five phases.
+    """Secure aggregation: one coordinator, many clients. A pairwise session has five phases; in a one-shot session a client
+    uploads and leaves (with a key authority it signs what it will upload before), and institutions open the sum
+    (opening.proto). Calls that a session's protocol does not have are refused with WRONG_PROTOCOL.
     """
 
     def GetSession(self, request, context):
@@ -170,6 +189,20 @@ class AggregationServiceServicer(object):
 
     def GetSharedKeys(self, request, context):
         """After phase 2: who shared, and the boxes addressed to the caller.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CommitContribution(self, request, context):
+        """One-shot sessions with a key authority: the signed header, before any byte of what it names is sent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCommitted(self, request, context):
+        """After that phase: who committed to what.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -231,6 +264,13 @@ class AggregationServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Attest(self, request, context):
+        """One-shot sessions with a key authority: an attestor's word about the sum of the ciphertexts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetOutcome(self, request, context):
         """The end: the log with its result or abort entry.
         """
@@ -283,6 +323,16 @@ def add_AggregationServiceServicer_to_server(servicer, server):
                     request_deserializer=secagg_dot_v1_dot_aggregation__pb2.GetSharedKeysRequest.FromString,
                     response_serializer=secagg_dot_v1_dot_aggregation__pb2.GetSharedKeysResponse.SerializeToString,
             ),
+            'CommitContribution': grpc.unary_unary_rpc_method_handler(
+                    servicer.CommitContribution,
+                    request_deserializer=secagg_dot_v1_dot_aggregation__pb2.CommitContributionRequest.FromString,
+                    response_serializer=secagg_dot_v1_dot_aggregation__pb2.CommitContributionResponse.SerializeToString,
+            ),
+            'GetCommitted': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCommitted,
+                    request_deserializer=secagg_dot_v1_dot_aggregation__pb2.GetCommittedRequest.FromString,
+                    response_serializer=secagg_dot_v1_dot_aggregation__pb2.GetCommittedResponse.SerializeToString,
+            ),
             'StartUpload': grpc.unary_unary_rpc_method_handler(
                     servicer.StartUpload,
                     request_deserializer=secagg_dot_v1_dot_aggregation__pb2.StartUploadRequest.FromString,
@@ -323,6 +373,11 @@ def add_AggregationServiceServicer_to_server(servicer, server):
                     request_deserializer=secagg_dot_v1_dot_aggregation__pb2.UnmaskRequest.FromString,
                     response_serializer=secagg_dot_v1_dot_aggregation__pb2.UnmaskResponse.SerializeToString,
             ),
+            'Attest': grpc.unary_unary_rpc_method_handler(
+                    servicer.Attest,
+                    request_deserializer=secagg_dot_v1_dot_aggregation__pb2.AttestRequest.FromString,
+                    response_serializer=secagg_dot_v1_dot_aggregation__pb2.AttestResponse.SerializeToString,
+            ),
             'GetOutcome': grpc.unary_unary_rpc_method_handler(
                     servicer.GetOutcome,
                     request_deserializer=secagg_dot_v1_dot_aggregation__pb2.GetOutcomeRequest.FromString,
@@ -342,7 +397,9 @@ def add_AggregationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AggregationService(object):
-    """Pairwise secure aggregation: one coordinator, many clients, five phases.
+    """Secure aggregation: one coordinator, many clients. A pairwise session has five phases; in a one-shot session a client
+    uploads and leaves (with a key authority it signs what it will upload before), and institutions open the sum
+    (opening.proto). Calls that a session's protocol does not have are refused with WRONG_PROTOCOL.
     """
 
     @staticmethod
@@ -524,6 +581,60 @@ class AggregationService(object):
             '/secagg.v1.AggregationService/GetSharedKeys',
             secagg_dot_v1_dot_aggregation__pb2.GetSharedKeysRequest.SerializeToString,
             secagg_dot_v1_dot_aggregation__pb2.GetSharedKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CommitContribution(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/secagg.v1.AggregationService/CommitContribution',
+            secagg_dot_v1_dot_aggregation__pb2.CommitContributionRequest.SerializeToString,
+            secagg_dot_v1_dot_aggregation__pb2.CommitContributionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCommitted(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/secagg.v1.AggregationService/GetCommitted',
+            secagg_dot_v1_dot_aggregation__pb2.GetCommittedRequest.SerializeToString,
+            secagg_dot_v1_dot_aggregation__pb2.GetCommittedResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -740,6 +851,33 @@ class AggregationService(object):
             '/secagg.v1.AggregationService/Unmask',
             secagg_dot_v1_dot_aggregation__pb2.UnmaskRequest.SerializeToString,
             secagg_dot_v1_dot_aggregation__pb2.UnmaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Attest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/secagg.v1.AggregationService/Attest',
+            secagg_dot_v1_dot_aggregation__pb2.AttestRequest.SerializeToString,
+            secagg_dot_v1_dot_aggregation__pb2.AttestResponse.FromString,
             options,
             channel_credentials,
             insecure,

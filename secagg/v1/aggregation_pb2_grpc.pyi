@@ -33,7 +33,10 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AggregationServiceStub:
-    """Pairwise secure aggregation: one coordinator, many clients, five phases."""
+    """Secure aggregation: one coordinator, many clients. A pairwise session has five phases; in a one-shot session a client
+    uploads and leaves (with a key authority it signs what it will upload before), and institutions open the sum
+    (opening.proto). Calls that a session's protocol does not have are refused with WRONG_PROTOCOL.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -53,6 +56,10 @@ class AggregationServiceStub:
     """Phase 2: sealed boxes for the neighbours."""
     GetSharedKeys: _grpc.UnaryUnaryMultiCallable[_aggregation_pb2.GetSharedKeysRequest, _aggregation_pb2.GetSharedKeysResponse]
     """After phase 2: who shared, and the boxes addressed to the caller."""
+    CommitContribution: _grpc.UnaryUnaryMultiCallable[_aggregation_pb2.CommitContributionRequest, _aggregation_pb2.CommitContributionResponse]
+    """One-shot sessions with a key authority: the signed header, before any byte of what it names is sent."""
+    GetCommitted: _grpc.UnaryUnaryMultiCallable[_aggregation_pb2.GetCommittedRequest, _aggregation_pb2.GetCommittedResponse]
+    """After that phase: who committed to what."""
     StartUpload: _grpc.UnaryUnaryMultiCallable[_aggregation_pb2.StartUploadRequest, _aggregation_pb2.StartUploadResponse]
     """Phase 3: announces a masked input by its signed header, or asks how much of it has arrived."""
     WriteChunk: _grpc.UnaryUnaryMultiCallable[_aggregation_pb2.WriteChunkRequest, _aggregation_pb2.WriteChunkResponse]
@@ -69,6 +76,8 @@ class AggregationServiceStub:
     """After phase 4: the signatures of everybody else in the sum, as far as they came."""
     Unmask: _grpc.UnaryUnaryMultiCallable[_aggregation_pb2.UnmaskRequest, _aggregation_pb2.UnmaskResponse]
     """Phase 5: one share for each neighbour."""
+    Attest: _grpc.UnaryUnaryMultiCallable[_aggregation_pb2.AttestRequest, _aggregation_pb2.AttestResponse]
+    """One-shot sessions with a key authority: an attestor's word about the sum of the ciphertexts."""
     GetOutcome: _grpc.UnaryUnaryMultiCallable[_aggregation_pb2.GetOutcomeRequest, _aggregation_pb2.GetOutcomeResponse]
     """The end: the log with its result or abort entry."""
     GetSum: _grpc.UnaryStreamMultiCallable[_aggregation_pb2.GetSumRequest, _aggregation_pb2.GetSumResponse]
@@ -76,7 +85,10 @@ class AggregationServiceStub:
 
 @_typing.type_check_only
 class AggregationServiceAsyncStub(AggregationServiceStub):
-    """Pairwise secure aggregation: one coordinator, many clients, five phases."""
+    """Secure aggregation: one coordinator, many clients. A pairwise session has five phases; in a one-shot session a client
+    uploads and leaves (with a key authority it signs what it will upload before), and institutions open the sum
+    (opening.proto). Calls that a session's protocol does not have are refused with WRONG_PROTOCOL.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetSession: _aio.UnaryUnaryMultiCallable[_aggregation_pb2.GetSessionRequest, _aggregation_pb2.GetSessionResponse]  # type: ignore[assignment]
@@ -93,6 +105,10 @@ class AggregationServiceAsyncStub(AggregationServiceStub):
     """Phase 2: sealed boxes for the neighbours."""
     GetSharedKeys: _aio.UnaryUnaryMultiCallable[_aggregation_pb2.GetSharedKeysRequest, _aggregation_pb2.GetSharedKeysResponse]  # type: ignore[assignment]
     """After phase 2: who shared, and the boxes addressed to the caller."""
+    CommitContribution: _aio.UnaryUnaryMultiCallable[_aggregation_pb2.CommitContributionRequest, _aggregation_pb2.CommitContributionResponse]  # type: ignore[assignment]
+    """One-shot sessions with a key authority: the signed header, before any byte of what it names is sent."""
+    GetCommitted: _aio.UnaryUnaryMultiCallable[_aggregation_pb2.GetCommittedRequest, _aggregation_pb2.GetCommittedResponse]  # type: ignore[assignment]
+    """After that phase: who committed to what."""
     StartUpload: _aio.UnaryUnaryMultiCallable[_aggregation_pb2.StartUploadRequest, _aggregation_pb2.StartUploadResponse]  # type: ignore[assignment]
     """Phase 3: announces a masked input by its signed header, or asks how much of it has arrived."""
     WriteChunk: _aio.UnaryUnaryMultiCallable[_aggregation_pb2.WriteChunkRequest, _aggregation_pb2.WriteChunkResponse]  # type: ignore[assignment]
@@ -109,13 +125,18 @@ class AggregationServiceAsyncStub(AggregationServiceStub):
     """After phase 4: the signatures of everybody else in the sum, as far as they came."""
     Unmask: _aio.UnaryUnaryMultiCallable[_aggregation_pb2.UnmaskRequest, _aggregation_pb2.UnmaskResponse]  # type: ignore[assignment]
     """Phase 5: one share for each neighbour."""
+    Attest: _aio.UnaryUnaryMultiCallable[_aggregation_pb2.AttestRequest, _aggregation_pb2.AttestResponse]  # type: ignore[assignment]
+    """One-shot sessions with a key authority: an attestor's word about the sum of the ciphertexts."""
     GetOutcome: _aio.UnaryUnaryMultiCallable[_aggregation_pb2.GetOutcomeRequest, _aggregation_pb2.GetOutcomeResponse]  # type: ignore[assignment]
     """The end: the log with its result or abort entry."""
     GetSum: _aio.UnaryStreamMultiCallable[_aggregation_pb2.GetSumRequest, _aggregation_pb2.GetSumResponse]  # type: ignore[assignment]
     """The sum itself, in order, in pieces."""
 
 class AggregationServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Pairwise secure aggregation: one coordinator, many clients, five phases."""
+    """Secure aggregation: one coordinator, many clients. A pairwise session has five phases; in a one-shot session a client
+    uploads and leaves (with a key authority it signs what it will upload before), and institutions open the sum
+    (opening.proto). Calls that a session's protocol does not have are refused with WRONG_PROTOCOL.
+    """
 
     @_abc_1.abstractmethod
     def GetSession(
@@ -172,6 +193,22 @@ class AggregationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_aggregation_pb2.GetSharedKeysResponse, _abc.Awaitable[_aggregation_pb2.GetSharedKeysResponse]]:
         """After phase 2: who shared, and the boxes addressed to the caller."""
+
+    @_abc_1.abstractmethod
+    def CommitContribution(
+        self,
+        request: _aggregation_pb2.CommitContributionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_aggregation_pb2.CommitContributionResponse, _abc.Awaitable[_aggregation_pb2.CommitContributionResponse]]:
+        """One-shot sessions with a key authority: the signed header, before any byte of what it names is sent."""
+
+    @_abc_1.abstractmethod
+    def GetCommitted(
+        self,
+        request: _aggregation_pb2.GetCommittedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_aggregation_pb2.GetCommittedResponse, _abc.Awaitable[_aggregation_pb2.GetCommittedResponse]]:
+        """After that phase: who committed to what."""
 
     @_abc_1.abstractmethod
     def StartUpload(
@@ -236,6 +273,14 @@ class AggregationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_aggregation_pb2.UnmaskResponse, _abc.Awaitable[_aggregation_pb2.UnmaskResponse]]:
         """Phase 5: one share for each neighbour."""
+
+    @_abc_1.abstractmethod
+    def Attest(
+        self,
+        request: _aggregation_pb2.AttestRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_aggregation_pb2.AttestResponse, _abc.Awaitable[_aggregation_pb2.AttestResponse]]:
+        """One-shot sessions with a key authority: an attestor's word about the sum of the ciphertexts."""
 
     @_abc_1.abstractmethod
     def GetOutcome(

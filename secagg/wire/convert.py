@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Protocol, assert_never
 
 from secagg.arith.linear_hash import HASH_BYTES
-from secagg.protocol.errors import RejectReason, RemoteProtocolError
 from secagg.protocol.messages import (
     AdvertisedList,
     AdvertiseKeys,
@@ -29,19 +28,17 @@ from secagg.protocol.messages import (
     SignedReceipt,
     UnmaskAnswer,
 )
-from secagg.protocol.pairwise.coordinator_states import Phase
+from secagg.protocol.one_shot.messages import OneShotContribution
+from secagg.protocol.phases import Phase
 from secagg.transcript.entries import MAX_COHORT, SESSION_ID_BYTES
 from secagg.transcript.evidence import LogEvidence
-from secagg.transcript.merkle import DIGEST_BYTES
-from secagg.transcript.record import RecordError
-from secagg.transcript.statements import MAX_NEIGHBOURS, Signed
+from secagg.transcript.openers import MAX_MEMBERS
+from secagg.transcript.statements import MAX_NEIGHBOURS, OneShotHeader
 from secagg.v1 import aggregation_pb2 as pb
+from secagg.wire import fields
 
 IDENTITY_BYTES = 32
 SIGNATURE_BYTES = 64
-MAX_PROOF = 64
-"""A consistency proof has at most a hash or two for each level of a tree of 2^63 leaves."""
-
 MAX_PATH = 32
 """An audit path is as long as the tree is high; no tree here has more than 2^32 leaves."""
 
@@ -67,12 +64,12 @@ class _HasEvidence(Protocol):
 
 def session_from_pb(request: HasSession) -> bytes:
     """The session that any request names, 16 bytes."""
-    return _exactly("session", request.session, SESSION_ID_BYTES)
+    return fields.exactly("session", request.session, SESSION_ID_BYTES)
 
 
 def identity_from_pb(request: _HasIdentity) -> bytes:
     """The caller's identity key in any request that has one, 32 bytes."""
-    return _exactly("identity", request.identity, IDENTITY_BYTES)
+    return fields.exactly("identity", request.identity, IDENTITY_BYTES)
 
 
 # Client to coordinator.
@@ -91,7 +88,7 @@ def advertise_keys_to_pb(session: bytes, message: AdvertiseKeys) -> pb.Advertise
 def advertise_keys_from_pb(request: pb.AdvertiseKeysRequest) -> AdvertiseKeys:
     """Phase 1, decoded. Raises RemoteProtocolError(MALFORMED_MESSAGE)."""
     session_from_pb(request)
-    return AdvertiseKeys(_signed("signed", request.signed), request.mask_public, request.share_public)
+    return AdvertiseKeys(fields.signed("signed", request.signed), request.mask_public, request.share_public)
 
 
 def share_keys_to_pb(session: bytes, message: ShareKeys) -> pb.ShareKeysRequest:
@@ -114,24 +111,36 @@ def share_keys_to_pb(session: bytes, message: ShareKeys) -> pb.ShareKeysRequest:
 def share_keys_from_pb(request: pb.ShareKeysRequest) -> ShareKeys:
     """Phase 2, decoded. Raises RemoteProtocolError(MALFORMED_MESSAGE)."""
     session_from_pb(request)
-    _at_most("boxes", request.boxes, MAX_NEIGHBOURS)
+    fields.at_most("boxes", request.boxes, MAX_NEIGHBOURS)
     boxes = tuple(
         OutgoingBoxes(_index(f"boxes[{i}].recipient", each.recipient), each.share_box, each.pair_box, each.commitments)
         for i, each in enumerate(request.boxes)
     )
-    return ShareKeys(_signed("signed", request.signed), boxes)
+    return ShareKeys(fields.signed("signed", request.signed), boxes)
 
 
-def contribution_to_pb(session: bytes, message: Contribution) -> pb.StartUploadRequest:
-    """Phase 3, the header and the linear hash, encoded."""
-    return pb.StartUploadRequest(session=session, signed=message.signed.to_bytes(), linear_hash=message.linear_hash)
+def contribution_to_pb(session: bytes, message: Contribution | OneShotContribution) -> pb.StartUploadRequest:
+    """The header of an upload, its linear hash, in one-shot sessions the parts; encoded."""
+    parts = message.parts if isinstance(message, OneShotContribution) else ()
+    return pb.StartUploadRequest(
+        session=session, signed=message.signed.to_bytes(), linear_hash=message.linear_hash, parts=parts
+    )
 
 
-def contribution_from_pb(request: pb.StartUploadRequest) -> Contribution:
-    """Phase 3, the header and the linear hash, decoded. Raises RemoteProtocolError(MALFORMED_MESSAGE)."""
+def contribution_from_pb(request: pb.StartUploadRequest) -> Contribution | OneShotContribution:
+    """The header of an upload and what comes with it, decoded: of the protocol that the header is of.
+
+    Raises:
+        RemoteProtocolError: MALFORMED_MESSAGE.
+    """
     session_from_pb(request)
-    linear_hash = _exactly("linear_hash", request.linear_hash, HASH_BYTES)
-    return Contribution(_signed("signed", request.signed), linear_hash)
+    linear_hash = fields.exactly("linear_hash", request.linear_hash, HASH_BYTES)
+    signed = fields.signed("signed", request.signed)
+    if isinstance(signed.statement, OneShotHeader):
+        fields.at_most("parts", request.parts, MAX_MEMBERS)
+        return OneShotContribution(signed, linear_hash, tuple(request.parts))
+    fields.at_most("parts", request.parts, 0)
+    return Contribution(signed, linear_hash)
 
 
 def confirm_close_to_pb(session: bytes, message: ConfirmClose) -> pb.ConfirmCloseRequest:
@@ -142,7 +151,7 @@ def confirm_close_to_pb(session: bytes, message: ConfirmClose) -> pb.ConfirmClos
 def confirm_close_from_pb(request: pb.ConfirmCloseRequest) -> ConfirmClose:
     """Phase 4, decoded. Raises RemoteProtocolError(MALFORMED_MESSAGE)."""
     session_from_pb(request)
-    return ConfirmClose(_signed("signed", request.signed))
+    return ConfirmClose(fields.signed("signed", request.signed))
 
 
 def unmask_answer_to_pb(session: bytes, message: UnmaskAnswer) -> pb.UnmaskRequest:
@@ -153,7 +162,7 @@ def unmask_answer_to_pb(session: bytes, message: UnmaskAnswer) -> pb.UnmaskReque
 def unmask_answer_from_pb(request: pb.UnmaskRequest) -> UnmaskAnswer:
     """Phase 5, decoded. Raises RemoteProtocolError(MALFORMED_MESSAGE)."""
     session_from_pb(request)
-    return UnmaskAnswer(_signed("signed", request.signed))
+    return UnmaskAnswer(fields.signed("signed", request.signed))
 
 
 # Coordinator to client.
@@ -168,13 +177,12 @@ def log_evidence_to_pb(evidence: LogEvidence) -> pb.LogEvidence:
 
 def log_evidence_from_pb(message: pb.LogEvidence) -> LogEvidence:
     """The end of the log under a checkpoint, decoded. Raises RemoteProtocolError(MALFORMED_MESSAGE)."""
-    return _log_evidence(message, "")
+    return fields.log_evidence(message, "")
 
 
 def consistency_from_pb(message: pb.GetSessionResponse) -> tuple[bytes, ...]:
     """A consistency proof, decoded. Raises RemoteProtocolError(MALFORMED_MESSAGE)."""
-    _at_most("consistency", message.consistency, MAX_PROOF)
-    return tuple(_exactly(f"consistency[{i}]", node, DIGEST_BYTES) for i, node in enumerate(message.consistency))
+    return fields.hashes("consistency", message.consistency, fields.MAX_PROOF)
 
 
 def advertised_list_to_pb(message: AdvertisedList) -> pb.GetAdvertisedKeysResponse:
@@ -193,12 +201,12 @@ def advertised_list_to_pb(message: AdvertisedList) -> pb.GetAdvertisedKeysRespon
 
 def advertised_list_from_pb(response: pb.GetAdvertisedKeysResponse) -> AdvertisedList:
     """U1, decoded. Raises RemoteProtocolError(MALFORMED_MESSAGE)."""
-    _at_most("keys", response.keys, MAX_NEIGHBOURS)
+    fields.at_most("keys", response.keys, MAX_NEIGHBOURS)
     keys = tuple(
         NeighbourKeys(_index(f"keys[{i}].index", each.index), each.mask_public, each.share_public)
         for i, each in enumerate(response.keys)
     )
-    return AdvertisedList(_evidence_of(response), _leaves(response.leaves), keys)
+    return AdvertisedList(evidence_of(response), leaves_from_pb(response.leaves), keys)
 
 
 def shared_list_to_pb(message: SharedList) -> pb.GetSharedKeysResponse:
@@ -221,14 +229,13 @@ def shared_list_to_pb(message: SharedList) -> pb.GetSharedKeysResponse:
 
 def shared_list_from_pb(response: pb.GetSharedKeysResponse) -> SharedList:
     """U2, decoded. Raises RemoteProtocolError(MALFORMED_MESSAGE)."""
-    _at_most("inbox", response.inbox, MAX_NEIGHBOURS)
+    fields.at_most("inbox", response.inbox, MAX_NEIGHBOURS)
     inbox = tuple(_incoming_boxes(f"inbox[{i}]", each) for i, each in enumerate(response.inbox))
-    return SharedList(_evidence_of(response), _leaves(response.leaves), inbox)
+    return SharedList(evidence_of(response), leaves_from_pb(response.leaves), inbox)
 
 
 def _incoming_boxes(field: str, message: pb.GetSharedKeysResponse.Boxes) -> IncomingBoxes:
-    _at_most(f"{field}.path", message.path, MAX_PATH)
-    path = tuple(_exactly(f"{field}.path[{i}]", node, DIGEST_BYTES) for i, node in enumerate(message.path))
+    path = fields.hashes(f"{field}.path", message.path, MAX_PATH)
     sender = _index(f"{field}.sender", message.sender)
     return IncomingBoxes(sender, message.share_box, message.pair_box, message.commitments, path)
 
@@ -240,7 +247,7 @@ def closed_list_to_pb(message: ClosedList) -> pb.GetCloseResponse:
 
 def closed_list_from_pb(response: pb.GetCloseResponse) -> ClosedList:
     """U3, decoded. Raises RemoteProtocolError(MALFORMED_MESSAGE)."""
-    return ClosedList(_evidence_of(response), _leaves(response.leaves))
+    return ClosedList(evidence_of(response), leaves_from_pb(response.leaves))
 
 
 def confirmations_to_pb(message: Confirmations) -> pb.GetConfirmationsResponse:
@@ -250,8 +257,8 @@ def confirmations_to_pb(message: Confirmations) -> pb.GetConfirmationsResponse:
 
 def confirmations_from_pb(response: pb.GetConfirmationsResponse) -> Confirmations:
     """What neighbours signed in phase 4, decoded. Raises RemoteProtocolError(MALFORMED_MESSAGE)."""
-    _at_most("signed", response.signed, MAX_NEIGHBOURS)
-    return Confirmations(tuple(_signed(f"signed[{i}]", data) for i, data in enumerate(response.signed)))
+    fields.at_most("signed", response.signed, MAX_NEIGHBOURS)
+    return Confirmations(tuple(fields.signed(f"signed[{i}]", data) for i, data in enumerate(response.signed)))
 
 
 def receipt_to_pb(message: SignedReceipt) -> pb.Receipt:
@@ -261,7 +268,7 @@ def receipt_to_pb(message: SignedReceipt) -> pb.Receipt:
 
 def receipt_from_pb(message: pb.Receipt) -> SignedReceipt:
     """A receipt, decoded. Raises RemoteProtocolError(MALFORMED_MESSAGE), also for one that is not there."""
-    return SignedReceipt(message.receipt, _exactly("signature", message.signature, SIGNATURE_BYTES))
+    return SignedReceipt(message.receipt, fields.exactly("signature", message.signature, SIGNATURE_BYTES))
 
 
 def session_ended_to_pb(message: SessionEnded) -> pb.GetOutcomeResponse:
@@ -271,7 +278,7 @@ def session_ended_to_pb(message: SessionEnded) -> pb.GetOutcomeResponse:
 
 def session_ended_from_pb(response: pb.GetOutcomeResponse) -> SessionEnded:
     """The end, decoded. Raises RemoteProtocolError(MALFORMED_MESSAGE)."""
-    return SessionEnded(_evidence_of(response))
+    return SessionEnded(evidence_of(response))
 
 
 def phase_to_pb(phase: Phase) -> pb.Phase:
@@ -287,6 +294,12 @@ def phase_to_pb(phase: Phase) -> pb.Phase:
             return pb.PHASE_CONSISTENCY_CHECK
         case Phase.UNMASK:
             return pb.PHASE_UNMASK
+        case Phase.COMMIT:
+            return pb.PHASE_COMMIT
+        case Phase.HOLD_SHARES:
+            return pb.PHASE_HOLD_SHARES
+        case Phase.OPEN_SUM:
+            return pb.PHASE_OPEN_SUM
         case Phase.FINISHED:
             return pb.PHASE_FINISHED
         case Phase.ABORTED:
@@ -299,52 +312,25 @@ def phase_from_pb(value: int) -> Phase:
     """A phase, decoded: RemoteProtocolError(MALFORMED_MESSAGE) for none, and for one of a later version."""
     phase = _PHASES.get(value)
     if phase is None:
-        raise _malformed("phase", f"unknown value {value}")
+        raise fields.malformed("phase", f"unknown value {value}")
     return phase
 
 
 _PHASES: dict[int, Phase] = {phase_to_pb(phase): phase for phase in Phase}
 
 
-def _evidence_of(response: _HasEvidence) -> LogEvidence:
-    return _log_evidence(response.evidence, "evidence.")
+def evidence_of(response: _HasEvidence) -> LogEvidence:
+    """The evidence in any response that has it, decoded. Raises RemoteProtocolError(MALFORMED_MESSAGE)."""
+    return fields.log_evidence(response.evidence, "evidence.")
 
 
-def _log_evidence(message: pb.LogEvidence, prefix: str) -> LogEvidence:
-    try:
-        return LogEvidence(message.start, tuple(message.prefix), tuple(message.entries), message.checkpoint)
-    except ValueError as error:
-        raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, f"{prefix}{error}") from None
-
-
-def _leaves(leaves: Sequence[bytes]) -> tuple[bytes, ...]:
-    _at_most("leaves", leaves, MAX_COHORT)
+def leaves_from_pb(leaves: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Leaves of a published list, decoded no further. Raises RemoteProtocolError(MALFORMED_MESSAGE) for too many."""
+    fields.at_most("leaves", leaves, MAX_COHORT)
     return tuple(leaves)
-
-
-def _signed(field: str, data: bytes) -> Signed:
-    try:
-        return Signed.from_bytes(data)
-    except RecordError as error:
-        raise _malformed(field, str(error)) from None
 
 
 def _index(field: str, value: int) -> int:
     if value >= MAX_COHORT:
-        raise _malformed(field, f"expected an index below {MAX_COHORT}")
+        raise fields.malformed(field, f"expected an index below {MAX_COHORT}")
     return value
-
-
-def _exactly(field: str, data: bytes, length_bytes: int) -> bytes:
-    if len(data) != length_bytes:
-        raise _malformed(field, f"expected {length_bytes} bytes, found {len(data)}")
-    return data
-
-
-def _at_most(field: str, items: Sequence[object], most: int) -> None:
-    if len(items) > most:
-        raise _malformed(field, f"expected at most {most} items, found {len(items)}")
-
-
-def _malformed(field: str, reason: str) -> RemoteProtocolError:
-    return RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, f"{field}: {reason}")

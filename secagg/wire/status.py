@@ -58,12 +58,20 @@ def reject_code(reason: RejectReason) -> grpc.StatusCode:  # noqa: PLR0911 - one
             | RejectReason.CHUNK_TOO_LARGE
             | RejectReason.WRONG_SHARES
             | RejectReason.UNSAFE_PARAMETERS
+            | RejectReason.WRONG_PARTS
+            | RejectReason.WRONG_OPENING
+            | RejectReason.WRONG_CIPHERTEXT
             | RejectReason.CHUNK_TOO_LARGE
         ):
             return grpc.StatusCode.INVALID_ARGUMENT
         case RejectReason.UNKNOWN_SESSION | RejectReason.UNKNOWN_UPLOAD:
             return grpc.StatusCode.NOT_FOUND
-        case RejectReason.UNKNOWN_IDENTITY | RejectReason.NOT_IN_COHORT | RejectReason.OUTSIDE_ROSTER:
+        case (
+            RejectReason.UNKNOWN_IDENTITY
+            | RejectReason.NOT_IN_COHORT
+            | RejectReason.OUTSIDE_ROSTER
+            | RejectReason.NOT_SERVED
+        ):
             return grpc.StatusCode.PERMISSION_DENIED
         case RejectReason.BAD_SIGNATURE:
             return grpc.StatusCode.UNAUTHENTICATED
@@ -88,6 +96,12 @@ def reject_code(reason: RejectReason) -> grpc.StatusCode:  # noqa: PLR0911 - one
             | RejectReason.TOO_FEW_CONFIRMATIONS
             | RejectReason.ABORTED
             | RejectReason.LEFT_OUT
+            | RejectReason.WRONG_PROTOCOL
+            | RejectReason.SHARE_NOT_HELD
+            | RejectReason.NOT_COMMITTED
+            | RejectReason.NOT_NAMED
+            | RejectReason.TOO_FEW_ATTESTATIONS
+            | RejectReason.OPENED_BEFORE
         ):
             return grpc.StatusCode.FAILED_PRECONDITION
         # What a client holds against the coordinator; were a coordinator to say it, it would be of itself.

@@ -21,10 +21,12 @@ from secagg.derive.opening import OpeningError
 from secagg.protocol.errors import ProtocolError, RejectReason
 from secagg.protocol.messages import AdvertisedList, OutgoingBoxes, ShareKeys, UnmaskAnswer
 from secagg.protocol.pairwise import admission, coordinator
-from secagg.protocol.pairwise.coordinator_states import Aborted, Phase, Recovering, Unmasking
-from secagg.protocol.session import Session
-from secagg.runtime.host import CoordinatorPorts, SessionHost
+from secagg.protocol.pairwise.coordinator_states import Aborted, Recovering, Unmasking
+from secagg.protocol.pairwise.session import PairwiseSession
+from secagg.protocol.phases import Phase
 from secagg.runtime.memory import MemoryBlobStore, MemorySessionStore
+from secagg.runtime.pairwise_host import PairwiseHost
+from secagg.runtime.session_host import CoordinatorPorts
 from secagg.transcript.entries import SessionResult
 from secagg.transcript.statements import (
     ContributionHeader,
@@ -303,13 +305,13 @@ def test_boxes_for_an_index_that_no_cohort_has_cannot_be_written_down(index: int
 
 def test_asking_for_the_log_before_it_has_an_entry_is_refused_with_a_reason() -> None:
     async def attack() -> None:
-        session: Session = session_of(sorted_keys(4))
+        session: PairwiseSession = session_of(sorted_keys(4))
         key = key_of("coordinator")
         blobs, silent = MemoryBlobStore(), HeldLog(memory_log(key), lambda _: True, after=False)
         ports = CoordinatorPorts(
             MemorySessionStore(), blobs, silent, MemoryRecord(), VirtualClock(), key, lambda *_: None
         )
-        host = SessionHost(session, ports)
+        host = PairwiseHost(session, ports)
         opening = asyncio.ensure_future(host.open(setup_of(session, blobs)))
         await asyncio.sleep(0)
         await asyncio.sleep(0.01)

@@ -21,15 +21,19 @@ from secagg.protocol.errors import ProtocolError, RejectReason, RemoteProtocolEr
 from secagg.protocol.messages import AdvertiseKeys, Contribution
 from secagg.protocol.pairwise import client, recovery, tables
 from secagg.protocol.pairwise.client_states import CLIENT_PERSISTENCE, Confirmed
-from secagg.protocol.pairwise.coordinator_states import DeadlinePassed, Phase, Recovering, RowKind, SetupRow, row_key
-from secagg.protocol.session import Session
-from secagg.runtime.host import CoordinatorPorts, SessionHost
+from secagg.protocol.pairwise.coordinator_states import Recovering
+from secagg.protocol.pairwise.session import PairwiseSession
+from secagg.protocol.phases import Phase
+from secagg.protocol.rows import DeadlinePassed, RowKind, SetupRow, row_key
 from secagg.runtime.log_trust import LogTrust
 from secagg.runtime.memory import MemoryBlobStore, MemorySessionStore
 from secagg.runtime.memory_log import MemoryLogFiles
-from secagg.runtime.participant import Participant, ParticipantPorts
+from secagg.runtime.pairwise_host import PairwiseHost
+from secagg.runtime.pairwise_participant import PairwiseParticipant
+from secagg.runtime.participant import ParticipantPorts
 from secagg.runtime.ports import Commit, StoreError
 from secagg.runtime.registry import Registry
+from secagg.runtime.session_host import CoordinatorPorts
 from secagg.runtime.transparency_log import TransparencyLog
 from secagg.services.cosigners import CosignTimes, HttpCosigners
 from secagg.store import files as store_files
@@ -60,9 +64,9 @@ KEY = key_of("coordinator")
 ROOT = b"\x01" * 32
 
 
-def other_session(like: Session, **changes: object) -> Session:
+def other_session(like: PairwiseSession, **changes: object) -> PairwiseSession:
     """The same roster and parameters but for ``changes``."""
-    return Session(dataclasses.replace(like.parameters, **changes), like.roster)  # type: ignore[arg-type]
+    return PairwiseSession(dataclasses.replace(like.parameters, **changes), like.roster)  # type: ignore[arg-type]
 
 
 def life_of(session: bytes) -> list[bytes]:
@@ -115,7 +119,7 @@ class TestTheLogThatAClientSees:
         of_one, of_two = life_of(one.parameters.session), life_of(two.parameters.session)
         trust = LogTrust.nobody()
 
-        def joined(session: Session, evidence: LogEvidence) -> log.LogView:
+        def joined(session: PairwiseSession, evidence: LogEvidence) -> log.LogView:
             view = log.join(session.parameters, NO_WITNESSES, evidence)
             trust.accept(trust.seen(), view, evidence, ())
             return view
@@ -140,7 +144,7 @@ class TestTheLogThatAClientSees:
             await store.commit(weaker.parameters.session, 0, Commit(CLIENT_PERSISTENCE.encode(confirmed), {}, []))
             context = dataclasses.replace(stage.contexts[0], session=weaker)
             ports = ParticipantPorts(store, MemoryBlobStore(), None, CountingRng(b"1"), lambda _: None)  # type: ignore[arg-type]
-            participant = Participant(context, one_hot(7, 0), ports, LogTrust.nobody())
+            participant = PairwiseParticipant(context, one_hot(7, 0), ports, LogTrust.nobody())
             try:
                 await participant.join(log.join(weaker.parameters, NO_WITNESSES, evidence))
             finally:
@@ -330,7 +334,7 @@ async def _recoveries_after_a_restart(monkeypatch: pytest.MonkeyPatch) -> int:
     calls.clear()
     go_on.clear()
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(4))
-    host = SessionHost(cohort.session, dataclasses.replace(ports, store=after_crash))
+    host = PairwiseHost(cohort.session, dataclasses.replace(ports, store=after_crash))
     await host.resume()
     try:
         for _ in range(200):

@@ -25,16 +25,9 @@ from secagg.protocol.messages import (
     UnmaskAnswer,
 )
 from secagg.protocol.pairwise import recovery
-from secagg.protocol.pairwise.coordinator_states import (
-    Aborted,
-    AnswerRow,
-    Phase,
-    Row,
-    RowKind,
-    Unmasking,
-    UploadStaged,
-    row_key,
-)
+from secagg.protocol.pairwise.coordinator_states import Aborted, AnswerRow, Row, Unmasking
+from secagg.protocol.phases import Phase
+from secagg.protocol.rows import RowKind, UploadStaged, row_key
 from secagg.runtime.ports import UploadError
 from secagg.services.uploads import Chunk, UploadDesk
 from secagg.transcript.statements import ConfirmStatement, ContributionHeader, RootShare, UnmaskStatement

@@ -32,8 +32,10 @@ from secagg.protocol.messages import (
     SignedReceipt,
 )
 from secagg.protocol.pairwise.client_states import Aborted, Answered, ClientState, Confirmed
-from secagg.protocol.pairwise.coordinator_states import Folding, Phase, Publishing, SetupRow
-from secagg.runtime.host import SessionHost
+from secagg.protocol.pairwise.coordinator_states import Folding, Publishing
+from secagg.protocol.phases import Phase
+from secagg.protocol.rows import SetupRow
+from secagg.runtime.pairwise_host import PairwiseHost
 from secagg.transcript import merkle
 from secagg.transcript.entries import (
     KeysAdvertised,
@@ -712,7 +714,7 @@ class TestRestartsInTheMiddle:
             await stop(cohort.host)
             again = HeldLog(log, after=True)
             ports = dataclasses.replace(cohort.host._ports, log=again)
-            cohort.host = SessionHost(cohort.session, ports)
+            cohort.host = PairwiseHost(cohort.session, ports)
             await cohort.host.resume()
             for _ in range(2000):
                 if not isinstance(cohort.host.driver.state, Publishing):
@@ -729,7 +731,7 @@ class TestRestartsInTheMiddle:
     def test_a_session_in_the_store_is_not_opened_again(self) -> None:
         async def run() -> None:
             cohort = await cohort_of(4)
-            again = SessionHost(cohort.session, cohort.host._ports)
+            again = PairwiseHost(cohort.session, cohort.host._ports)
             with pytest.raises(Exception, match="version"):
                 await again.open(SetupRow(b"", b"", b"", b"", b""))
             await stop(again)
@@ -738,7 +740,7 @@ class TestRestartsInTheMiddle:
         asyncio.run(run())
 
 
-async def _settle(host: SessionHost) -> None:
+async def _settle(host: PairwiseHost) -> None:
     """Wait until the phase that everybody has acted in is over."""
     for _ in range(2000):
         if not isinstance(host.driver.state, Publishing | Folding):

@@ -18,17 +18,11 @@ from secagg.protocol.errors import ProtocolError, RejectReason, RemoteProtocolEr
 from secagg.protocol.messages import Contribution
 from secagg.protocol.pairwise import tables
 from secagg.protocol.pairwise.client_states import Aborted as LeftOut
-from secagg.protocol.pairwise.coordinator_states import (
-    Aborted,
-    Folding,
-    Phase,
-    RejectedRow,
-    RowKind,
-    UploadsRefuted,
-    row_key,
-)
+from secagg.protocol.pairwise.coordinator_states import Aborted, Folding
+from secagg.protocol.phases import Phase
+from secagg.protocol.rows import RejectedRow, RowKind, UploadsRefuted, log_size, row_key
 from secagg.runtime import limb_sums, vectors
-from secagg.runtime.host import SessionHost
+from secagg.runtime.pairwise_host import PairwiseHost
 from secagg.runtime.ports import StoreError
 from secagg.services.uploads import UploadDesk
 from secagg.transcript import merkle
@@ -192,7 +186,7 @@ class TestSignsAnotherHash:
             assert cohort.host.driver.state.reason == "fewer than min_contributors contributed"
             entry = SessionAbort.from_bytes(cohort.host.evidence().entries[-1])
             assert (entry.answers, entry.openings) == (0, merkle.root(()))
-            assert tables.log_size(cohort.host.rows) == 4
+            assert log_size(cohort.host.rows) == 4
 
         play(script, 7, min_contributors=6)
 
@@ -379,15 +373,15 @@ class TestAfterARestart:
     def test_while_the_sum_is_checked(self, liars: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
         async def script(cohort: Cohort) -> None:
             stopped = asyncio.Event()
-            perform = SessionHost._perform
+            perform = PairwiseHost._perform
 
-            async def stuck(host: SessionHost, effect: object) -> object:
+            async def stuck(host: PairwiseHost, effect: object) -> object:
                 if "Fold" in type(effect).__name__ and not stopped.is_set():
                     stopped.set()
                     await asyncio.Event().wait()
                 return await perform(host, effect)
 
-            monkeypatch.setattr(SessionHost, "_perform", stuck)
+            monkeypatch.setattr(PairwiseHost, "_perform", stuck)
             await upload_with_liars(cohort, liars)
             await asyncio.wait_for(stopped.wait(), 10)
             await restart(cohort)
@@ -432,7 +426,7 @@ class TestAfterARestart:
 async def restart(cohort: Cohort) -> None:
     """The coordinator stops and another process goes on from the stores."""
     await stop(cohort.host)
-    cohort.host = SessionHost(cohort.session, cohort.host._ports)
+    cohort.host = PairwiseHost(cohort.session, cohort.host._ports)
     await cohort.host.resume()
 
 
@@ -520,11 +514,14 @@ class TestCostOfLying:
 
 def test_uploads_are_added_as_they_come_and_again_after_a_restart_before_the_close() -> None:
     async def held(cohort: Cohort, count: int) -> None:
+        found = 0
         for _ in range(1000):
-            if len(cohort.host._sum._held) == count:
+            running = cohort.host._sum._sum
+            found = 0 if running is None else len(running.held)
+            if found == count:
                 return
             await asyncio.sleep(0.002)
-        raise AssertionError(f"{len(cohort.host._sum._held)} of {count} are in the running sum")
+        raise AssertionError(f"{found} of {count} are in the running sum")
 
     async def script(cohort: Cohort) -> None:
         for count, one in enumerate(cohort.clients[:5], start=1):

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from secagg.protocol.errors import ProtocolError
 from secagg.protocol.messages import ClosedList, Confirmations
 from secagg.protocol.pairwise.client_states import Answered, ClientState, Confirmed
-from secagg.protocol.pairwise.coordinator_states import Phase
+from secagg.protocol.phases import Phase
 from secagg.transcript.statements import Signed
 from tests.support.cohort import Client, Cohort
 from tests.support.liars import cohort_of, settled, stop

@@ -33,11 +33,11 @@ from secagg.protocol.errors import RejectReason
 from secagg.protocol.messages import ClientMessage, Contribution, ShareKeys
 from secagg.protocol.pairwise.client import ClientContext
 from secagg.protocol.pairwise.client_states import Aborted
-from secagg.protocol.pairwise.coordinator_states import Phase
+from secagg.protocol.phases import Phase
 from secagg.protocol.session import ClientPolicy
 from secagg.remote import end_phase, open_session
-from secagg.runtime.host import SessionHost
 from secagg.runtime.memory import MemoryBlobStore
+from secagg.runtime.pairwise_host import PairwiseHost
 from secagg.runtime.participant import TransportError
 from secagg.runtime.ports import StoreError
 from secagg.services import uploads
@@ -78,7 +78,7 @@ class Stage:
     coordinator: Coordinator
     stub: Any
     channel: grpc.aio.Channel
-    host: SessionHost
+    host: PairwiseHost
     clients: list[Client]
 
     @property

@@ -37,7 +37,7 @@ from secagg.protocol.errors import ProtocolError, RejectReason, RemoteProtocolEr
 from secagg.protocol.messages import Confirmations
 from secagg.protocol.pairwise import client, coordinator
 from secagg.protocol.pairwise.client_states import ClientState, Masking, MaskInput, Send, SharedKeys
-from secagg.protocol.pairwise.coordinator_states import Phase
+from secagg.protocol.phases import Phase
 from secagg.protocol.session import ClientPolicy
 from secagg.remote import GrpcCoordinator, end_phase
 from secagg.runtime import vectors

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import hashlib
-import selectors
 import zlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
@@ -48,27 +47,25 @@ from secagg.protocol.pairwise.coordinator_states import (
     AnswerRow,
     ConfirmRow,
     Finished,
-    HeaderRow,
-    Phase,
-    RejectedRow,
     Row,
-    RowKind,
-    SetupRow,
     ShareRow,
-    StagedRow,
-    row_key,
 )
-from secagg.protocol.session import ClientPolicy, Session
+from secagg.protocol.pairwise.session import PairwiseSession
+from secagg.protocol.phases import Phase
+from secagg.protocol.rows import HeaderRow, RejectedRow, RowKind, SetupRow, StagedRow, row_key
+from secagg.protocol.session import ClientPolicy
 from secagg.remote import SessionFiles
-from secagg.runtime.host import CoordinatorPorts, SessionHost
 from secagg.runtime.log_ports import CosignError, Cosigners, NoCosigners
 from secagg.runtime.log_state import open_log
 from secagg.runtime.log_trust import CheckpointMemory, ForgetfulMemory, LogTrust
 from secagg.runtime.memory import MemoryBlobStore, MemorySessionStore
 from secagg.runtime.memory_log import MemoryLogFiles
-from secagg.runtime.participant import Milestone, Participant, ParticipantPorts, TransportError
+from secagg.runtime.pairwise_host import PairwiseHost
+from secagg.runtime.pairwise_participant import PairwiseParticipant
+from secagg.runtime.participant import Milestone, ParticipantPorts, TransportError
 from secagg.runtime.ports import BlobStore, Commit, LogPort, SessionStore, StoreError, UploadError
 from secagg.runtime.registry import Registry
+from secagg.runtime.session_host import CoordinatorPorts
 from secagg.runtime.shown import Status
 from secagg.runtime.transparency_log import TransparencyLog
 from secagg.services.uploads import Chunk, UploadDesk
@@ -77,9 +74,9 @@ from secagg.transcript.entries import (
     KeysAdvertised,
     KeysShared,
     LogEntry,
+    PairwiseOpen,
     SessionAbort,
     SessionClose,
-    SessionOpen,
     SessionResult,
     SignedRoster,
     decode_entry,
@@ -91,6 +88,7 @@ from secagg.v1 import aggregation_pb2 as pb
 from secagg.wire import convert
 from tests.support.cohort import key_of, one_hot, session_of, setup_of
 from tests.support.faults import FaultTime, FaultyStore, InjectedFaultError
+from tests.support.jumping_loop import JumpingLoop
 from tests.support.published import NO_WITNESSES, ORIGIN, MemoryRecord, memory_log
 from tests.support.record_rules import FILES_OF, broken_rules
 from tests.support.rng import CountingRng
@@ -101,48 +99,7 @@ T = TypeVar("T")
 WHEN = pytest.mark.parametrize("when", FaultTime)
 
 
-# A loop in which time passes only where somebody would otherwise wait for it.
-
-
-class _Selector(selectors.DefaultSelector):
-    skip: Callable[[float], bool]
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        events = super().select(0)
-        if events or (timeout is not None and timeout <= 0):
-            return events
-        if timeout is not None and self.skip(timeout):
-            return []
-        return super().select(timeout)
-
-
-class JumpingLoop(asyncio.SelectorEventLoop):
-    """Time jumps to the next timer when nothing else is left to do and no thread is at work."""
-
-    def __init__(self) -> None:
-        selector = _Selector()
-        super().__init__(selector)
-        selector.skip = self._skip
-        self._ahead_s = 0.0
-        self._threads = 0
-
-    def time(self) -> float:
-        return super().time() + self._ahead_s
-
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
-        self._threads += 1
-        future = super().run_in_executor(executor, func, *args)
-        future.add_done_callback(self._thread_done)
-        return future
-
-    def _thread_done(self, _: object) -> None:
-        self._threads -= 1
-
-    def _skip(self, timeout_s: float) -> bool:
-        if self._threads:
-            return False
-        self._ahead_s += timeout_s
-        return True
+# A clock that follows the loop, in which time passes only where somebody would otherwise wait for it.
 
 
 class LoopClock:
@@ -335,7 +292,7 @@ class Site:
     Participants see it as a CoordinatorPort; every message passes through the wire codec.
     """
 
-    def __init__(self, session: Session, journal: Journal) -> None:
+    def __init__(self, session: PairwiseSession, journal: Journal) -> None:
         self.session = session
         self.journal = journal
         self.inner = MemorySessionStore()
@@ -400,7 +357,7 @@ class Site:
         """A file of the session in the record."""
         return self.published.files.get((self.session.parameters.session, name))
 
-    async def _call(self, work: Callable[[SessionHost, UploadDesk], Awaitable[T]]) -> T:
+    async def _call(self, work: Callable[[PairwiseHost, UploadDesk], Awaitable[T]]) -> T:
         """One call to whoever serves now; it breaks off when that process dies."""
         registry, desk, down = self._registry, self._desk, self._down
         if registry is None or desk is None:
@@ -431,7 +388,7 @@ class Site:
         version = -1
         while last is None or last.phase not in {Phase.FINISHED, Phase.ABORTED}:
 
-            async def change(host: SessionHost, _: UploadDesk, version: int = version) -> tuple[int, Status]:
+            async def change(host: PairwiseHost, _: UploadDesk, version: int = version) -> tuple[int, Status]:
                 await host.driver.wait_for_change(version)
                 return host.driver.version, host.status()
 
@@ -487,18 +444,18 @@ class Site:
         return await self._shown(lambda host, _: _now(host.outcome()))
 
     async def session_files(self, session: bytes, log_size: int) -> SessionFiles:
-        def shown(host: SessionHost) -> SessionFiles:
+        def shown(host: PairwiseHost) -> SessionFiles:
             setup, get = host.setup(), self.blobs.get
             roster = tuple(get(setup.roster).splitlines())
             layout, adapter = get(setup.layout), get(setup.adapter)
             head, signature, consistency = setup.roster_head, setup.roster_signature, host.consistency(log_size)
-            return SessionFiles(host.evidence(), roster, head, signature, layout, adapter, consistency)
+            return SessionFiles(host.evidence(), roster, head, signature, layout, adapter, consistency, b"")
 
         files = await self._call(lambda host, _: asyncio.to_thread(shown, host))
         self.journal.show(files.evidence)
         return files
 
-    async def _shown(self, work: Callable[[SessionHost, UploadDesk], Awaitable[T]]) -> T:
+    async def _shown(self, work: Callable[[PairwiseHost, UploadDesk], Awaitable[T]]) -> T:
         answer = await self._call(work)
         assert isinstance(answer, AdvertisedList | SharedList | ClosedList | SessionEnded)
         self.journal.show(answer.evidence)
@@ -590,7 +547,7 @@ class Contributor:
         trust = LogTrust(NO_WITNESSES, self.memory)
         details = await self._details(Coordinator(self.site, key_of("coordinator").public_bytes, trust))
         context = ClientContext(self.key, details.session, ClientPolicy(), NO_WITNESSES)
-        participant = Participant(context, one_hot(SIZE, self.number), ports, trust)
+        participant = PairwiseParticipant(context, one_hot(SIZE, self.number), ports, trust)
         try:
             await participant.join(details.view)
             return await participant.run()
@@ -694,7 +651,7 @@ class Scene:
         return [number for number, state in enumerate(self.states) if isinstance(state, Completed)]
 
 
-_ORDER: list[type[LogEntry]] = [SignedRoster, SessionOpen, KeysAdvertised, KeysShared, SessionClose]
+_ORDER: list[type[LogEntry]] = [SignedRoster, PairwiseOpen, KeysAdvertised, KeysShared, SessionClose]
 
 
 def _both_kinds(messages: Sequence[ClientMessage]) -> set[int]:
@@ -707,7 +664,7 @@ def _both_kinds(messages: Sequence[ClientMessage]) -> set[int]:
     return {index for index, seen in kinds.items() if len(seen) > 1}
 
 
-def _is_kept(session: Session, rows: dict[int, Row], message: ClientMessage) -> bool:
+def _is_kept(session: PairwiseSession, rows: dict[int, Row], message: ClientMessage) -> bool:
     position = session.positions[message.signed.statement.identity]
     match message:
         case AdvertiseKeys(signed, mask_public, share_public):
@@ -1142,7 +1099,7 @@ def _registry(store: SessionStore, blobs: MemoryBlobStore, log: LogPort | None =
     return Registry(CoordinatorPorts(store, blobs, log, MemoryRecord(), LoopClock(), key, lambda *_: None))
 
 
-def _opening() -> tuple[Session, MemoryBlobStore, SetupRow]:
+def _opening() -> tuple[PairwiseSession, MemoryBlobStore, SetupRow]:
     session, blobs = session_of(sorted_keys(SIZE), dimension=SIZE), MemoryBlobStore()
     return session, blobs, setup_of(session, blobs)
 
@@ -1172,7 +1129,7 @@ def test_a_session_that_is_asked_for_while_it_is_being_opened_has_one_host() -> 
         session, blobs, setup = _opening()
         registry = _registry(MemorySessionStore(), blobs)
         opening = asyncio.ensure_future(registry.open(session, setup))
-        found: set[SessionHost] = set()
+        found: set[PairwiseHost] = set()
         while not opening.done():
             with suppress(RemoteProtocolError):
                 found.add(await registry.find(session.parameters.session))

@@ -22,12 +22,8 @@ import pytest
 
 from secagg.identity.tls import create_certificate
 from secagg.protocol.errors import ProtocolError
-from secagg.protocol.pairwise.coordinator_states import (
-    COORDINATOR_PERSISTENCE,
-    Finished,
-    RowKind,
-    row_key,
-)
+from secagg.protocol.pairwise.coordinator_states import COORDINATOR_PERSISTENCE, Finished
+from secagg.protocol.rows import RowKind, row_key
 from secagg.remote import open_session
 from secagg.runtime.clock import SystemClock
 from secagg.runtime.participant import TransportError
@@ -35,8 +31,8 @@ from secagg.store.sqlite import SqliteSessionStore
 from secagg.transcript.entries import (
     KeysAdvertised,
     KeysShared,
+    PairwiseOpen,
     SessionClose,
-    SessionOpen,
     SessionResult,
     SignedRoster,
     decode_entry,
@@ -59,7 +55,7 @@ class Site:
 
     state: Path
     port: int
-    parameters: SessionOpen
+    parameters: PairwiseOpen
     opening: pb.OpenSessionRequest
     deaths: int = 0
     opened: asyncio.Event = field(default_factory=asyncio.Event)
@@ -195,7 +191,7 @@ def _judge_log(site: Site) -> None:
             entries[position].add(entry)
     assert all(len(different) == 1 for different in (*entries.values(), *heads.values()))
     kinds = [type(decode_entry(bytes.fromhex(*entries[position]))) for position in sorted(entries)]
-    assert kinds == [SignedRoster, SessionOpen, KeysAdvertised, KeysShared, SessionClose, SessionResult]
+    assert kinds == [SignedRoster, PairwiseOpen, KeysAdvertised, KeysShared, SessionClose, SessionResult]
     assert sorted(entries) == list(range(len(kinds)))
 
 

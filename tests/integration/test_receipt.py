@@ -16,7 +16,7 @@ from secagg.crypto.notes import log_key, open_checkpoint
 from secagg.crypto.signing import SigningKey, verify_statement
 from secagg.protocol.errors import ProtocolError, RejectReason, RemoteProtocolError
 from secagg.protocol.messages import ClosedList
-from secagg.protocol.pairwise.coordinator_states import Phase
+from secagg.protocol.phases import Phase
 from secagg.protocol.session import ClientPolicy
 from secagg.remote import GrpcCoordinator, end_phase
 from secagg.store.log_files import RecordFiles

@@ -31,7 +31,7 @@ from secagg.protocol.messages import (
     ShareKeys,
     UnmaskAnswer,
 )
-from secagg.protocol.pairwise.coordinator_states import RowKind, row_position
+from secagg.protocol.rows import RowKind, row_position
 from secagg.protocol.session import ClientPolicy
 from secagg.remote import GrpcCoordinator
 from secagg.runtime.clock import SystemClock

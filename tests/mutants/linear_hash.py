@@ -44,21 +44,21 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     mutant(
         "a linear hash is stored before its header is checked",
-        "secagg/runtime/host.py",
+        "secagg/runtime/pairwise_host.py",
         'admission.admit(self.session, cast("Rows", rows), state, message)',
         "(state, rows)",
         f"{_UPLOADS}::TestSendsAnotherHashThanSigned::test_strangers_store_nothing",
     ),
     mutant(
         "a header counts whose linear hash is nowhere",
-        "secagg/runtime/host.py",
+        "secagg/runtime/pairwise_host.py",
         "await asyncio.to_thread(self._ports.blobs.put, message.linear_hash)",
         "await asyncio.sleep(0)",
         f"{_UPLOADS}::TestSendsAnotherHashThanSigned::test_the_hash_is_stored_before_the_header_counts",
     ),
     mutant(
         "sums are not compared with what was signed",
-        "secagg/runtime/limb_sums.py",
+        "secagg/runtime/partial_sum.py",
         "return np.array_equal(self._hashes, linear_hash.hash_limb_sum(self._limbs))",
         "return self._hashes.size == linear_hash.hash_limb_sum(self._limbs).size",
         f"{_UPLOADS}::TestSignsAnotherHash::test_a_liar_is_left_out_by_name_and_the_sum_and_the_audit_are_exact",
@@ -93,7 +93,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     mutant(
         "uploads are added at close only",
-        "secagg/runtime/host.py",
+        "secagg/runtime/session_host.py",
         "        if isinstance(event, UploadStaged):\n            self._add_staged(event.identity)",
         "        if isinstance(event, UploadStaged):\n            self.is_staged(event.identity)",
         f"{_UPLOADS}::test_uploads_are_added_as_they_come_and_again_after_a_restart_before_the_close",
@@ -101,7 +101,7 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "what was refuted stays in the running sum",
         "secagg/runtime/limb_sums.py",
-        "surplus = [index for index, item in self._held.items() if accepted.get(index) != item]",
+        "surplus = [index for index, item in total.held.items() if accepted.get(index) != item]",
         "surplus: list[int] = []",
         f"{_UPLOADS}::TestAsymmetricEdgesAndHashesTogether",
         f"{_SUMS}::test_what_was_offered_and_what_is_accepted_may_differ_in_any_way",
@@ -109,7 +109,7 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "an upload that is offered twice counts twice",
         "secagg/runtime/limb_sums.py",
-        "if index not in self._held:",
+        "if index not in total.held:",
         "if item.upload:",
         f"{_SUMS}::test_a_contribution_that_is_offered_twice_is_added_once",
     ),
@@ -157,7 +157,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     mutant(
         "answers that came too late to be used are logged as used",
-        "secagg/runtime/host.py",
+        "secagg/runtime/pairwise_host.py",
         "rows = dict(self.rows)  # answers",
         "rows = self.rows  # answers",
         f"{_RESULTS}::test_an_answer_that_comes_while_the_sum_is_opened_is_not_among_those_that_opened_it",
@@ -178,7 +178,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     mutant(
         "a client hashes its input before it is masked",
-        "secagg/runtime/participant.py",
+        "secagg/runtime/pairwise_participant.py",
         "linear_hash = vectors.linear_hash_of(lanes)",
         "linear_hash = vectors.linear_hash_of(lanes // 2)",
         "tests/integration/test_faulty_store.py::test_a_session_without_faults_ends_with_the_sum",

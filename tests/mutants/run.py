@@ -14,7 +14,19 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.mutants import linear_hash, log, session, transparency, verifier, witness
+from tests.mutants import (
+    linear_hash,
+    log,
+    one_shot_authority,
+    one_shot_client,
+    one_shot_coordinator,
+    one_shot_member,
+    one_shot_verifier,
+    session,
+    transparency,
+    verifier,
+    witness,
+)
 from tests.mutants.mutant import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,6 +49,11 @@ MUTANTS: tuple[Mutant, ...] = (
     *transparency.MUTANTS,
     *witness.MUTANTS,
     *verifier.MUTANTS,
+    *one_shot_authority.MUTANTS,
+    *one_shot_client.MUTANTS,
+    *one_shot_coordinator.MUTANTS,
+    *one_shot_member.MUTANTS,
+    *one_shot_verifier.MUTANTS,
 )
 
 

@@ -24,7 +24,7 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "confirmations are not verified",
         f"{_PAIRWISE}/client.py",
-        "        lists.check_signature(signed, statement.identity)\n        confirmed.add",
+        "        check_signature(signed, statement.identity)\n        confirmed.add",
         "        confirmed.add",
         f"{_COORDINATOR}::TestClosesWhatMustNotBeClosed::test_forged_confirmations_are_refused",
     ),
@@ -83,8 +83,8 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "a log may hold a second close",
         "secagg/protocol/log.py",
-        "elif position >= len(_ORDER) or not isinstance(entry, _ORDER[position]):",
-        "elif position < 4 and not isinstance(entry, _ORDER[position]):",
+        "elif position >= len(order) or not _is_of(entry, order[position]):",
+        "elif position < 4 and not _is_of(entry, order[position]):",
         f"{_COORDINATOR}::TestLogsTwoCloses::test_a_second_close_in_one_log_is_refused",
     ),
     mutant(
@@ -170,7 +170,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     mutant(
         "statements of another session count",
-        f"{_PAIRWISE}/lists.py",
+        "secagg/protocol/published.py",
         "if statement.session != session.digest:",
         "if not statement.session:",
         f"{_COORDINATOR}::TestReplaysAnotherSession",
@@ -193,7 +193,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     mutant(
         "statements are not verified",
-        f"{_PAIRWISE}/lists.py",
+        "secagg/protocol/published.py",
         "verify_statement(identity, signed.statement.to_bytes(), signed.signature)",
         "bytes(signed.signature)",
         f"{_COORDINATOR}::TestSubstitutesKeys::test_a_neighbours_key_without_its_signature_is_refused",
@@ -348,14 +348,14 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     mutant(
         "messages of one client are stored all at once",
-        "secagg/runtime/host.py",
+        "secagg/runtime/session_host.py",
         "        return self._arriving.setdefault(identity, asyncio.Lock())",
         "        return asyncio.Lock()",
         f"{_ATTACKS}::TestClientsAgainstAnHonestOperator::test_what_is_refused_is_not_stored",
     ),
     mutant(
         "a recovery of before a crash runs again",
-        "secagg/runtime/host.py",
+        "secagg/runtime/pairwise_host.py",
         "if not isinstance(state, Recovering) or state.used != used:",
         "if not isinstance(state, Recovering):",
         f"{_ATTACKS}::TestEffectsThatACrashRepeats::test_one_recovery_runs_after_a_restart",
@@ -363,7 +363,7 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "a client goes on under other parameters",
         "secagg/runtime/participant.py",
-        "        if state.view.entries[0] != self._context.session.entry:",
+        "        if state.view.entries[0] != self._joined.entry:",
         "        if not state.view.entries[0]:",
         f"{_ATTACKS}::TestTheLogThatAClientSees::test_a_second_open_entry_of_a_session_is_not_gone_on_with",
     ),

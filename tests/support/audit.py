@@ -11,7 +11,7 @@ from tests.support.cohort import key_of
 from tests.support.published import ORIGIN
 from verifier.audit import Audit, Brought
 from verifier.checks import Level, Status
-from verifier.policy import AuditPolicy, SessionFloors
+from verifier.policy import AuditPolicy, PinnedOpeners, SessionFloors
 from verifier.record_files import RecordFiles
 from verifier.run import run_audit
 
@@ -26,10 +26,12 @@ def complaints(
     min_contributors: int = 3,
     receipt: bytes | None = None,
     masked_inputs: Path | None = None,
+    openers: PinnedOpeners | None = None,
 ) -> list[str]:
     """What an auditor of the whole record does not find in order; at level full where masked inputs are given."""
     registrars = frozenset({key_of("registrar").public_bytes})
-    policy = AuditPolicy(log, registrars, SessionFloors(min_contributors), "none", None, bytes(32), bytes(32))
+    floors, pinned = SessionFloors(min_contributors), openers or PinnedOpeners()
+    policy = AuditPolicy(log, registrars, floors, "none", None, bytes(32), bytes(32), pinned)
     inputs = None if masked_inputs is None else RecordFiles(masked_inputs, "masked-inputs/")
     report = run_audit(
         Audit(

@@ -28,19 +28,22 @@ from secagg.protocol.pairwise.client_states import (
     MaskInput,
     Send,
 )
-from secagg.protocol.pairwise.coordinator_states import DeadlinePassed, Phase, SetupRow, UploadStaged
-from secagg.protocol.session import ClientPolicy, Session
+from secagg.protocol.pairwise.session import PairwiseSession
+from secagg.protocol.phases import Phase
+from secagg.protocol.rows import DeadlinePassed, SetupRow, UploadStaged
+from secagg.protocol.session import ClientPolicy
 from secagg.runtime import vectors
-from secagg.runtime.host import CoordinatorPorts, SessionHost
 from secagg.runtime.memory import MemoryBlobStore, MemorySessionStore
+from secagg.runtime.pairwise_host import PairwiseHost
 from secagg.runtime.ports import BlobStore
+from secagg.runtime.session_host import CoordinatorPorts
 from secagg.transcript import canonical
 from secagg.transcript.entries import (
     Deadlines,
     Encoding,
     NoDifferentialPrivacy,
     NoFlattening,
-    SessionOpen,
+    PairwiseOpen,
     SignedRoster,
 )
 from secagg.transcript.roster import Roster, RosterMember
@@ -71,7 +74,7 @@ def tiny_template(dimension: int) -> tuple[Layout, AdapterTemplate]:
     return layout, AdapterTemplate("example/base", "", "CAUSAL_LM", 1, 1, use_rslora=False, fan_in_fan_out=False)
 
 
-def setup_of(session: Session, blobs: BlobStore) -> SetupRow:
+def setup_of(session: PairwiseSession, blobs: BlobStore) -> SetupRow:
     """Store what the session is about; its roster is signed by the registrar."""
     layout, template = tiny_template(session.parameters.encoding.dimension)
     names = [blobs.put(canonical.encode(each.to_json_value())) for each in (layout, template)]
@@ -80,7 +83,7 @@ def setup_of(session: Session, blobs: BlobStore) -> SetupRow:
     return SetupRow(roster, signed.head.to_bytes(), signed.signature, *names)
 
 
-def signed_roster(session: Session) -> SignedRoster:
+def signed_roster(session: PairwiseSession) -> SignedRoster:
     """The log entry of the session's roster."""
     registrar = key_of("registrar")
     head = session.roster.head(registrar.public_bytes)
@@ -96,12 +99,12 @@ def session_of(
     expected_dropout: Fraction = Fraction(0),
     coordinator: SigningKey | None = None,
     encoding: Encoding | None = None,
-) -> Session:
+) -> PairwiseSession:
     """A session for these identities."""
     roster = Roster.of([RosterMember(key.public_bytes, "") for key in identities])
     encoding = encoding or Encoding(dimension, 15, 1024, 64, Fraction(1), NoFlattening())
     layout, template = tiny_template(encoding.dimension)
-    parameters = SessionOpen(
+    parameters = PairwiseOpen(
         session=CountingRng(b"session").bytes(16),
         protocol="pairwise",
         coordinator=(coordinator or key_of("coordinator")).public_bytes,
@@ -123,7 +126,7 @@ def session_of(
         noise=NoDifferentialPrivacy(),
         retention_s=0,
     )
-    return Session(parameters, roster)
+    return PairwiseSession(parameters, roster)
 
 
 @dataclass
@@ -165,14 +168,14 @@ class Client:
 class Cohort:
     """A session host with memory ports, and its clients by name ``0 .. n-1``."""
 
-    host: SessionHost
+    host: PairwiseHost
     clients: list[Client]
     clock: VirtualClock
     blobs: MemoryBlobStore
     reports: list[tuple[str, bytes, str]]
 
     @property
-    def session(self) -> Session:
+    def session(self) -> PairwiseSession:
         return self.host.session
 
     async def deliver(self, sender: Client) -> None:
@@ -249,7 +252,7 @@ def one_hot(dimension: int, position: int) -> np.ndarray:
 
 
 async def open_cohort(
-    session: Session,
+    session: PairwiseSession,
     identities: Sequence[SigningKey],
     vector_of: Callable[[int], np.ndarray],
     policy: ClientPolicy | None = None,
@@ -260,7 +263,7 @@ async def open_cohort(
     ports = CoordinatorPorts(
         MemorySessionStore(), blobs, memory_log(key), MemoryRecord(), clock, key, lambda *event: reports.append(event)
     )
-    host = SessionHost(session, ports)
+    host = PairwiseHost(session, ports)
     await host.open(setup_of(session, blobs))
     clients = [
         Client(

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from secagg import client, remote
+from secagg import participation, remote
 from secagg.client import Coordinator, Result, SessionAbortedError, connect
 from secagg.crypto.signing import SigningKey
 from secagg.identity.tls import PinnedCertificate
@@ -34,14 +34,14 @@ from tests.support.coordinator_process import Fate, MortalBlobs, MortalStore, fa
 
 def make_mortal(fate: Fate) -> None:
     """Let every contributor of this process die with its stores."""
-    immortal = client._StateKeeper.__init__
+    immortal = participation.StateKeeper.__init__
 
     def init(self: Any, directory: Path, identity: SigningKey) -> None:
         immortal(self, directory, identity)
         self.sealed = MortalStore(self.sealed, fate)
         self.blobs = MortalBlobs(self.blobs, fate)
 
-    client._StateKeeper.__init__ = init
+    participation.StateKeeper.__init__ = init
 
 
 def record_messages(path_of: Callable[[bytes], Path]) -> None:

@@ -29,9 +29,9 @@ from secagg.lora.layout import Layout
 from secagg.lora.template import AdapterTemplate
 from secagg.lora.writer import write_adapter
 from secagg.runtime.clock import SystemClock
-from secagg.runtime.host import CoordinatorPorts
 from secagg.runtime.ports import Commit, LogPort, SessionKey, SessionStore, StoredSession
 from secagg.runtime.registry import Registry
+from secagg.runtime.session_host import CoordinatorPorts
 from secagg.runtime.transparency_log import NoCosigners, TransparencyLog
 from secagg.services.logs import EventLog
 from secagg.services.server import CoordinatorServer, ServerSocket, server_credentials
@@ -40,7 +40,14 @@ from secagg.store.log_files import LogDirectory
 from secagg.store.session_files import SessionDirectory
 from secagg.store.sqlite import SqliteSessionStore
 from secagg.transcript import canonical
-from secagg.transcript.entries import Deadlines, Encoding, NoDifferentialPrivacy, NoFlattening, SessionOpen
+from secagg.transcript.entries import (
+    Deadlines,
+    Encoding,
+    NoDifferentialPrivacy,
+    NoFlattening,
+    PairwiseOpen,
+    SessionOpen,
+)
 from secagg.transcript.evidence import LogEvidence
 from secagg.transcript.roster import Roster, RosterMember
 from secagg.v1 import aggregation_pb2 as pb
@@ -177,7 +184,7 @@ def one_hot_session(
     registrar, template, layout = key_of("registrar"), _template(), Layout.from_shapes(shapes)
     roster = Roster.of([RosterMember(key.public_bytes, "") for key in identities])
     head = roster.head(registrar.public_bytes).to_bytes()
-    parameters = SessionOpen(
+    parameters = PairwiseOpen(
         session=SystemRng().bytes(16),
         protocol="pairwise",
         coordinator=key_of("coordinator").public_bytes,

@@ -91,6 +91,8 @@ class Forge:
     order. ``write`` signs the log and writes everything.
     """
 
+    policy_text = POLICY
+
     def __init__(
         self,
         edits: Mapping[str, Edit] | None = None,
@@ -200,7 +202,7 @@ class Forge:
             for name, data in session.final_files().items():
                 files[f"sessions/{session.session_id.hex()}/{name}"] = data
         _write(record, files)
-        policy = POLICY.format(registrar=self.registrar.public_bytes.hex(), model=MODEL_DIGEST.hex())
+        policy = self.policy_text.format(registrar=self.registrar.public_bytes.hex(), model=MODEL_DIGEST.hex())
         beside = {"policy": self.log_policy().to_text().encode(), "policy.toml": policy.encode()}
         if hasattr(self.main, "closing"):
             beside["receipt"] = self.receipt(self.main.accepted[0], note)
@@ -215,7 +217,10 @@ class Forge:
         own = {key.removeprefix(prefix): edit for key, edit in self.edits.items() if key.startswith(prefix)}
         if name == "main":
             own |= {key: edit for key, edit in self.edits.items() if "." not in key}
-        return SessionForge(around, name, plan, own)
+        return self._session_forge(around, name, plan, own)
+
+    def _session_forge(self, around: Surroundings, name: str, plan: Plan, edits: Mapping[str, Edit]) -> SessionForge:
+        return SessionForge(around, name, plan, edits)
 
     def _made(self, name: str, value: Any) -> Any:
         edit = self.edits.get(name)

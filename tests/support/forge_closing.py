@@ -13,6 +13,8 @@ from secagg.arith.quantiser import Quantiser, clip
 from secagg.crypto.secret import Secret
 from secagg.derive import boxes
 from secagg.derive.result import flatten_map, mean_of
+from secagg.lora.layout import Layout
+from secagg.lora.template import AdapterTemplate
 from secagg.lora.vector import FactorMean
 from secagg.lora.writer import encode_adapter
 from secagg.transcript import merkle
@@ -77,7 +79,9 @@ class SessionForge(OpeningForge):
         self.integer_sum = self._made("integer_sum", unpacked(self.parameters.encoding, self.lanes_sum, self.count))
         mean = mean_of(self.parameters.encoding, self.integer_sum, self.count)
         self.mean = self._made("mean", mean)
-        self.aggregate: dict[str, bytes] = self._made("aggregate", self._adapter())
+        self.aggregate: dict[str, bytes] = self._made(
+            "aggregate", merged_adapter(self.mean, self.layout_value, self.template)
+        )
         self.files["openings.jsonl"] = lines(self.openings)
         self.files["pair-boxes.jsonl"] = lines(self.pairs)
         self.files["integer-sum.bin"] = self.integer_sum.astype("<i8").tobytes()
@@ -207,9 +211,11 @@ class SessionForge(OpeningForge):
         add_masks(lanes, *self.removal(), 2)
         return lanes
 
-    def _adapter(self) -> dict[str, bytes]:
-        tensors = FactorMean().to_adapter(self.mean, self.layout_value, self.template)
-        return {name: b"".join(pieces) for name, pieces in encode_adapter(self.template, tensors).items()}
+
+def merged_adapter(mean: np.ndarray, layout: Layout, template: AdapterTemplate) -> dict[str, bytes]:
+    """The two files of the adapter that a mean makes, by name."""
+    tensors = FactorMean().to_adapter(mean, layout, template)
+    return {name: b"".join(pieces) for name, pieces in encode_adapter(template, tensors).items()}
 
 
 def packed_vector(encoding: Encoding, seed: Secret) -> np.ndarray:

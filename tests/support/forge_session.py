@@ -34,6 +34,7 @@ from secagg.transcript.entries import (
     KeysAdvertised,
     KeysShared,
     NoDifferentialPrivacy,
+    PairwiseOpen,
     SessionOpen,
 )
 from secagg.transcript.record import Record
@@ -152,7 +153,7 @@ class OpeningForge:
         self.template = self._made("template", TEMPLATE)
         self.parameters = self._made(
             "open",
-            SessionOpen(
+            PairwiseOpen(
                 session=self.session_id,
                 protocol="pairwise",
                 coordinator=around.coordinator.public_bytes,

@@ -13,19 +13,12 @@ from secagg.derive import boxes
 from secagg.derive.result import Lanes
 from secagg.protocol.messages import Contribution, OutgoingBoxes, ShareKeys, UnmaskAnswer
 from secagg.protocol.pairwise.client_states import MaskInput
-from secagg.protocol.pairwise.coordinator_states import (
-    Advertising,
-    Collecting,
-    Confirming,
-    DeadlinePassed,
-    Phase,
-    Sharing,
-    Unmasking,
-    UploadStaged,
-)
-from secagg.protocol.session import Session
+from secagg.protocol.pairwise.coordinator_states import Advertising, Collecting, Confirming, Sharing, Unmasking
+from secagg.protocol.pairwise.session import PairwiseSession
+from secagg.protocol.phases import Phase
+from secagg.protocol.rows import DeadlinePassed, UploadStaged
 from secagg.runtime import vectors
-from secagg.runtime.host import SessionHost
+from secagg.runtime.pairwise_host import PairwiseHost
 from secagg.transcript import merkle
 from secagg.transcript.statements import ReleasedShare, ShareStatement, UnmaskStatement
 from tests.support.cohort import Client, Cohort, one_hot, open_cohort, session_of
@@ -44,7 +37,7 @@ async def cohort_of(size: int, *, min_contributors: int = 3, max_corrupt: int = 
     return cohort
 
 
-async def stop(host: SessionHost) -> None:
+async def stop(host: PairwiseHost) -> None:
     """Close a host once its timers have seen the last change of its state."""
     for _ in range(50):
         await asyncio.sleep(0)
@@ -156,7 +149,7 @@ def wrong_share(share: ReleasedShare) -> ReleasedShare:
 
 
 def garbage_for(
-    session: Session, advertised: bytes, sender: int, box: OutgoingBoxes, share_public: bytes
+    session: PairwiseSession, advertised: bytes, sender: int, box: OutgoingBoxes, share_public: bytes
 ) -> OutgoingBoxes:
     """Boxes with shares of nothing, which open and are what the sender promised."""
     info = boxes.share_box_info(session.digest, advertised, sender, box.recipient)
@@ -168,7 +161,7 @@ def garbage_for(
 
 
 def other_pair_seed(
-    session: Session, advertised: bytes, sender: int, box: OutgoingBoxes, mask_public: bytes
+    session: PairwiseSession, advertised: bytes, sender: int, box: OutgoingBoxes, mask_public: bytes
 ) -> OutgoingBoxes:
     """A pair box that opens to what was promised, which does not follow from the sender's root."""
     seed = Secret(b"\x07" * 32)

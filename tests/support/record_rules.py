@@ -10,9 +10,9 @@ from secagg.transcript.entries import (
     KeysAdvertised,
     KeysShared,
     LogEntry,
+    PairwiseOpen,
     SessionAbort,
     SessionClose,
-    SessionOpen,
     SessionResult,
     SignedRoster,
 )
@@ -20,7 +20,7 @@ from secagg.transcript.statements import ContributionHeader, ShareStatement, Sig
 
 FILES_OF: dict[type[LogEntry], tuple[str, ...]] = {
     SignedRoster: (),
-    SessionOpen: ("roster.jsonl", "layout.json", "adapter.json"),
+    PairwiseOpen: ("roster.jsonl", "layout.json", "adapter.json"),
     KeysAdvertised: ("keys.jsonl",),
     KeysShared: ("u2.jsonl",),
     SessionClose: ("dispositions.jsonl", "contributions.jsonl", "linear-hashes.bin", "masked-limb-sum.bin"),
@@ -65,7 +65,7 @@ def _rules(entry: LogEntry, read: Read) -> Iterator[tuple[str, bool]]:
         return merkle.root(lines), len(lines)
 
     match entry:
-        case SessionOpen():
+        case PairwiseOpen():
             yield "roster.jsonl", root("roster.jsonl") == (entry.roster, entry.roster_size)
             yield "layout.json", digest("layout.json") == entry.layout
             yield "adapter.json", digest("adapter.json") == entry.adapter

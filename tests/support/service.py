@@ -21,8 +21,9 @@ from secagg.lora.vector import adapter_to_vector
 from secagg.lora.writer import write_adapter
 from secagg.remote import open_session
 from secagg.runtime.clock import SystemClock
-from secagg.runtime.host import CoordinatorPorts
+from secagg.runtime.institution_directory import InstitutionDirectory, NoInstitutions
 from secagg.runtime.registry import Registry
+from secagg.runtime.session_host import CoordinatorPorts
 from secagg.runtime.transparency_log import Cosigners, NoCosigners, TransparencyLog
 from secagg.services.logs import EventLog
 from secagg.services.server import CoordinatorServer, ServerSocket, server_credentials
@@ -31,7 +32,14 @@ from secagg.store.log_files import LogDirectory
 from secagg.store.session_files import SessionDirectory
 from secagg.store.sqlite import SqliteSessionStore
 from secagg.transcript import canonical
-from secagg.transcript.entries import Deadlines, Encoding, NoDifferentialPrivacy, NoFlattening, SessionOpen
+from secagg.transcript.entries import (
+    Deadlines,
+    Encoding,
+    NoDifferentialPrivacy,
+    NoFlattening,
+    PairwiseOpen,
+    SessionOpen,
+)
 from secagg.transcript.roster import Roster, RosterMember
 from secagg.v1 import aggregation_pb2 as pb
 from tests.support.cohort import key_of
@@ -58,7 +66,10 @@ class RunningService:
 
 @asynccontextmanager
 async def serving(
-    state: Path, key: SigningKey | None = None, cosigners: Cosigners | None = None
+    state: Path,
+    key: SigningKey | None = None,
+    cosigners: Cosigners | None = None,
+    institutions: InstitutionDirectory | None = None,
 ) -> AsyncIterator[RunningService]:
     """Serve from ``state``; leaving the context is an orderly stop. Witnesses are asked again without a pause."""
     key = key or key_of("coordinator")
@@ -83,6 +94,7 @@ async def serving(
         SystemClock(),
         key,
         lambda *report: reports.append(report),
+        institutions or NoInstitutions(),
     )
     registry = Registry(ports)
     server = CoordinatorServer(registry, state, EventLog())
@@ -114,7 +126,7 @@ async def open_example_session(
     roster = Roster.of([RosterMember(key.public_bytes, "") for key in identities])
     head = roster.head(registrar.public_bytes).to_bytes()
     norm = float(np.linalg.norm(adapter_to_vector(adapter, layout)))
-    parameters = SessionOpen(
+    parameters = PairwiseOpen(
         session=SystemRng().bytes(16),
         protocol="pairwise",
         coordinator=service.key,

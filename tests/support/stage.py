@@ -24,8 +24,11 @@ from secagg.protocol.errors import ProtocolError, RejectReason
 from secagg.protocol.messages import AdvertisedList, ClosedList, Confirmations, SharedList
 from secagg.protocol.pairwise import client, recovery, tables
 from secagg.protocol.pairwise.client_states import CLIENT_PERSISTENCE, ClientEvent, ClientState, Confirmed, Send
-from secagg.protocol.pairwise.coordinator_states import AnswerRow, Cohort, Phase, Row, RowKind, Unmasking, row_key
-from secagg.protocol.session import ClientPolicy, Session
+from secagg.protocol.pairwise.coordinator_states import AnswerRow, Cohort, Row, Unmasking
+from secagg.protocol.pairwise.session import PairwiseSession
+from secagg.protocol.phases import Phase
+from secagg.protocol.rows import RowKind, row_key
+from secagg.protocol.session import ClientPolicy
 from secagg.runtime import vectors
 from secagg.runtime.memory import MemoryBlobStore
 from secagg.transcript import merkle
@@ -59,7 +62,7 @@ UNIT = 16383
 class Stage:
     """Everything about one honest session, by index in U1. ``log`` has the entries up to the honest close."""
 
-    session: Session
+    session: PairwiseSession
     keys: tuple[SigningKey, ...]
     contexts: tuple[client.ClientContext, ...]
     cohort: Cohort
@@ -114,7 +117,7 @@ def sorted_keys(size: int) -> list[SigningKey]:
     return sorted((key_of(f"client {i}") for i in range(size)), key=lambda key: key.public_bytes)
 
 
-async def _play(session: Session, keys: list[SigningKey]) -> Stage:
+async def _play(session: PairwiseSession, keys: list[SigningKey]) -> Stage:
     size = len(keys)
     cohort = await open_cohort(session, keys, lambda number: one_hot(size, number), LENIENT)
     host, clients = cohort.host, cohort.clients
@@ -154,7 +157,7 @@ def _states(clients: Iterable[Client]) -> tuple[ClientState, ...]:
     return tuple(one.state for one in clients if one.state is not None)
 
 
-def signed_log(session: Session, *entries: bytes | SessionEntry, key: SigningKey | None = None) -> LogEvidence:
+def signed_log(session: PairwiseSession, *entries: bytes | SessionEntry, key: SigningKey | None = None) -> LogEvidence:
     """Any entries, after the roster's, under a checkpoint that the coordinator signs."""
     data = tuple(entry if isinstance(entry, bytes) else entry.to_bytes() for entry in entries)
     return evidence_of(key or key_of("coordinator"), data, [signed_roster(session).to_bytes()])

@@ -27,15 +27,27 @@ from secagg.lora.reader import TENSOR_FILE
 from secagg.lora.template import AdapterTemplate
 from secagg.lora.vector import FactorMean
 from secagg.lora.writer import encode_adapter
-from secagg.runtime import publication
-from secagg.transcript import canonical, entries, merkle, note, proof, published, receipt, roster, statements, tiles
+from secagg.runtime import one_shot_host, pairwise_publication, publication
+from secagg.transcript import (
+    canonical,
+    entries,
+    merkle,
+    note,
+    openers,
+    proof,
+    published,
+    receipt,
+    roster,
+    statements,
+    tiles,
+)
 from secagg.transcript.policy import LogPolicy
 from secagg.transcript.record import VERSION, Record, RecordError
-from verifier import cli, log_view, policy, session_values
+from verifier import cli, entry_order, log_view, policy, session_lists, session_values
 from verifier.audit import Audit
 from verifier.catalogue import ALL_CHECKS, FAMILIES, LOG_CHECKS
-from verifier.checks import MAX_SHOWN, Level, Status
-from verifier.families import log, openings, results, sums
+from verifier.checks import ANY_MODE, AUTHORITY, COMMITTEE, MAX_SHOWN, ONE_SHOT, PAIRWISE, Level, Mode, Status
+from verifier.families import ciphertexts, log, one_shot_openings, one_shot_session, openings, results, sums
 from verifier.json_report import to_json
 from verifier.policy import AuditPolicyError, load_policy
 from verifier.record_files import RecordFiles
@@ -48,7 +60,7 @@ TEXT = (ROOT / "docs" / "record.md").read_text(encoding="utf-8")
 WORDS = " ".join(TEXT.split())
 NOW_S = 1_800_000_160
 RECEIPT_INDEX = 1
-MODULES = (entries, roster, statements, published, receipt)
+MODULES = (entries, openers, roster, statements, published, receipt)
 
 
 def block(name: str) -> str:
@@ -62,7 +74,7 @@ def table(header: str) -> list[list[str]]:
     assert TEXT.count(f"\n{header}\n") == 1, header
     rows = []
     for line in TEXT.split(f"\n{header}\n")[1].split("\n")[1:]:
-        if not line.startswith("|"):
+        if not line.strip().startswith("|"):
             break
         rows.append([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
     return rows
@@ -87,11 +99,20 @@ def number(text: str) -> int:
 # The checks
 
 HEADINGS = re.findall(
-    r"^### ([A-Z]{3}-\d+): (.+)\n\n- \*\*level\*\* (\w+), (of the log|from \w+)\.", TEXT, re.MULTILINE
+    r"^### ([A-Z]{3}-\d+): (.+)\n\n- \*\*level\*\* (\w+), (of the log|from \w+)(?:, (of [a-z -]+))?\.",
+    TEXT,
+    re.MULTILINE,
 )
+OF_MODES = {
+    ANY_MODE: "",
+    PAIRWISE: "of pairwise sessions",
+    ONE_SHOT: "of one-shot sessions",
+    COMMITTEE: "of sessions with a committee",
+    AUTHORITY: "of sessions with a key authority",
+}
 
 
-def test_the_checks_are_those_of_the_catalogue_in_its_order_with_titles_levels_and_stages():
+def test_the_checks_are_those_of_the_catalogue_in_its_order_with_titles_levels_stages_and_modes():
     of_log = {check.identifier for check in LOG_CHECKS}
     assert [
         (
@@ -99,6 +120,7 @@ def test_the_checks_are_those_of_the_catalogue_in_its_order_with_titles_levels_a
             check.title,
             LEVEL_NAMES[check.level],
             "of the log" if check.identifier in of_log else f"from {check.needs.name.lower()}",
+            OF_MODES[check.modes],
         )
         for check in ALL_CHECKS
     ] == HEADINGS
@@ -120,9 +142,11 @@ def test_every_check_that_the_text_names_exists():
 
 
 def documented_records() -> dict[str, dict[str, str]]:
-    """Of each type, its members, each with what it says of the values."""
+    """Of each type, its members, each with what it says of the values. Of two records of a type, each has its note."""
     section = TEXT.split("\n## 3. Records\n")[1].split("\n## 4. ")[0]
-    rows = dict(re.findall(r"^\| `([a-z-]+)` \| (.+) \|$", section, re.MULTILINE))
+    found = re.findall(r"^\| `([a-z-]+)`( \([a-z-]+\))? \| (.+) \|$", section, re.MULTILINE)
+    rows = {kind + note: text for kind, note, text in found}
+    assert len(rows) == len(found)
     members = {}
     for kind, text in rows.items():
         parts = [] if text == "no members" else [part.split(" ", 1) for part in text.split("; ")]
@@ -130,22 +154,42 @@ def documented_records() -> dict[str, dict[str, str]]:
     return members
 
 
+NOT_PUBLISHED = {Record, statements.Receipt, openers.PreparedKey, entries.SessionOpen}
+"""What is no line of a file; the last is what the two open entries have in common."""
 RECORDS = {
     kind
     for module in MODULES
     for kind in vars(module).values()
-    if isinstance(kind, type) and issubclass(kind, Record) and kind not in {Record, statements.Receipt}
+    if isinstance(kind, type) and issubclass(kind, Record) and kind not in NOT_PUBLISHED
+}
+NOTES = {
+    entries.PairwiseOpen: " (pairwise)",
+    entries.OneShotOpen: " (one-shot)",
 }
 
 
+def name_of(kind: type[Record]) -> str:
+    return kind.TYPE + NOTES.get(kind, "")
+
+
 def test_every_record_of_the_published_files_is_documented_and_no_other():
-    assert documented_records().keys() == {kind.TYPE for kind in RECORDS}
+    assert documented_records().keys() == {name_of(kind) for kind in RECORDS}
     assert f"**`version` is the integer {VERSION}.**" in TEXT
+
+
+def test_entries_and_their_orders_are_as_documented():
+    assert "each entry is one of the ten entry types" in WORDS.lower()
+    assert len(entries._KINDS) == 10
+    rows = {mode: re.findall(r"`([a-z-]+)`", order) for mode, order in table("   | mode | order |")}
+    kinds = {kind: entry.TYPE for entry, kind in entry_order._KINDS.items()}
+    kinds[entry_order.Kind.OPEN_AUTHORITY] = "session-open"
+    assert list(rows.values()) == [[kinds[kind] for kind in order] for order in entry_order._ORDERS]
+    assert list(rows) == ["pairwise", "committee", "key authority"]
 
 
 @pytest.mark.parametrize("kind", sorted(RECORDS, key=lambda kind: (kind.TYPE, kind.__name__)), ids=lambda k: k.__name__)
 def test_the_members_of_every_record_are_as_documented(kind):
-    members = documented_records()[kind.TYPE]
+    members = documented_records()[name_of(kind)]
     assert list(members) == [field.name for field in dataclasses.fields(kind)]
     for field in dataclasses.fields(kind):
         check_member(members[field.name], field.metadata["codec"])
@@ -213,23 +257,29 @@ def types_in(refused: str) -> set[str]:
 
 def test_the_files_of_a_session_are_those_that_are_published_and_those_that_are_checked():
     documented = [row[0].strip("`") for row in table("| file | there from | content | bound by | longest |")]
-    source = inspect.getsource(publication)
+    source = "".join(map(inspect.getsource, (publication, pairwise_publication, one_shot_host)))
     written = set(re.findall(r'"([a-z0-9-]+\.(?:jsonl|json|bin))"', source))
     written |= {f"aggregate/{name}" for name in (TENSOR_FILE, CONFIG_FILE)}
+    written |= {
+        f"{name}/<part>.bin" for name in re.findall(r'f"([a-z]+)/\{header\.parts\[0\]\.hex\(\)\}\.bin"', source)
+    }
     assert source.count("aggregate/") == 2
     assert set(documented) == written
-    read = {sums.HASHES, sums.LIMB_SUM, openings.OPENINGS, openings.PAIR_BOXES, results.INTEGER_SUM}
-    read |= {getattr(session_values, name) for name in ("ROSTER", "LAYOUT_FILE", "ADAPTER_FILE", "KEYS", "U2")}
-    read |= {session_values.DISPOSITIONS, session_values.CONTRIBUTIONS}
+    read = {sums.HASHES, sums.LIMB_SUM, session_lists.OPENINGS, openings.PAIR_BOXES, results.INTEGER_SUM}
+    read |= {getattr(session_lists, name) for name in ("ROSTER", "LAYOUT_FILE", "ADAPTER_FILE", "KEYS", "U2")}
+    read |= {session_lists.COMMITMENTS, session_lists.DISPOSITIONS, session_lists.CONTRIBUTIONS}
+    read |= {one_shot_session.CONTEXT, ciphertexts.CIPHERTEXT_SUM}
+    read |= {one_shot_openings.SECRET_SUM, one_shot_openings.ATTESTATIONS}
+    assert f"{ciphertexts.CIPHERTEXTS}/<part>.bin" in documented
     assert {name for name in documented if "/" not in name} == read
 
 
 def test_lengths_of_lines_and_files_are_as_documented():
     rows = {row[0].strip("`"): row[4] for row in table("| file | there from | content | bound by | longest |")}
     lines = {
-        session_values.MAX_STATEMENT_BYTES: ("roster.jsonl", "keys.jsonl", "u2.jsonl"),
-        session_values.MAX_HEADER_BYTES: ("dispositions.jsonl", "contributions.jsonl"),
-        openings.MAX_ANSWER_BYTES: ("openings.jsonl",),
+        session_lists.MAX_STATEMENT_BYTES: ("roster.jsonl", "keys.jsonl", "u2.jsonl", "attestations.jsonl"),
+        session_lists.MAX_HEADER_BYTES: ("commitments.jsonl", "dispositions.jsonl", "contributions.jsonl"),
+        session_lists.MAX_ANSWER_BYTES: ("openings.jsonl",),
         openings.MAX_PAIR_BYTES: ("pair-boxes.jsonl",),
     }
     for most, names in lines.items():
@@ -288,45 +338,51 @@ def policy_file(directory: Path, text: str) -> Path:
     return directory / "policy.toml"
 
 
-def documented_policy() -> dict[str, tuple[str, bool]]:
-    """Of each key of the policy, its table and whether it is required."""
+def documented_policy() -> dict[tuple[str, str], bool]:
+    """Of each table and key of the policy, whether it is required."""
     keys = {}
     for cell, rule, *_ in table("| key | | |"):
         *section, key = re.findall(r"`\[?([a-z_]+)\]?`", cell)
-        keys[key] = ("".join(section), rule.startswith("required"))
+        keys["".join(section), key] = rule.startswith("required")
     return keys
 
 
 def test_the_keys_of_the_policy_are_as_documented(tmp_path):
     keys = documented_policy()
     values = {
-        "log_policy": '"policy"',
-        "max_age_s": "3600",
-        "keys": f'["{"0" * 64}"]',
-        "min_contributors": "3",
-        "tolerated_corrupt": '"1/10"',
-        "base_models": "[]",
-        "mechanism": '"none"',
+        ("", "log_policy"): '"policy"',
+        ("", "max_age_s"): "3600",
+        ("registrar", "keys"): f'["{"0" * 64}"]',
+        ("session", "min_contributors"): "3",
+        ("session", "tolerated_corrupt"): '"1/10"',
+        ("session", "base_models"): "[]",
+        ("noise", "mechanism"): '"none"',
+        ("openers", "keys"): f'["{"1" * 64}"]',
+        ("openers", "attestors"): f'["{"2" * 64}"]',
     }
     assert keys.keys() == values.keys()
 
-    def text(left_out=""):
-        tables = {table: [] for table in ("", "registrar", "session", "noise")}
-        for key, (section, _) in keys.items():
-            if key != left_out:
-                tables[section].append(f"{key} = {values[key]}")
+    def text(left_out=None):
+        tables = {section: [] for section, _ in values}
+        for section, key in keys:
+            if (section, key) != left_out:
+                tables[section].append(f"{key} = {values[section, key]}")
         return "\n".join("\n".join([f"[{name}]" if name else "", *lines]) for name, lines in tables.items()) + "\n"
 
-    assert load_policy(policy_file(tmp_path, text())).max_age_s == 3600
-    for key, (_, required) in keys.items():
+    full = load_policy(policy_file(tmp_path, text()))
+    assert full.max_age_s == 3600
+    assert full.openers == policy.PinnedOpeners(frozenset({b"\x11" * 32}), frozenset({b"\x22" * 32}))
+    for key, required in keys.items():
         path = policy_file(tmp_path, text(key))
         if required:
             with pytest.raises(AuditPolicyError):
                 load_policy(path)
         else:
             load_policy(path)
-    with pytest.raises(AuditPolicyError):
-        load_policy(policy_file(tmp_path, text() + "another = 1\n"))
+    for more in ("another = 1\n", "[opener]\n"):
+        with pytest.raises(AuditPolicyError):
+            load_policy(policy_file(tmp_path, text() + more))
+    assert load_policy(policy_file(tmp_path, text().split("[openers]")[0])).openers == policy.PinnedOpeners()
 
 
 # References
@@ -363,13 +419,25 @@ def test_the_sections_of_other_documents_that_are_named_exist():
         assert f"\n{heading}" in protocol
     for phrase in ("Decoding a sum", "The mean: undo flattening"):
         assert phrase in protocol
-    for heading in ("### Two conditions", "## Linear hash", "### Definition"):
+    one_shot = (ROOT / "docs" / "protocol-one-shot.md").read_text(encoding="utf-8")
+    titles = {"2": "Ring mask", "3": "Shares and boxes", "4": "Ciphertexts", "5": "The sum"}
+    found = re.findall(r"protocol-one-shot\.md, sections? ([\d, and]+)", WORDS)
+    assert {number for text in found for number in re.findall(r"\d+", text)} == titles.keys()
+    for section, title in titles.items():
+        assert f"\n## {section}. {title}\n" in one_shot
+    for heading in (
+        "### Two conditions",
+        "## Linear hash",
+        "### Definition",
+        "### Where the errors end",
+        "### Certification",
+    ):
         assert f"\n{heading}\n" in parameters
 
 
 def test_every_file_of_vectors_that_is_named_exists():
     named = re.findall(r"`(\w+\.json)`", TEXT.split("\n## 16. Vectors\n")[1])
-    assert len(named) == 11
+    assert len(named) == 12
     assert all((ROOT / "tests" / "vectors" / name).exists() for name in named)
 
 
@@ -447,7 +515,7 @@ def test_the_json_report_of_the_example_has_the_documented_members(tmp_path):
     for name in ("verifier", "policy", "checkpoint", "sessions", "checks", "statement"):
         value = found[name][0] if isinstance(found[name], list) else found[name]
         words = re.findall(r"`([a-z0-9_]+)`", texts[f"`{name}`"])
-        ends = {end.value for end in SessionEnd} if name == "sessions" else set()
+        ends = {each.value for kind in (SessionEnd, Mode) for each in kind} if name == "sessions" else set()
         cosigned = {"public_key", "name", "timestamp_s"} if name == "checkpoint" else set()
         assert set(words) - ends - cosigned == value.keys(), name
     last = WORDS.split("`first_failures` and `unavailable` have")[1].split("`failed` counts all")[0]

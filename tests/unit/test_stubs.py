@@ -10,12 +10,15 @@ from pathlib import Path
 import grpc_tools
 import pytest
 from google.protobuf import descriptor_pb2
-from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parents[2]
 PROTOS = ROOT / "protos"
 STUBS = ROOT / "secagg" / "v1"
-FILES = ("aggregation_pb2.py", "aggregation_pb2.pyi", "aggregation_pb2_grpc.py", "aggregation_pb2_grpc.pyi")
+FILES = tuple(
+    f"{proto}_{suffix}"
+    for proto in ("aggregation", "opening")
+    for suffix in ("pb2.py", "pb2.pyi", "pb2_grpc.py", "pb2_grpc.pyi")
+)
 
 FLOATING = {
     descriptor_pb2.FieldDescriptorProto.TYPE_FLOAT,
@@ -96,15 +99,18 @@ def test_the_generator_of_types_is_pinned():
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> list[descriptor_pb2.FileDescriptorProto]:
     target = tmp_path_factory.mktemp("descriptors") / "set"
-    arguments = [
-        "protoc",
+    # In a process of its own: once this compiler is loaded, importing TenSEAL ends the process (two protobufs in C++).
+    command = [
+        sys.executable,
+        "-m",
+        "grpc_tools.protoc",
         f"-I{PROTOS}",
         f"-I{Path(grpc_tools.__file__).parent / '_proto'}",
         "--include_source_info",
         f"--descriptor_set_out={target}",
         *sorted(str(path.relative_to(PROTOS)) for path in PROTOS.rglob("*.proto")),
     ]
-    assert protoc.main(arguments) == 0
+    subprocess.run(command, check=True)
     found = list(descriptor_pb2.FileDescriptorSet.FromString(target.read_bytes()).file)
     assert found
     return found
@@ -151,7 +157,7 @@ def test_every_message_field_value_service_and_method_is_commented(files):
             if location.leading_comments.strip() or location.trailing_comments.strip()
         }
         everything = list(elements(file))
-        assert len(everything) > 100
+        assert len(everything) > 50
         assert [name for path, name, _ in everything if path not in commented] == []
 
 

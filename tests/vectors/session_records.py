@@ -17,9 +17,9 @@ from secagg.transcript.entries import (
     KeysShared,
     NoDifferentialPrivacy,
     NoFlattening,
+    PairwiseOpen,
     SessionAbort,
     SessionClose,
-    SessionOpen,
     SessionResult,
     SignedRoster,
 )
@@ -63,7 +63,7 @@ def parameters_of(seeds):
     layout, template = tiny_template(9)
     keys = [SigningKey(Secret(seed)) for seed in seeds]
     roster = Roster.of([RosterMember(key.public_bytes, "") for key in keys])
-    return SessionOpen(
+    return PairwiseOpen(
         session=CountingRng(b"vector session").bytes(16),
         protocol="pairwise",
         coordinator=SigningKey(secret(ROOT)).public_bytes,

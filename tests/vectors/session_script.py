@@ -41,24 +41,23 @@ from secagg.protocol.pairwise import client as machine
 from secagg.protocol.pairwise import coordinator, dealing, recovery, tables
 from secagg.protocol.pairwise.client import ClientContext
 from secagg.protocol.pairwise.client_states import Aborted, InputMasked, MaskInput
-from secagg.protocol.pairwise.coordinator_states import (
+from secagg.protocol.pairwise.coordinator_states import RecoverSum, SharesStored, SumRecovered, phase_of
+from secagg.protocol.pairwise.session import PairwiseSession
+from secagg.protocol.rows import (
     DeadlinePassed,
     EntryPublished,
     FoldUploads,
     PublishEntry,
-    RecoverSum,
     SetupRow,
-    SharesStored,
     SumFolded,
-    SumRecovered,
     UploadStaged,
-    phase_of,
 )
-from secagg.protocol.session import ClientPolicy, Session
+from secagg.protocol.session import ClientPolicy
 from secagg.runtime import vectors
 from secagg.runtime.adapters import merged_adapter
-from secagg.runtime.limb_sums import Folded, HashedUpload, SessionSum, masked_sum
+from secagg.runtime.limb_sums import Folded, SessionSum, masked_sum
 from secagg.runtime.memory import MemoryBlobStore
+from secagg.runtime.partial_sum import HashedUpload
 from secagg.transcript import canonical, merkle
 from secagg.transcript.entries import (
     Encoding,
@@ -181,7 +180,7 @@ class Script:
         registrar = SigningKey(secret(registrar_seed))
         self.identities = [SigningKey(secret(seed)) for seed in identity_seeds]
         roster = Roster.of([RosterMember(key.public_bytes, "") for key in self.identities])
-        self.session = Session(SessionOpen.from_bytes(parameters.encode()), roster)
+        self.session = PairwiseSession(SessionOpen.from_bytes(parameters.encode()), roster)
         self.clients = [key for position, key in enumerate(self.identities) if position != AWAY]
         head = roster.head(registrar.public_bytes).to_bytes()
         self.roster_entry = SignedRoster(roster.head(registrar.public_bytes), registrar.sign_statement(head)).to_bytes()

@@ -9,10 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from secagg.protocol.pairwise import tables
-from secagg.protocol.pairwise.coordinator_states import (
-    RowKind,
-    row_key,
-)
+from secagg.protocol.rows import RowKind, row_key
 from secagg.transcript import canonical, merkle
 from secagg.transcript.entries import (
     KeysAdvertised,

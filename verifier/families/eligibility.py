@@ -3,67 +3,26 @@
 from __future__ import annotations
 
 from secagg.crypto.signing import SignatureError, verify_statement
-from secagg.transcript.merkle import Frontier, leaf_hash
-from secagg.transcript.record import RecordError
-from secagg.transcript.roster import RosterMember
-from verifier.checks import Check, CheckFailedError, Findings, Level, Place, Stage
+from verifier.checks import Check, Findings, Level, Mode, Place, Stage
 from verifier.log_view import roster_entry
+from verifier.pairwise_values import ADVERTISED
+from verifier.roster_places import PLACES_ONCE, ROSTER_PLACES
+from verifier.session_lists import KEYS
 from verifier.session_record import SessionRecord
-from verifier.session_values import (
-    ADVERTISED,
-    KEYS,
-    MAX_STATEMENT_BYTES,
-    ROSTER,
-    check_list,
-    signed_lines,
-)
 
 
 def _in_roster(session: SessionRecord, findings: Findings) -> None:
-    """Rules: the roster has size and root of the open entry; all identities of U1, which ascend, are among its own."""
-    opened, tree, previous = session.parameters, Frontier(), b""
-    wanted = _identities(session)
-    position = 0
-    # A roster may be larger than memory; both lists ascend, so one pass over it is enough.
-    for place, line in signed_lines(session, ROSTER, MAX_STATEMENT_BYTES, opened.roster_size):
-        identity = _member(place, line)
-        if identity <= previous:
-            raise CheckFailedError.at(place, "identities not in strictly ascending order")
-        previous = identity
-        position = _skip_strangers(session, wanted, position, identity, findings)
-        while position < len(wanted) and wanted[position] == identity:
-            position += 1
-        tree.append(leaf_hash(line))
-    check_list(session.files.place(ROSTER), tree, opened.roster_size, opened.roster)
-    _skip_strangers(session, wanted, position, b"\xff" * 33, findings)
-    findings.count(tree.size)
-
-
-def _identities(session: SessionRecord) -> tuple[bytes, ...]:
-    if session.entries.stage is Stage.OPENED:
-        return ()
-    return tuple(statement.identity for statement in session.get(ADVERTISED).statements)
-
-
-def _member(place: Place, line: bytes) -> bytes:
-    try:
-        return RosterMember.from_bytes(line).identity
-    except RecordError as error:
-        raise CheckFailedError.at(place, str(error)) from None
-
-
-def _skip_strangers(
-    session: SessionRecord, wanted: tuple[bytes, ...], position: int, identity: bytes, findings: Findings
-) -> int:
-    """The first position of ``wanted`` that is not below an identity of the roster; what is below is not in it."""
-    while position < len(wanted) and wanted[position] < identity:
-        findings.fail(session.files.place(KEYS, position + 1, "statement.identity"), "not in the roster")
-        position += 1
-    return position
+    findings.count(session.get(ROSTER_PLACES).size)
 
 
 def _once(session: SessionRecord, findings: Findings) -> None:
-    """Rules: no identity twice in U1, so none in U3; of all mask and share keys of U1 no two are the same."""
+    """Rules: no identity twice in U1, so none in U3; of all mask and share keys of U1 no two are the same.
+
+    In one-shot sessions everybody who came has one place in the roster.
+    """
+    if session.mode is not Mode.PAIRWISE:
+        findings.count(len(session.get(PLACES_ONCE).positions))
+        return
     identities: dict[bytes, int] = {}
     keys: dict[bytes, int] = {}
     for index, statement in enumerate(session.get(ADVERTISED).statements):
@@ -103,16 +62,21 @@ CHECKS = (
         Level.META,
         "Nobody joined who was not on the list before anybody knew who would come.",
         "a coordinator that adds clients of its own after the opening",
-        ("roster.jsonl", "session-open (roster, roster_size)", "keys.jsonl (identity)"),
+        (
+            "roster.jsonl",
+            "session-open (roster, roster_size)",
+            "keys.jsonl or commitments.jsonl and contributions.jsonl",
+        ),
         _in_roster,
     ),
     Check(
         "ELG-2",
         "One contribution for an identity, and no sealing key twice",
         Level.META,
-        "Nobody counts twice, and no two places of the cohort belong to whoever holds one key.",
+        "Nobody counts twice, and no two places of the cohort belong to whoever holds one key. In one-shot sessions, "
+        "which have no such keys, each contribution is at its identity's place in the roster.",
         "a coordinator or client that enters one person several times",
-        ("keys.jsonl (identity, mask_key, share_key)",),
+        ("keys.jsonl (identity, mask_key, share_key)", "one-shot: roster.jsonl, commitments.jsonl, dispositions.jsonl"),
         _once,
         Stage.ADVERTISED,
     ),

@@ -18,15 +18,25 @@ from secagg.transcript.merkle import Frontier, ProofError, leaf_hash, verify_inc
 from secagg.transcript.published import PairBox, PairPromise, PublishedPair, decode_published_pair
 from secagg.transcript.record import RecordError
 from secagg.transcript.statements import SelfMaskShare, ShareStatement, Signed, UnmaskStatement
-from verifier.checks import Check, CheckFailedError, Derived, Findings, InputRefusedError, Level, Place, Stage
+from verifier.checks import (
+    PAIRWISE,
+    Check,
+    CheckFailedError,
+    Derived,
+    Findings,
+    InputRefusedError,
+    Level,
+    Mode,
+    Place,
+    Stage,
+)
+from verifier.families import one_shot_openings
+from verifier.pairwise_values import ADVERTISED, CLOSED_COHORT, CONTRIBUTORS
+from verifier.session_lists import MAX_ANSWER_BYTES, OPENINGS, check_list, signed_lines
 from verifier.session_record import SessionRecord
-from verifier.session_values import ADVERTISED, CLOSED_COHORT, CONTRIBUTORS, check_list, signed_lines
 
-OPENINGS = "openings.jsonl"
 PAIR_BOXES = "pair-boxes.jsonl"
 
-MAX_ANSWER_BYTES = 1 << 22
-"""A signed answer with a share for each of 2^14 neighbours."""
 MAX_PAIR_BYTES = 8192
 """A pair box with its path."""
 
@@ -244,7 +254,8 @@ def _check_kinds(session: SessionRecord, findings: Findings) -> None:
 
 
 def _check_root(session: SessionRecord, findings: Findings) -> None:
-    findings.count(len(session.get(PUBLISHED)))
+    known = PUBLISHED if session.mode is Mode.PAIRWISE else one_shot_openings.PUBLISHED
+    findings.count(len(session.get(known)))
 
 
 def _check_secrets(session: SessionRecord, findings: Findings) -> None:
@@ -272,6 +283,7 @@ CHECKS: tuple[Check[SessionRecord], ...] = (
         (OPENINGS, "session-close"),
         _check_answers,
         Stage.FINISHED,
+        PAIRWISE,
     ),
     Check(
         "OPN-2",
@@ -282,6 +294,7 @@ CHECKS: tuple[Check[SessionRecord], ...] = (
         (OPENINGS, "contributions.jsonl (missing)", "u2.jsonl"),
         _check_kinds,
         Stage.FINISHED,
+        PAIRWISE,
     ),
     Check(
         "OPN-3",
@@ -303,6 +316,7 @@ CHECKS: tuple[Check[SessionRecord], ...] = (
         (OPENINGS, "u2.jsonl (self_mask_commitment, root_commitment)", "keys.jsonl (mask_key)"),
         _check_secrets,
         Stage.FINISHED,
+        PAIRWISE,
     ),
     Check(
         "OPN-5",
@@ -313,6 +327,7 @@ CHECKS: tuple[Check[SessionRecord], ...] = (
         (PAIR_BOXES, "u2.jsonl (boxes)"),
         _check_pairs,
         Stage.FINISHED,
+        PAIRWISE,
     ),
 )
 """All checks of the family."""

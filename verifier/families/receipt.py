@@ -11,8 +11,9 @@ from verifier.audit import Audit
 from verifier.checks import Check, CheckFailedError, Findings, Level, Place
 from verifier.families.log import check_prefix, open_foreign
 from verifier.log_view import SESSIONS, TREE, session_entries
+from verifier.session_lists import CONTRIBUTIONS
 from verifier.session_record import SessionRecord
-from verifier.session_values import CLOSED, CONTRIBUTIONS
+from verifier.session_values import CLOSED
 
 
 def _receipt(audit: Audit, findings: Findings) -> None:

@@ -16,7 +16,8 @@ from secagg.lora.errors import AdapterError
 from secagg.lora.reader import TENSOR_FILE
 from secagg.lora.vector import FactorMean
 from secagg.lora.writer import encode_adapter
-from verifier.checks import Check, CheckFailedError, Derived, Findings, Level, Stage
+from verifier.checks import Check, CheckFailedError, Derived, Findings, Level, Mode, Stage
+from verifier.families.one_shot_openings import CERTIFIED
 from verifier.families.openings import OPENED
 from verifier.families.sums import MASKED_SUM, worker_threads
 from verifier.session_record import SessionRecord
@@ -26,20 +27,34 @@ INTEGER_SUM = "integer-sum.bin"
 AGGREGATE = "aggregate"
 
 Integers = npt.NDArray[np.int64]
+Lanes = npt.NDArray[np.uint64]
 
 
 def _unmasked(session: SessionRecord) -> Integers:
     """Rules: the counter shows the contributors, padding is zero, no coordinate is beyond what they can add up to."""
+    lanes = _without_masks(session) if session.mode is Mode.PAIRWISE else _without_padding(session)
+    try:
+        return session.parameters.encoding.field_layout().unpack_sum(lanes, session.close.count)
+    except ArithmeticInputError as error:
+        raise CheckFailedError.at(session.files.place("masked-limb-sum.bin", field=error.field), str(error)) from None
+
+
+def _without_masks(session: SessionRecord) -> Lanes:
     masked, removal = session.get(MASKED_SUM), session.get(OPENED)
     lanes = masked.lanes.copy()
     streams = len(removal.add) + len(removal.subtract)
     session.audit.progress(f"keystreams of {streams} masks")
     add, subtract = ([key.expose() for key in keys] for keys in (removal.add, removal.subtract))
     add_masks(lanes, add, subtract, worker_threads())
-    try:
-        return session.parameters.encoding.field_layout().unpack_sum(lanes, session.close.count)
-    except ArithmeticInputError as error:
-        raise CheckFailedError.at(session.files.place("masked-limb-sum.bin", field=error.field), str(error)) from None
+    return lanes
+
+
+def _without_padding(session: SessionRecord) -> Lanes:
+    lanes, own = session.get(CERTIFIED), session.parameters.encoding.field_layout().lanes
+    if lanes[own:].any():
+        place = session.files.place("masked-limb-sum.bin", field="padding")
+        raise CheckFailedError.at(place, "lanes after the last of the vector must be zero")
+    return lanes[:own]
 
 
 UNMASKED: Derived[SessionRecord, Integers] = Derived("RES-2", _unmasked)
@@ -69,7 +84,7 @@ def _mean(session: SessionRecord) -> FloatVector:
         raise CheckFailedError.at(session.entry_place("session-open", "encoding"), str(error)) from None
     if _digest(mean.astype("<f4", copy=False)) != session.result.mean:
         reason = "not the digest of the mean that the integer sum gives"
-        raise CheckFailedError.at(session.entry_place("session-result", "mean"), reason)
+        raise CheckFailedError.at(session.entry_place(session.result.TYPE, "mean"), reason)
     return mean
 
 
@@ -121,7 +136,7 @@ def _digest_of(pieces: Iterable[bytes | memoryview]) -> bytes:
     return state.digest()
 
 
-_SUM_READS = ("masked-limb-sum.bin", "openings.jsonl", "pair-boxes.jsonl")
+_SUM_READS = ("masked-limb-sum.bin", "openings.jsonl", "pair-boxes.jsonl or secret-sum.bin")
 
 CHECKS: tuple[Check[SessionRecord], ...] = (
     Check(

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
+from verifier import one_shot_values
 from verifier.audit import Audit
-from verifier.checks import Check, Findings, Level, Place, Stage
+from verifier.checks import PAIRWISE, Check, Findings, Level, Mode, Place, Stage
 from verifier.log_view import INDEX, LOG_KEY, SESSIONS, TREE
+from verifier.pairwise_values import ADVERTISED, CLOSED, CONTRIBUTORS, COUNTS, GRAPH_PARAMETERS, SHARED
+from verifier.session_lists import COMMITMENTS, CONTRIBUTIONS, KEYS, U2
 from verifier.session_record import SessionRecord
-from verifier.session_values import (
-    ADAPTERS,
-    ADVERTISED,
-    CLOSED,
-    CONTRIBUTIONS,
-    CONTRIBUTORS,
-    COUNTS,
-    GRAPH_PARAMETERS,
-    KEYS,
-    SHARED,
-    U2,
-)
+from verifier.session_values import ADAPTERS
 
 
 def _canonical(audit: Audit, findings: Findings) -> None:
@@ -43,13 +35,19 @@ def _parameters(session: SessionRecord, findings: Findings) -> None:
         findings.fail(session.entry_place(opened.TYPE, "min_contributors"), reason)
     if policy.floors.base_models and opened.base_model_digest not in policy.floors.base_models:
         findings.fail(session.entry_place(opened.TYPE, "base_model_digest"), "not one that the policy allows")
-    if session.entries.stage is Stage.OPENED:
-        return
-    if opened.max_corrupt < policy.floors.tolerated_corrupt * session.advertised.count:
-        reason = f"{opened.max_corrupt} of {session.advertised.count}, the policy asks for "
-        reason += f"a fraction of {policy.floors.tolerated_corrupt}"
+    if session.mode is not Mode.PAIRWISE:
+        # Who may contribute does not show how many will: what holds of the fewest there can be holds of more.
+        _check_tolerated(session, opened.min_contributors, findings)
+    elif session.entries.stage is not Stage.OPENED:
+        _check_tolerated(session, session.advertised.count, findings)
+        session.get(GRAPH_PARAMETERS)
+
+
+def _check_tolerated(session: SessionRecord, cohort: int, findings: Findings) -> None:
+    opened, tolerated = session.parameters, session.audit.policy.floors.tolerated_corrupt
+    if opened.max_corrupt < tolerated * cohort:
+        reason = f"{opened.max_corrupt} of {cohort}, the policy asks for a fraction of {tolerated}"
         findings.fail(session.entry_place(opened.TYPE, "max_corrupt"), reason)
-    session.get(GRAPH_PARAMETERS)
 
 
 def _sets(session: SessionRecord, findings: Findings) -> None:
@@ -63,6 +61,9 @@ def _sets(session: SessionRecord, findings: Findings) -> None:
 
 def _bound(session: SessionRecord, findings: Findings) -> None:
     """Rules: each statement names this open entry, that of U2 the root of U1, a contribution the root of U2."""
+    if session.mode is not Mode.PAIRWISE:
+        _bound_one_shot(session, findings)
+        return
     for index, advertised in enumerate(session.get(ADVERTISED).statements):
         _check_session(session, (KEYS, index + 1), advertised.session, findings)
     if session.entries.stage < Stage.SHARED:
@@ -82,6 +83,15 @@ def _bound(session: SessionRecord, findings: Findings) -> None:
             findings.fail(place, "not the root of U2")
 
 
+def _bound_one_shot(session: SessionRecord, findings: Findings) -> None:
+    """Rule: each header names this open entry."""
+    for number, header in enumerate(session.get(one_shot_values.COMMITTED).headers, start=1):
+        _check_session(session, (COMMITMENTS, number), header.session, findings)
+    if session.entries.stage >= Stage.CLOSED:
+        for number, header in enumerate(session.get(one_shot_values.CLOSED).headers, start=1):
+            _check_session(session, (CONTRIBUTIONS, number), header.session, findings)
+
+
 def _check_session(session: SessionRecord, where: tuple[str, int], named: bytes, findings: Findings) -> None:
     findings.count()
     if named != session.digest:
@@ -89,11 +99,21 @@ def _check_session(session: SessionRecord, where: tuple[str, int], named: bytes,
         findings.fail(session.files.place(file, line, "statement.session"), "not the digest of the open entry")
 
 
-_FILES_FROM = {
-    Stage.ADVERTISED: ("keys.jsonl",),
-    Stage.SHARED: ("u2.jsonl",),
-    Stage.CLOSED: ("dispositions.jsonl", "contributions.jsonl", "linear-hashes.bin", "masked-limb-sum.bin"),
-    Stage.FINISHED: ("openings.jsonl", "pair-boxes.jsonl", "integer-sum.bin", "aggregate"),
+_AT_CLOSE = ("dispositions.jsonl", "contributions.jsonl", "linear-hashes.bin", "masked-limb-sum.bin")
+_AT_RESULT = ("openings.jsonl", "integer-sum.bin", "aggregate")
+_FILES_FROM: dict[Mode, dict[Stage, tuple[str, ...]]] = {
+    Mode.PAIRWISE: {
+        Stage.ADVERTISED: ("keys.jsonl",),
+        Stage.SHARED: ("u2.jsonl",),
+        Stage.CLOSED: _AT_CLOSE,
+        Stage.FINISHED: (*_AT_RESULT, "pair-boxes.jsonl"),
+    },
+    Mode.COMMITTEE: {Stage.CLOSED: _AT_CLOSE, Stage.FINISHED: (*_AT_RESULT, "secret-sum.bin")},
+    Mode.AUTHORITY: {
+        Stage.COMMITTED: ("commitments.jsonl",),
+        Stage.CLOSED: (*_AT_CLOSE, "ciphertexts", "ciphertext-sum.bin"),
+        Stage.FINISHED: (*_AT_RESULT, "secret-sum.bin", "attestations.jsonl"),
+    },
 }
 """The files that a session has from each entry on."""
 
@@ -107,7 +127,7 @@ def _ended(session: SessionRecord, findings: Findings) -> None:
     findings.count()
     entries = session.entries
     if entries.has_ended:
-        for stage, names in _FILES_FROM.items():
+        for stage, names in _FILES_FROM[session.mode].items():
             for name in names:
                 if stage > entries.stage and session.files.exists(name):
                     findings.fail(session.files.place(name), "the session ended before the entry that would name it")
@@ -139,8 +159,9 @@ LOG_CHECKS = (
         "SES-2",
         "Every session has its entries once, in legal order, after its roster's entry",
         Level.META,
-        "A session has one U1, one U2, one closed set and one end, and its roster was fixed before it opened. A second "
-        "entry of a kind fails the whole record.",
+        "A session has one U1, one U2, one closed set and one end, and its roster was fixed before it opened. (In "
+        "place of U1 and U2, one-shot sessions with a key authority have one set of commitments, others none.) "
+        "A second entry of a kind fails the whole record.",
         "a coordinator that closes a session twice, or opens two sets of one session",
         (_ENTRIES,),
         _order,
@@ -152,8 +173,9 @@ SESSION_CHECKS = (
         "SES-3",
         "The parameters meet the policy and are safe",
         Level.META,
-        "The session is run by the log's key in this log, keeps the auditor's floors, and for its number of clients "
-        "there are a degree and a threshold at which no part of the sum shows.",
+        "The session is run by the log's key in this log, keeps the auditor's floors, and for the number of clients of "
+        "a pairwise session there are a degree and a threshold at which no part of the sum shows. (Who opens the sum "
+        "of a one-shot session is for SES-8.)",
         "a coordinator that opens sessions which protect nobody",
         ("session-open", "keys-advertised (count)", "policy ([session])"),
         _parameters,
@@ -168,6 +190,7 @@ SESSION_CHECKS = (
         ("keys.jsonl", "u2.jsonl", "keys-advertised, keys-shared, session-close, session-result (counts and roots)"),
         _sets,
         Stage.ADVERTISED,
+        PAIRWISE,
     ),
     Check(
         "SES-5",
@@ -176,7 +199,13 @@ SESSION_CHECKS = (
         "All statements are younger than the open entry with all its parameters, and none was made for another session "
         "or another cohort.",
         "a coordinator that replays statements",
-        ("keys.jsonl", "u2.jsonl", "contributions.jsonl (session, advertised, shared)", "session-open"),
+        (
+            "keys.jsonl",
+            "u2.jsonl",
+            "commitments.jsonl",
+            "contributions.jsonl (session, advertised, shared)",
+            "session-open",
+        ),
         _bound,
         Stage.ADVERTISED,
     ),

@@ -18,11 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from secagg.arith.errors import ArithmeticInputError
-from secagg.transcript.statements import ContributionHeader
 from verifier.checks import Check, CheckFailedError, Derived, Finding, Findings, InputMissingError, Level, Stage
 from verifier.record_files import RecordFiles
 from verifier.session_record import SessionRecord
-from verifier.session_values import CONTRIBUTORS
+from verifier.session_values import CONTRIBUTORS, AnyHeader
 
 if TYPE_CHECKING:
     from secagg.arith.linear_hash import LimbSum
@@ -45,10 +44,6 @@ def worker_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _lanes(session: SessionRecord) -> int:
-    return session.parameters.encoding.field_layout().lanes
-
-
 # What the record has
 
 
@@ -56,7 +51,7 @@ def _shards(session: SessionRecord) -> tuple[int, ...]:
     from secagg.arith import linear_hash
 
     try:
-        step = linear_hash.max_contributors(_lanes(session))
+        step = linear_hash.max_contributors(session.lanes)
     except ArithmeticInputError as error:
         raise CheckFailedError.at(session.entry_place("session-open", "encoding"), str(error)) from None
     count = session.close.count
@@ -68,7 +63,7 @@ SHARDS: Derived[SessionRecord, tuple[int, ...]] = Derived("SUM-3", _shards)
 
 
 def _limb_sum_bytes(session: SessionRecord) -> int:
-    return _LANE_BYTES * _LIMBS_PER_LANE * _lanes(session) * len(session.get(SHARDS))
+    return _LANE_BYTES * _LIMBS_PER_LANE * session.lanes * len(session.get(SHARDS))
 
 
 def _sized_limb_sum(session: SessionRecord) -> int:
@@ -106,7 +101,7 @@ def _masked_sum(session: SessionRecord) -> MaskedSum:
     from secagg.arith import linear_hash
 
     bound = session.get(BOUND_LIMB_SUM)
-    sizes, lanes = session.get(SHARDS), _lanes(session)
+    sizes, lanes = session.get(SHARDS), session.lanes
     total = np.zeros(lanes, dtype=np.uint64)
     hashes = []
     for number, limb_sum in enumerate(_read_shards(session.files, lanes, sizes, bound), start=1):
@@ -190,13 +185,13 @@ def _uploads(session: SessionRecord) -> Uploads:
     start = 0
     for size in session.get(SHARDS):
         session.audit.progress(f"masked inputs, {start} of {len(headers)}")
-        limb_sum = _add_uploads(files, headers[start : start + size], _lanes(session))
+        limb_sum = _add_uploads(files, headers[start : start + size], session.lanes)
         state.update(limb_sum.entries.astype("<u8", copy=False).data)
         start += size
     return Uploads(len(headers), state.digest())
 
 
-def _add_uploads(files: RecordFiles, headers: Sequence[ContributionHeader], lanes: int) -> LimbSum:
+def _add_uploads(files: RecordFiles, headers: Sequence[AnyHeader], lanes: int) -> LimbSum:
     """The limb sum of some uploads; workers take turns at them."""
     workers = min(worker_threads(), _MOST_WORKERS, len(headers))
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
@@ -216,7 +211,7 @@ class _Part:
     wrong: list[Finding]
 
 
-def _add_part(files: RecordFiles, headers: Sequence[ContributionHeader], lanes: int) -> _Part:
+def _add_part(files: RecordFiles, headers: Sequence[AnyHeader], lanes: int) -> _Part:
     from secagg.arith import linear_hash
 
     part = _Part(linear_hash.LimbSum(lanes), [])
@@ -274,7 +269,7 @@ def _check_upload_sums(session: SessionRecord, findings: Findings) -> None:
     findings.count()
     if uploads.limb_sum != session.close.limb_sum:
         reason = "the masked inputs add up to another limb sum than the close entry's"
-        findings.fail(session.entry_place("session-close", "limb_sum"), reason)
+        findings.fail(session.entry_place(session.close.TYPE, "limb_sum"), reason)
 
 
 _COORDINATOR = "a coordinator that publishes another sum than that of the contributions"

@@ -27,20 +27,17 @@ from secagg.protocol.pairwise.coordinator_states import (
     ConfirmRow,
     CoordinatorState,
     Finished,
-    HeaderRow,
     Recovering,
     Row,
-    RowKind,
     Rows,
     ShareRow,
     SharesStored,
     Sharing,
-    StagedRow,
-    TakenRow,
     Unmasking,
-    row_key,
 )
-from secagg.protocol.session import Session
+from secagg.protocol.pairwise.session import PairwiseSession
+from secagg.protocol.published import check_signature, check_statement_session, roster_position
+from secagg.protocol.rows import HeaderRow, RowKind, StagedRow, TakenRow, find, require, row_key
 from secagg.transcript import merkle
 from secagg.transcript.statements import (
     AdvertiseStatement,
@@ -55,21 +52,13 @@ from secagg.transcript.statements import (
 Admissible = AdvertiseKeys | SharesStored | Contribution | ConfirmClose | UnmaskAnswer
 
 
-def roster_position(session: Session, identity: bytes) -> int:
-    """Position of an identity in the roster; RemoteProtocolError(UNKNOWN_IDENTITY) if it is not there."""
-    position = session.positions.get(identity)
-    if position is None:
-        raise RemoteProtocolError(RejectReason.UNKNOWN_IDENTITY, identity.hex())
-    return position
-
-
 def wrong_phase(state: CoordinatorState) -> ProtocolError:
     """The error for a message that comes too early or too late."""
     over = isinstance(state, Finished | Aborted)
     return RemoteProtocolError(RejectReason.SESSION_OVER if over else RejectReason.WRONG_PHASE)
 
 
-def admit(session: Session, rows: Rows, state: CoordinatorState, event: Admissible) -> tuple[int, RowKind, Row]:
+def admit(session: PairwiseSession, rows: Rows, state: CoordinatorState, event: Admissible) -> tuple[int, RowKind, Row]:
     """Roster position, kind and content of the row that an acceptable message becomes.
 
     Raises:
@@ -78,8 +67,8 @@ def admit(session: Session, rows: Rows, state: CoordinatorState, event: Admissib
     signed = event.message.signed if isinstance(event, SharesStored) else event.signed
     statement = signed.statement
     position = roster_position(session, statement.identity)
-    lists.check_statement_session(statement, session)
-    lists.check_signature(signed, statement.identity)
+    check_statement_session(statement, session)
+    check_signature(signed, statement.identity)
     kind, row = _row(event, statement)
     known = rows.get(row_key(position, kind))
     if known is not None:
@@ -128,7 +117,9 @@ def _check_linear_hash(header: ContributionHeader, linear_hash: bytes) -> None:
         raise RemoteProtocolError(RejectReason.WRONG_LINEAR_HASH, "digest differs from the header's")
 
 
-def _check_advertise(session: Session, state: CoordinatorState, event: AdvertiseKeys, statement: Statement) -> None:
+def _check_advertise(
+    session: PairwiseSession, state: CoordinatorState, event: AdvertiseKeys, statement: Statement
+) -> None:
     if not isinstance(state, Advertising):
         raise wrong_phase(state)
     if not isinstance(statement, AdvertiseStatement):
@@ -158,7 +149,9 @@ def cohort_index(cohort: Cohort, position: int) -> int:
     return index
 
 
-def _check_shares(session: Session, state: CoordinatorState, message: ShareKeys, place: tuple[int, Row]) -> None:
+def _check_shares(
+    session: PairwiseSession, state: CoordinatorState, message: ShareKeys, place: tuple[int, Row]
+) -> None:
     if not isinstance(state, Sharing):
         raise wrong_phase(state)
     position, row = place
@@ -183,7 +176,7 @@ def _check_shares(session: Session, state: CoordinatorState, message: ShareKeys,
         raise RemoteProtocolError(RejectReason.WRONG_BOX_ROOT)
 
 
-def _check_contribution(session: Session, state: CoordinatorState, header: Statement, position: int) -> None:
+def _check_contribution(session: PairwiseSession, state: CoordinatorState, header: Statement, position: int) -> None:
     if not isinstance(state, Collecting):
         raise wrong_phase(state)
     index = cohort_index(state.cohort, position)
@@ -217,7 +210,7 @@ def _check_taken(rows: Rows, statement: Statement, position: int) -> None:
 
 def staged_row(rows: Rows, position: int, digest: bytes) -> StagedRow:
     """The row of a durable upload; RemoteProtocolError(WRONG_UPLOAD) if no header announced it."""
-    header = tables.find(rows, position, RowKind.HEADER, HeaderRow)
+    header = find(rows, position, RowKind.HEADER, HeaderRow)
     if header is None or not isinstance(header.signed.statement, ContributionHeader):
         raise RemoteProtocolError(RejectReason.WRONG_UPLOAD, "no header was accepted")
     if header.signed.statement.upload != digest:
@@ -236,7 +229,9 @@ def _check_confirmation(state: CoordinatorState, statement: Statement, position:
         raise RemoteProtocolError(RejectReason.WRONG_LOG_ROOT, "another close entry")
 
 
-def _check_answer(session: Session, rows: Rows, state: CoordinatorState, statement: Statement, position: int) -> None:
+def _check_answer(
+    session: PairwiseSession, rows: Rows, state: CoordinatorState, statement: Statement, position: int
+) -> None:
     if isinstance(state, Recovering):
         state = state.unmasking
     if not isinstance(state, Unmasking):
@@ -259,7 +254,7 @@ def _check_answer(session: Session, rows: Rows, state: CoordinatorState, stateme
         if isinstance(share, SelfMaskShare) != (share.index in accepted):
             raise RemoteProtocolError(RejectReason.WRONG_SHARES, f"wrong kind for index {share.index}")
         # Whoever dealt the share promised it by a signed commitment, so a wrong one is the answerer's.
-        row = tables.require(rows, state.cohort.positions[share.index], RowKind.SHARE, ShareRow)
+        row = require(rows, state.cohort.positions[share.index], RowKind.SHARE, ShareRow)
         promised = row.commitments[graph.neighbours(share.index).index(index)]
         if isinstance(share, SelfMaskShare):
             fits = promised[:32] == boxes.commit_self_mask_share(session.digest, share.index, index, share.share)

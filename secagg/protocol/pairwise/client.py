@@ -15,7 +15,7 @@ from secagg.arith.linear_hash import HASH_BYTES
 from secagg.crypto.rng import Rng
 from secagg.crypto.sealing import SealingKey
 from secagg.crypto.secret import Secret
-from secagg.crypto.signing import SignatureError, SigningKey, verify_statement
+from secagg.crypto.signing import SigningKey
 from secagg.derive.boxes import mask_key_seed, pair_mask_keystream, pair_seed, self_mask_keystream
 from secagg.protocol import log
 from secagg.protocol.errors import LocalProtocolError, RejectReason, RemoteProtocolError
@@ -51,14 +51,15 @@ from secagg.protocol.pairwise.client_states import (
     Send,
     SharedKeys,
 )
-from secagg.protocol.session import ClientPolicy, Session
+from secagg.protocol.pairwise.session import PairwiseSession
+from secagg.protocol.published import check_receipt, check_signature, check_statement_session
+from secagg.protocol.session import ClientPolicy
 from secagg.protocol.transition import Transition
 from secagg.transcript.policy import LogPolicy
 from secagg.transcript.statements import (
     AdvertiseStatement,
     ConfirmStatement,
     ContributionHeader,
-    Receipt,
     RootShare,
     SelfMaskShare,
     Signed,
@@ -77,7 +78,7 @@ class ClientContext:
     """
 
     identity: SigningKey
-    session: Session
+    session: PairwiseSession
     policy: ClientPolicy
     log: LogPolicy
 
@@ -230,13 +231,7 @@ def _acknowledged(context: ClientContext, state: ClientState, event: SignedRecei
     if isinstance(state, Advertised | SharedKeys | Masking):
         raise LocalProtocolError(RejectReason.WRONG_PHASE, "nothing was contributed yet")
     if isinstance(state, Contributed):
-        expected = Receipt(context.session.digest, hashlib.sha256(state.sent.to_bytes()).digest())
-        if event.receipt != expected.to_bytes():
-            raise RemoteProtocolError(RejectReason.WRONG_RECEIPT)
-        try:
-            verify_statement(context.session.parameters.coordinator, event.receipt, event.signature)
-        except SignatureError:
-            raise RemoteProtocolError(RejectReason.WRONG_RECEIPT, "signature") from None
+        check_receipt(context.session, state.sent, event)
     return Transition(state)
 
 
@@ -284,10 +279,10 @@ def _confirmations(context: ClientContext, state: ClientState, event: Confirmati
         statement = signed.statement
         if not isinstance(statement, ConfirmStatement) or statement.identity not in others:
             raise RemoteProtocolError(RejectReason.NOT_IN_COHORT, "a confirmation of nobody else in the sum")
-        lists.check_statement_session(statement, session)
+        check_statement_session(statement, session)
         if statement.close != state.view.close_digest:
             raise RemoteProtocolError(RejectReason.LOG_FORKED, "another close entry was confirmed")
-        lists.check_signature(signed, statement.identity)
+        check_signature(signed, statement.identity)
         confirmed.add(others[statement.identity])
     graph = session.graph(len(place.members), advertised.root)
     neighbours = confirmed.intersection(graph.neighbours(place.index))

@@ -24,38 +24,42 @@ from secagg.protocol.pairwise.coordinator_states import (
     CoordinatorEffect,
     CoordinatorEvent,
     CoordinatorState,
-    DeadlinePassed,
-    EntryPublished,
     Finished,
     Folding,
-    FoldUploads,
-    HeaderRow,
     Lasting,
-    LogRow,
-    PhaseEnded,
-    PublishEntry,
     Publishing,
     Recovering,
     RecoverSum,
     RecoveryFailed,
-    RejectedRow,
     Row,
-    RowKind,
     Rows,
-    SetupRow,
     SharesStored,
     Sharing,
-    SumFolded,
     SumRecovered,
-    TakenRow,
     Unmasking,
-    UploadsRefuted,
-    UploadStaged,
     deadline_of,
     phase_of,
+)
+from secagg.protocol.pairwise.session import PairwiseSession
+from secagg.protocol.published import roster_position
+from secagg.protocol.rows import (
+    DeadlinePassed,
+    EntryPublished,
+    FoldUploads,
+    HeaderRow,
+    LogRow,
+    PhaseEnded,
+    PublishEntry,
+    RejectedRow,
+    RowKind,
+    SetupRow,
+    SumFolded,
+    TakenRow,
+    UploadsRefuted,
+    UploadStaged,
+    log_size,
     row_key,
 )
-from secagg.protocol.session import Session
 from secagg.protocol.transition import Transition
 from secagg.transcript import merkle
 from secagg.transcript.entries import (
@@ -75,12 +79,12 @@ CoordinatorTransition = Transition[CoordinatorState, CoordinatorEffect]
 class Moment:
     """A step's surroundings: the session, the rows as they are, and the time."""
 
-    session: Session
+    session: PairwiseSession
     rows: Rows
     now_s: int
 
 
-def start(session: Session, setup: SetupRow) -> CoordinatorTransition:
+def start(session: PairwiseSession, setup: SetupRow) -> CoordinatorTransition:
     """Open the session: its parameters are the first entry of its log."""
     return _publish(session.parameters, 0, Advertising(0, 0), {row_key(0, RowKind.SETUP): setup})
 
@@ -169,7 +173,7 @@ def _overlaid(moment: Moment, rows: dict[int, Row]) -> Moment:
 
 
 def _staged(moment: Moment, state: CoordinatorState, event: UploadStaged) -> CoordinatorTransition:
-    position = admission.roster_position(moment.session, event.identity)
+    position = roster_position(moment.session, event.identity)
     key = row_key(position, RowKind.STAGED)
     row = admission.staged_row(moment.rows, position, event.digest)
     if moment.rows.get(key) == row:
@@ -351,7 +355,7 @@ def _abort(
     answers: dict[int, bytes] = {}
     if released is not None:
         answers = tables.answer_leaves(moment.rows, released.cohort, released.accepted)
-    position = tables.log_size(moment.rows)
+    position = log_size(moment.rows)
     root = merkle.root(tuple(answers.values()))
     entry = SessionAbort(moment.session.parameters.session, reason, len(answers), root)
     return _publish(entry, position, Aborted(reason, moment.now_s), rows)

@@ -6,13 +6,29 @@ of its own, so that an event costs the same however many clients there are.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from secagg.protocol.messages import AdvertiseKeys, ConfirmClose, Contribution, ShareKeys, UnmaskAnswer
 from secagg.protocol.persist import Persistence
+from secagg.protocol.phases import Phase
+from secagg.protocol.rows import (
+    DeadlinePassed,
+    EntryPublished,
+    FoldUploads,
+    HeaderRow,
+    LogRow,
+    PhaseEnded,
+    PublishEntry,
+    RejectedRow,
+    SetupRow,
+    StagedRow,
+    SumFolded,
+    TakenRow,
+    UploadsRefuted,
+    UploadStaged,
+)
 from secagg.transcript.statements import (
     AdvertiseStatement,
     ConfirmStatement,
@@ -20,52 +36,6 @@ from secagg.transcript.statements import (
     ShareStatement,
     Signed,
 )
-
-
-@enum.unique
-class Phase(enum.Enum):
-    """What clients see of a session's progress."""
-
-    ADVERTISE_KEYS = "advertise-keys"
-    SHARE_KEYS = "share-keys"
-    MASKED_INPUT = "masked-input"
-    CONSISTENCY_CHECK = "consistency-check"
-    UNMASK = "unmask"
-    FINISHED = "finished"
-    ABORTED = "aborted"
-
-
-@enum.unique
-class RowKind(enum.IntEnum):
-    """What a client's row holds; a row is named by roster position and kind."""
-
-    ADVERTISE = 0
-    SHARE = 1
-    HEADER = 2
-    STAGED = 3
-    CONFIRM = 4
-    ANSWER = 5
-    REJECTED = 6
-    LOG = 7
-    SETUP = 8
-    TAKEN = 9
-
-
-_ROW_KINDS = 16
-
-
-def row_key(position: int, kind: RowKind) -> int:
-    """Name of a row.
-
-    For ``RowKind.LOG`` the position is that of the entry, for ``RowKind.SETUP`` 0, for ``RowKind.TAKEN`` the first 56
-    bits of a digest.
-    """
-    return _ROW_KINDS * position + kind
-
-
-def row_position(key: int, kind: RowKind) -> int | None:
-    """The position in the name of a row of this kind, None for rows of other kinds."""
-    return key // _ROW_KINDS if key % _ROW_KINDS == kind else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,20 +61,6 @@ class ShareRow:
 
 
 @dataclass(frozen=True, slots=True)
-class HeaderRow:
-    """Accepted header; its upload may still be on the way."""
-
-    signed: Signed
-
-
-@dataclass(frozen=True, slots=True)
-class StagedRow:
-    """The upload named in the header is durable."""
-
-    digest: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class ConfirmRow:
     """Accepted confirmation."""
 
@@ -116,42 +72,6 @@ class AnswerRow:
     """Accepted answer, as the canonical bytes of its signed statement."""
 
     leaf: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class TakenRow:
-    """A digest that the header of this roster position signed, of its upload or of its linear hash."""
-
-    position: int
-
-
-@dataclass(frozen=True, slots=True)
-class RejectedRow:
-    """The client is left out of the sum, for the reason of this name."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class LogRow:
-    """One published entry, and where in the log it stands."""
-
-    entry: bytes
-    index: int
-
-
-@dataclass(frozen=True, slots=True)
-class SetupRow:
-    """What a session was opened with, beside its parameters: SHA-256 names of blobs, and the signed roster head.
-
-    ``roster`` is the roster's lines, each ended by a newline; ``layout`` and ``adapter`` are canonical JSON.
-    """
-
-    roster: bytes
-    roster_head: bytes
-    roster_signature: bytes
-    layout: bytes
-    adapter: bytes
 
 
 ClientRow: TypeAlias = AdvertiseRow | ShareRow | HeaderRow | TakenRow | StagedRow | ConfirmRow | AnswerRow | RejectedRow
@@ -292,48 +212,6 @@ class SharesStored:
 
 
 @dataclass(frozen=True, slots=True)
-class UploadStaged:
-    """Event: the masked input of this identity is durable, with this SHA-256."""
-
-    identity: bytes
-    digest: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class DeadlinePassed:
-    """Event: the deadline of the current phase may have passed."""
-
-
-@dataclass(frozen=True, slots=True)
-class PhaseEnded:
-    """Event: the operator ends this phase before its deadline."""
-
-    phase: Phase
-
-
-@dataclass(frozen=True, slots=True)
-class EntryPublished:
-    """Event: the session's entry at this position stands in the log, at this index, under a cosigned checkpoint."""
-
-    position: int
-    index: int
-
-
-@dataclass(frozen=True, slots=True)
-class SumFolded:
-    """Event: the accepted uploads are added up, as their linear hashes say; SHA-256 of the durable limb sum."""
-
-    limb_sum: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class UploadsRefuted:
-    """Event: the uploads of these indices do not have the linear hash that their senders signed."""
-
-    indices: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class SumRecovered:
     """Event: the sum is decoded and durable; root of the answers used, digests of sum, mean and merged adapter.
 
@@ -374,21 +252,6 @@ CoordinatorEvent: TypeAlias = (
 
 
 @dataclass(frozen=True, slots=True)
-class PublishEntry:
-    """Effect: append this entry at this position of the session's log, then report EntryPublished."""
-
-    position: int
-    entry: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class FoldUploads:
-    """Effect: add up the uploads of these indices, check their hashes, then report SumFolded or UploadsRefuted."""
-
-    accepted: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class RecoverSum:
     """Effect: open the sum with the answers in the rows, then report SumRecovered or RecoveryFailed.
 
@@ -398,7 +261,10 @@ class RecoverSum:
     used: int
 
 
-CoordinatorEffect: TypeAlias = PublishEntry | FoldUploads | RecoverSum
+VectorWork: TypeAlias = FoldUploads | RecoverSum
+"""Effects that are work on vectors: what the runtime of pairwise sessions does itself."""
+
+CoordinatorEffect: TypeAlias = PublishEntry | VectorWork
 
 COORDINATOR_PERSISTENCE = Persistence(
     Advertising,

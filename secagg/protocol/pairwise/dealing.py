@@ -19,7 +19,7 @@ from secagg.derive.graph import MaskingGraph
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
 from secagg.protocol.messages import IncomingBoxes, NeighbourKeys, OutgoingBoxes, ShareKeys
 from secagg.protocol.pairwise.client_states import HeldShares, Place
-from secagg.protocol.session import Session
+from secagg.protocol.pairwise.session import PairwiseSession
 from secagg.transcript import merkle
 from secagg.transcript.statements import AdvertiseStatement, ShareStatement, Signed
 
@@ -28,7 +28,7 @@ from secagg.transcript.statements import AdvertiseStatement, ShareStatement, Sig
 class Dealer:
     """A client in its place: what it deals and opens follows from these."""
 
-    session: Session
+    session: PairwiseSession
     advertised: bytes
     place: Place
     root: Secret

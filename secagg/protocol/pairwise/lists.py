@@ -7,11 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from secagg.crypto.signing import SignatureError, verify_statement
 from secagg.derive.graph import MaskingGraph
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
-from secagg.protocol.session import Session
-from secagg.transcript import merkle
+from secagg.protocol.pairwise.session import PairwiseSession
+from secagg.protocol.published import (
+    check_root,
+    check_signature,
+    check_statement_session,
+    contributions_root,
+    decode_disposition,
+)
 from secagg.transcript.entries import KeysAdvertised, KeysShared, SessionClose
 from secagg.transcript.record import RecordError
 from secagg.transcript.statements import (
@@ -19,39 +24,22 @@ from secagg.transcript.statements import (
     Accepted,
     AdvertiseStatement,
     ContributionHeader,
-    Disposition,
     Rejected,
     ShareStatement,
     Signed,
-    Statement,
-    decode_disposition,
     decode_share_leaf,
 )
 
 
-def check_signature(signed: Signed, identity: bytes) -> None:
-    """Raise RemoteProtocolError(BAD_SIGNATURE) unless ``identity`` signed the statement."""
-    try:
-        verify_statement(identity, signed.statement.to_bytes(), signed.signature)
-    except SignatureError:
-        raise RemoteProtocolError(RejectReason.BAD_SIGNATURE, f"identity {identity.hex()[:16]}") from None
-
-
-def check_statement_session(statement: Statement, session: Session) -> None:
-    """Raise RemoteProtocolError(WRONG_SESSION) unless the statement is bound to this session."""
-    if statement.session != session.digest:
-        raise RemoteProtocolError(RejectReason.WRONG_SESSION)
-
-
 def check_advertised(
-    session: Session, entry: KeysAdvertised, leaves: Sequence[bytes]
+    session: PairwiseSession, entry: KeysAdvertised, leaves: Sequence[bytes]
 ) -> tuple[AdvertiseStatement, ...]:
     """The statements of U1, in order of index.
 
     Rules: as many as the entry says, between ``min_contributors`` and ``max_contributors``; under the entry's
     root; strictly ascending identities, all in the roster; each signed by its identity for this session.
     """
-    _check_root("keys-advertised", entry.root, leaves)
+    check_root("keys-advertised", entry.root, leaves)
     if entry.count != len(leaves):
         raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "keys-advertised: count differs")
     if len(leaves) < session.parameters.min_contributors:
@@ -75,7 +63,7 @@ def check_advertised(
 
 
 def check_shared(
-    session: Session,
+    session: PairwiseSession,
     entry: KeysShared,
     leaves: Sequence[bytes],
     members: Sequence[bytes],
@@ -86,7 +74,7 @@ def check_shared(
     Rules: one leaf for each member under the entry's root; each present leaf signed by the member of its index
     over this U1; as many present as the entry says, at least ``min_contributors``.
     """
-    _check_root("keys-shared", entry.root, leaves)
+    check_root("keys-shared", entry.root, leaves)
     if len(leaves) != len(members):
         raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "keys-shared: not one leaf for each member")
     statements: list[ShareStatement | None] = []
@@ -101,7 +89,7 @@ def check_shared(
 
 
 def _shared_leaf(
-    session: Session, index: int, data: bytes, identity: bytes, advertised: bytes
+    session: PairwiseSession, index: int, data: bytes, identity: bytes, advertised: bytes
 ) -> ShareStatement | None:
     try:
         leaf = decode_share_leaf(data)
@@ -122,7 +110,7 @@ def _shared_leaf(
 
 
 def check_header(
-    session: Session, header: ContributionHeader, shared: bytes, index: int, neighbours: frozenset[int]
+    session: PairwiseSession, header: ContributionHeader, shared: bytes, index: int, neighbours: frozenset[int]
 ) -> None:
     """Raise RemoteProtocolError unless a header fits its place.
 
@@ -140,7 +128,7 @@ def check_header(
 
 
 def check_closed(
-    session: Session,
+    session: PairwiseSession,
     entry: SessionClose,
     leaves: Sequence[bytes],
     members: Sequence[bytes],
@@ -151,13 +139,13 @@ def check_closed(
     as many as the entry says; the accepted headers are at least ``min_contributors``, under the entry's
     contribution root, signed by their members. ``check_header`` checks them further, where the graph is known.
     """
-    _check_root("session-close", entry.dispositions, leaves)
+    check_root("session-close", entry.dispositions, leaves)
     if len(leaves) != len(members):
         raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "session-close: not one leaf for each member")
     accepted: dict[int, Signed] = {}
     rejected = 0
     for index, (data, identity) in enumerate(zip(leaves, members, strict=True)):
-        leaf = _decode_disposition(data)
+        leaf = decode_disposition(data)
         if leaf.index != index:
             raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "session-close: a leaf out of place")
         if isinstance(leaf, Accepted):
@@ -177,25 +165,6 @@ def check_closed(
     return accepted
 
 
-def published_contributions(entry: SessionClose, leaves: Sequence[bytes]) -> list[Signed]:
-    """The accepted headers in set order, out of all dispositions; their signatures are not checked.
-
-    Raises:
-        RemoteProtocolError: LOG_MISMATCH; the leaves are not those under the entry's two roots.
-    """
-    _check_root("session-close", entry.dispositions, leaves)
-    decoded = map(_decode_disposition, leaves)
-    accepted = {leaf.index: leaf.contribution for leaf in decoded if isinstance(leaf, Accepted)}
-    if contributions_root(accepted) != entry.contributions:
-        raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "session-close: contribution root differs")
-    return [accepted[index] for index in sorted(accepted)]
-
-
-def contributions_root(accepted: dict[int, Signed]) -> bytes:
-    """Root over the accepted signed headers in ascending order of index."""
-    return merkle.root([accepted[index].to_bytes() for index in sorted(accepted)])
-
-
 def asymmetric_edges(graph: MaskingGraph, headers: dict[int, ContributionHeader]) -> list[tuple[int, int]]:
     """Neighbours ``(u, v)`` among ``headers`` of which exactly one lists the other as missing."""
     edges = []
@@ -206,20 +175,8 @@ def asymmetric_edges(graph: MaskingGraph, headers: dict[int, ContributionHeader]
     return edges
 
 
-def _check_root(name: str, expected: bytes, leaves: Sequence[bytes]) -> None:
-    if merkle.root(leaves) != expected:
-        raise RemoteProtocolError(RejectReason.LOG_MISMATCH, f"{name}: root differs")
-
-
 def _decode_signed(leaf: bytes) -> Signed:
     try:
         return Signed.from_bytes(leaf)
-    except RecordError as error:
-        raise RemoteProtocolError(RejectReason.LOG_MISMATCH, str(error)) from None
-
-
-def _decode_disposition(leaf: bytes) -> Disposition:
-    try:
-        return decode_disposition(leaf)
     except RecordError as error:
         raise RemoteProtocolError(RejectReason.LOG_MISMATCH, str(error)) from None

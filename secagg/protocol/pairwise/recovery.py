@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from secagg.derive import boxes
 from secagg.derive.opening import ClosedCohort, Removal, what_masks
 from secagg.protocol.pairwise import tables
-from secagg.protocol.pairwise.coordinator_states import AdvertiseRow, RowKind, Rows, ShareRow, Unmasking
-from secagg.protocol.session import Session
+from secagg.protocol.pairwise.coordinator_states import AdvertiseRow, Rows, ShareRow, Unmasking
+from secagg.protocol.pairwise.session import PairwiseSession
+from secagg.protocol.rows import RowKind, find, require
 from secagg.transcript.statements import AdvertiseStatement, ShareStatement, Signed, UnmaskStatement
 
 Read = Callable[[bytes, int, int], bytes]
 """Bytes of a blob: digest, offset, length."""
 
 
-def recover(session: Session, rows: Rows, state: Unmasking, read: Read) -> Removal:
+def recover(session: PairwiseSession, rows: Rows, state: Unmasking, read: Read) -> Removal:
     """What still masks the sum of ``state.accepted``, from the answers in the rows.
 
     Raises:
@@ -27,16 +28,16 @@ def recover(session: Session, rows: Rows, state: Unmasking, read: Read) -> Remov
     return what_masks(closed_cohort(session, rows, state), statements, StoredPairs(session, rows, state, read))
 
 
-def closed_cohort(session: Session, rows: Rows, state: Unmasking) -> ClosedCohort:
+def closed_cohort(session: PairwiseSession, rows: Rows, state: Unmasking) -> ClosedCohort:
     """What U1, U2 and U3 fix, as the rows hold it."""
     cohort = state.cohort
     mask_keys: list[bytes] = []
     shared: list[ShareStatement | None] = []
     for position in cohort.positions:
-        keys = tables.require(rows, position, RowKind.ADVERTISE, AdvertiseRow).signed.statement
+        keys = require(rows, position, RowKind.ADVERTISE, AdvertiseRow).signed.statement
         if isinstance(keys, AdvertiseStatement):
             mask_keys.append(keys.mask_key)
-        row = tables.find(rows, position, RowKind.SHARE, ShareRow)
+        row = find(rows, position, RowKind.SHARE, ShareRow)
         statement = None if row is None else row.signed.statement
         shared.append(statement if isinstance(statement, ShareStatement) else None)
     missing = {}
@@ -63,7 +64,7 @@ def answers(rows: Rows, state: Unmasking) -> tuple[dict[int, UnmaskStatement], t
 class StoredPairs:
     """Pair boxes out of the blobs in which the boxes of each sender are concatenated."""
 
-    session: Session
+    session: PairwiseSession
     rows: Rows
     state: Unmasking
     read: Read
@@ -94,7 +95,7 @@ class StoredPairs:
 
     def row(self, sender: int) -> ShareRow:
         """What ``sender`` shared."""
-        return tables.require(self.rows, self.state.cohort.positions[sender], RowKind.SHARE, ShareRow)
+        return require(self.rows, self.state.cohort.positions[sender], RowKind.SHARE, ShareRow)
 
     def _recipients(self, sender: int) -> tuple[int, ...]:
         cohort = self.state.cohort

@@ -7,22 +7,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TypeVar
 
 from secagg.protocol.errors import LocalProtocolError, RejectReason
-from secagg.protocol.pairwise.coordinator_states import (
-    AdvertiseRow,
-    AnswerRow,
-    Cohort,
-    ConfirmRow,
+from secagg.protocol.pairwise.coordinator_states import AdvertiseRow, AnswerRow, Cohort, ConfirmRow, Rows, ShareRow
+from secagg.protocol.rows import (
     HeaderRow,
     LogRow,
     RejectedRow,
-    Row,
     RowKind,
-    Rows,
-    ShareRow,
     StagedRow,
+    find,
+    require,
     row_key,
     row_position,
 )
@@ -37,26 +32,6 @@ from secagg.transcript.statements import (
     Rejected,
     Signed,
 )
-
-RowT = TypeVar("RowT", bound=Row)
-
-
-def find(rows: Rows, position: int, kind: RowKind, row_type: type[RowT]) -> RowT | None:
-    """The row of a client, or None."""
-    row = rows.get(row_key(position, kind))
-    return row if isinstance(row, row_type) else None
-
-
-def require(rows: Rows, position: int, kind: RowKind, row_type: type[RowT]) -> RowT:
-    """The row of a client that must be there.
-
-    Raises:
-        LocalProtocolError: it is not; the store lost something that was accepted.
-    """
-    row = find(rows, position, kind, row_type)
-    if row is None:
-        raise LocalProtocolError(RejectReason.WRONG_PHASE, f"no {row_type.__name__} at position {position}")
-    return row
 
 
 def advertised_positions(rows: Rows) -> tuple[int, ...]:
@@ -167,11 +142,3 @@ def close_entry(rows: Rows) -> SessionClose:
     if row is None:
         raise LocalProtocolError(RejectReason.WRONG_PHASE, "no session-close entry")
     return SessionClose.from_bytes(row.entry)
-
-
-def log_size(rows: Rows) -> int:
-    """How many entries the log has taken."""
-    size = 0
-    while row_key(size, RowKind.LOG) in rows:
-        size += 1
-    return size

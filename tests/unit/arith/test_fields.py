@@ -134,3 +134,28 @@ def test_a_sum_that_is_not_one_is_refused_with_the_part_that_shows_it():
     odd = FieldLayout(4, 4, 2, 12)
     padded = odd.pack(np.array([1, 1])) | np.array([0, 1 << 6], dtype=np.uint64)
     assert refused_field(lambda: odd.unpack_sum(padded, 1)) == "padding"
+
+
+def test_coordinates_packed_piece_by_piece_are_those_packed_at_once():
+    layout = FieldLayout(15, 1024, 50_001, 52)
+    values = np.random.default_rng(3).integers(-layout.largest, layout.largest + 1, layout.dimension).astype(np.int32)
+    asked, out = [], np.full(layout.lanes, 7, dtype=np.uint64)
+
+    def piece_of(start: int, end: int) -> np.ndarray:
+        asked.append((start, end))
+        return values[start:end]
+
+    layout.pack_pieces(piece_of, out)
+    assert np.array_equal(out, layout.pack(values))
+    assert len(asked) > 2
+    assert [start for start, _ in asked] == [0, *(end for _, end in asked[:-1])]
+    assert asked[-1][1] == layout.dimension
+
+
+@pytest.mark.parametrize("more", [-1, 1])
+def test_a_piece_of_another_length_is_refused(more):
+    layout = FieldLayout(15, 1024, 100, 52)
+    with pytest.raises(ArithmeticInputError, match="in number"):
+        layout.pack_pieces(
+            lambda start, end: np.zeros(end - start + more, dtype=np.int32), np.empty(layout.lanes, np.uint64)
+        )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from secagg.arith.errors import ArithmeticInputError
 from secagg.arith.keystream import Keystream
-from secagg.arith.quantiser import Quantiser, clip
+from secagg.arith.quantiser import Clip, Quantiser, clip, l2_norm
 
 KEY = bytes(range(32))
 floats32 = st.floats(-1e6, 1e6, width=32)
@@ -183,3 +183,14 @@ def test_undefined_inputs_are_refused(action, field):
     with pytest.raises(ArithmeticInputError) as refused:
         action()
     assert refused.value.field == field
+
+
+@pytest.mark.parametrize("norm", [Fraction(1, 2), Fraction(1000)], ids=["clipped", "short enough"])
+def test_pieces_are_clipped_as_the_whole_vector_is(norm):
+    vector = np.random.default_rng(5).normal(0, 1, 40_000).astype(np.float32)
+    whole, found = clip(vector, norm)
+    assert found == l2_norm(vector)
+    scaling = Clip.of(found, norm)
+    pieces = [scaling.scaled(vector[start : start + 777]) for start in range(0, vector.size, 777)]
+    assert np.array_equal(np.concatenate(pieces), whole)
+    assert (scaling.factor is None) == (norm == 1000)

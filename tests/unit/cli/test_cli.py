@@ -57,6 +57,13 @@ LEAVES = [
     ("witness", "init"),
     ("witness", "serve"),
     ("witness", "key"),
+    ("committee", "init"),
+    ("committee", "serve"),
+    ("committee", "log"),
+    ("authority", "init"),
+    ("authority", "serve"),
+    ("authority", "log"),
+    ("attest",),
     ("log", "fsck"),
     ("log", "show"),
 ]

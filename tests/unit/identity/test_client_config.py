@@ -29,6 +29,7 @@ EVERYTHING = ClientConfig(
     policy=PolicyConfig(
         40, Fraction(1, 3), frozenset({bytes(32), b"r" * 32}), frozenset({b"m" * 32}), Path('odd "name".policy')
     ),
+    openers=frozenset({bytes(32), b"o" * 32}),
 )
 POLICY = LogPolicy(
     (LogRule(log_key("aggregator.example/secagg", bytes(31) + b"\x02")),),
@@ -43,6 +44,7 @@ def test_what_is_not_said_has_the_documented_default():
     assert client.policy == PolicyConfig(3, Fraction(1, 10), frozenset(), frozenset(), None)
     assert client.transport == PinnedFingerprint(PIN)
     assert client.coordinator_key == b"\x01" * 32
+    assert client.openers == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -74,6 +76,7 @@ def test_an_unknown_key_is_named_with_its_table():
     refused(ClientConfig, CLIENT + "verify = false", "tls.verify")
     refused(ClientConfig, CLIENT + "[policy]\nmax_corrupt = 1", "policy.max_corrupt")
     refused(ClientConfig, CLIENT + "[policy]\nwitnesses = false", "policy.witnesses")
+    refused(ClientConfig, CLIENT + "[openers]\nany = true", "openers.any")
 
 
 @pytest.mark.parametrize(
@@ -103,6 +106,11 @@ def test_an_unknown_key_is_named_with_its_table():
         ("policy", "{ registrars = [1] }"),
         ("policy", f'{{ base_models = ["{PIN}", ""] }}'),
         ("policy", f"{{ base_models = [{', '.join(repr(f'{i:064x}') for i in range(1025))}] }}"),
+        ("openers", f'["{PIN}"]'),
+        ("openers", '{ keys = "ab" }'),
+        ("openers", '{ keys = ["ab"] }'),
+        ("openers", "{ keys = [1] }"),
+        ("openers", f"{{ keys = [{', '.join(repr(f'{i:064x}') for i in range(1025))}] }}"),
     ],
 )
 def test_each_wrong_value_is_refused(key, value):
@@ -130,6 +138,12 @@ def test_plaintext_is_refused_beyond_loopback():
     refused(ClientConfig, client, "coordinator")
     local = ClientConfig.from_toml(edited(client, coordinator='"[::1]:7443"'))
     assert local.client_tls(1) == LoopbackPlaintext(Address("::1", 7443))
+
+
+def test_openers_are_read_from_a_table_of_their_own():
+    client = ClientConfig.from_toml(f'{CLIENT}[openers]\nkeys = ["{PIN}", "{"cd" * 32}"]\n')
+    assert client.openers == {bytes.fromhex(PIN), b"\xcd" * 32}
+    refused(ClientConfig, f'{CLIENT}[openers]\nkeys = ["{PIN}", "ab"]\n', "openers.keys[1]")
 
 
 def test_relative_paths_count_from_the_file(tmp_path, monkeypatch):
@@ -222,6 +236,7 @@ KEYS = [
     "retention_s",
     "tls",
     "policy",
+    "openers",
     "limits",
     "log",
     "x",
@@ -231,7 +246,7 @@ TOML_VALUES = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3).map(lambda items: f"[{', '.join(items)}]")
         | st.dictionaries(
-            st.sampled_from([*KEYS, "certificate", "fingerprint", "registrars", "origin"]), inner, max_size=3
+            st.sampled_from([*KEYS, "certificate", "fingerprint", "registrars", "keys", "origin"]), inner, max_size=3
         ).map(lambda table: "{" + ", ".join(f"{k} = {v}" for k, v in table.items()) + "}")
     ),
     max_leaves=6,

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from secagg.arith import linear_hash
 from secagg.arith.linear_hash import LimbSum
 from secagg.runtime import limb_sums, vectors
-from secagg.runtime.limb_sums import Folded, HashedSum, HashedUpload, Refuted, SessionSum, culprits, masked_sum
+from secagg.runtime.limb_sums import Folded, Refuted, SessionSum, StoredUploads, added_up, culprits, masked_sum
 from secagg.runtime.memory import MemoryBlobStore
+from secagg.runtime.partial_sum import HashedUpload
 from secagg.runtime.ports import StoreError
 
 LANES = 700
@@ -80,7 +81,7 @@ def test_a_contribution_that_is_offered_twice_is_added_once() -> None:
     total.add_offered()
     total.offer(3, uploads.items[3], 3)
     total.add_offered()
-    assert np.array_equal(total._sum.entries, uploads.limb_sum([0, 3, 6]).entries)
+    assert np.array_equal(total._sum.limb_sum.entries, uploads.limb_sum([0, 3, 6]).entries)
 
 
 def test_two_clients_with_the_same_bytes_count_twice() -> None:
@@ -126,7 +127,6 @@ def test_stopping_leaves_the_rest_to_the_fold() -> None:
     assert total.fold(uploads.items) == Folded(uploads.digest(uploads.items))
     total.forget()
     assert total._sum is None
-    assert not total._held
 
 
 def test_adding_and_folding_at_once_counts_everybody_once() -> None:
@@ -154,7 +154,7 @@ def test_an_upload_that_cannot_be_read_adds_nothing_and_is_added_at_close() -> N
         total.add_offered()
     assert total.has_offered
     total.add_offered()
-    assert set(total._held) == {0, 6}
+    assert set(total._sum.held) == {0, 6}
     with pytest.raises(StoreError):
         total.fold(uploads.items)
     uploads.blobs.put(kept)
@@ -251,12 +251,31 @@ def test_the_masked_sum_is_the_sum_of_the_uploads_with_carries() -> None:
     assert (masked_sum(blobs, folded.limb_sum, 5, LANES) == np.uint64(2**64 - 5)).all()
 
 
-def test_a_hashed_sum_takes_out_what_it_took_in() -> None:
+def test_a_partial_sum_takes_out_what_it_took_in() -> None:
     uploads = Uploads(4, {3})
-    total = HashedSum(uploads.blobs, LANES)
-    for index in (0, 3, 6):
-        total.add(uploads.items[index])
+    stored = StoredUploads(uploads.blobs, LANES)
+    total = added_up(uploads.blobs, LANES, uploads.items, (0, 3, 6))
     assert not total.is_as_signed()
-    total.subtract(uploads.items[3])
+    total.remove(3, *stored.read(uploads.items[3]))
     assert total.is_as_signed()
-    assert np.array_equal(total.entries, uploads.limb_sum([0, 6]).entries)
+    assert np.array_equal(total.limb_sum.entries, uploads.limb_sum([0, 6]).entries)
+
+
+def test_what_another_process_added_up_is_taken_over_and_not_read_again() -> None:
+    uploads = Uploads(8)
+    running = SessionSum(uploads.blobs, LANES)
+    running.adopt(added_up(uploads.blobs, LANES, uploads.items, (0, 3, 6)))
+    expected = SessionSum(uploads.blobs, LANES).fold(uploads.items)
+    kept = {index: uploads.items[index] for index in (0, 3, 6)}
+    for item in kept.values():
+        uploads.blobs.delete(item.upload)
+    assert running.fold(uploads.items) == expected
+
+
+def test_a_partial_sum_of_what_is_here_already_is_left_aside() -> None:
+    uploads = Uploads(8)
+    running = SessionSum(uploads.blobs, LANES)
+    running.offer(3, uploads.items[3], 8)
+    running.add_offered()
+    running.adopt(added_up(uploads.blobs, LANES, uploads.items, (0, 3)))
+    assert running.fold(uploads.items) == SessionSum(uploads.blobs, LANES).fold(uploads.items)

@@ -11,7 +11,7 @@ from secagg.crypto.notes import sign_checkpoint
 from secagg.protocol import log
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
 from secagg.protocol.log import LogView
-from secagg.protocol.session import Session
+from secagg.protocol.pairwise.session import PairwiseSession
 from secagg.runtime.log_trust import ForgetfulMemory, LogTrust, Seen
 from secagg.runtime.ports import StoreError
 from secagg.transcript import merkle
@@ -26,9 +26,9 @@ KEY = key_of("coordinator")
 FIRST = session_of(sorted_keys(5))
 
 
-def session_named(name: bytes, **changes: object) -> Session:
+def session_named(name: bytes, **changes: object) -> PairwiseSession:
     parameters = dataclasses.replace(FIRST.parameters, session=name * 16, **changes)
-    return Session(parameters, FIRST.roster)
+    return PairwiseSession(parameters, FIRST.roster)
 
 
 SECOND, THIRD = session_named(b"2"), session_named(b"3")
@@ -43,7 +43,7 @@ def filler(count: int, label: bytes = b"honest") -> list[bytes]:
 HONEST = [*filler(3), FIRST.entry, *filler(2, b"more"), SECOND.entry, *filler(2, b"still more"), THIRD.entry]
 
 
-def shown(session: Session, size: int, entries: Sequence[bytes] = HONEST) -> LogEvidence:
+def shown(session: PairwiseSession, size: int, entries: Sequence[bytes] = HONEST) -> LogEvidence:
     """The first ``size`` entries, from the session's open entry on."""
     start = entries.index(session.entry)
     return evidence_of(KEY, entries[start:size], before=entries[:start])
@@ -53,11 +53,11 @@ def proof(old_size: int, size: int, entries: Sequence[bytes] = HONEST) -> tuple[
     return merkle.Tree([merkle.leaf_hash(entry) for entry in entries[:size]]).consistency_proof(old_size)
 
 
-def view_of(session: Session, evidence: LogEvidence) -> LogView:
+def view_of(session: PairwiseSession, evidence: LogEvidence) -> LogView:
     return log.join(session.parameters, NO_WITNESSES, evidence)
 
 
-def accept(trust: LogTrust, session: Session, evidence: LogEvidence, consistency: tuple[bytes, ...]) -> None:
+def accept(trust: LogTrust, session: PairwiseSession, evidence: LogEvidence, consistency: tuple[bytes, ...]) -> None:
     trust.accept(trust.seen(), view_of(session, evidence), evidence, consistency)
 
 
@@ -77,7 +77,9 @@ def refusal(call: object, trust: LogTrust) -> RejectReason:
     return caught.value.reason
 
 
-def refused(trust: LogTrust, session: Session, evidence: LogEvidence, consistency: tuple[bytes, ...]) -> RejectReason:
+def refused(
+    trust: LogTrust, session: PairwiseSession, evidence: LogEvidence, consistency: tuple[bytes, ...]
+) -> RejectReason:
     view = view_of(session, evidence)
     return refusal(lambda: trust.accept(trust.seen(), view, evidence, consistency), trust)
 

@@ -15,26 +15,19 @@ import pytest
 from secagg.arith.linear_hash import HASH_BYTES
 from secagg.derive import boxes
 from secagg.protocol.messages import OutgoingBoxes
-from secagg.protocol.pairwise.coordinator_states import (
-    Aborted,
-    AdvertiseRow,
-    AnswerRow,
-    Finished,
-    Phase,
-    RowKind,
-    ShareRow,
-    row_key,
-)
+from secagg.protocol.pairwise.coordinator_states import Aborted, AdvertiseRow, AnswerRow, Finished, ShareRow
+from secagg.protocol.phases import Phase
+from secagg.protocol.rows import RowKind, row_key
 from secagg.runtime import vectors
-from secagg.runtime.publication import SessionFiles
+from secagg.runtime.pairwise_publication import PairwiseFiles
 from secagg.runtime.transparency_log import TransparencyLog
 from secagg.transcript import merkle
 from secagg.transcript.entries import (
     KeysAdvertised,
     KeysShared,
+    PairwiseOpen,
     SessionAbort,
     SessionClose,
-    SessionOpen,
     SessionResult,
     decode_entry,
 )
@@ -186,7 +179,7 @@ def test_the_session_is_what_it_is_meant_to_be(played):
 
 def test_every_entry_finds_its_files_and_there_are_no_others(played):
     assert [type(entry) for entry in played.entries] == [
-        SessionOpen,
+        PairwiseOpen,
         KeysAdvertised,
         KeysShared,
         SessionClose,
@@ -310,7 +303,7 @@ def test_every_pair_stands_under_the_root_that_its_sender_signed(played):
 def test_what_is_written_again_from_the_rows_is_the_same(played):
     host, again = played.cohort.host, MemoryRecord()
     state, rows = host.driver.state, dict(host.rows)
-    files = SessionFiles(host.session, again, played.cohort.blobs)
+    files = PairwiseFiles(host.session, again, played.cohort.blobs)
     files.opened(host.setup())
     files.advertised(rows, state.cohort)
     files.shared(rows, state.cohort)
@@ -336,10 +329,10 @@ def test_a_session_without_dropouts_has_a_list_of_boxes_that_is_empty(record, tm
 @pytest.mark.parametrize(
     ("phase", "kinds"),
     [
-        (Phase.ADVERTISE_KEYS, [SessionOpen]),
-        (Phase.SHARE_KEYS, [SessionOpen, KeysAdvertised]),
-        (Phase.MASKED_INPUT, [SessionOpen, KeysAdvertised, KeysShared]),
-        (Phase.UNMASK, [SessionOpen, KeysAdvertised, KeysShared, SessionClose]),
+        (Phase.ADVERTISE_KEYS, [PairwiseOpen]),
+        (Phase.SHARE_KEYS, [PairwiseOpen, KeysAdvertised]),
+        (Phase.MASKED_INPUT, [PairwiseOpen, KeysAdvertised, KeysShared]),
+        (Phase.UNMASK, [PairwiseOpen, KeysAdvertised, KeysShared, SessionClose]),
     ],
     ids=lambda value: value.value if isinstance(value, Phase) else "",
 )

@@ -14,8 +14,10 @@ from secagg.lora.reader import read_adapter
 from secagg.lora.template import AdapterTemplate
 from secagg.lora.vector import adapter_to_vector
 from secagg.protocol.pairwise import recovery, tables
-from secagg.protocol.pairwise.coordinator_states import AnswerRow, Phase, RowKind, row_key
-from secagg.runtime import host as host_module
+from secagg.protocol.pairwise.coordinator_states import AnswerRow
+from secagg.protocol.phases import Phase
+from secagg.protocol.rows import RowKind, row_key
+from secagg.runtime import pairwise_host as host_module
 from secagg.runtime import vectors
 from secagg.runtime.limb_sums import masked_sum
 from secagg.transcript import merkle

@@ -7,7 +7,9 @@ import asyncio
 import pytest
 
 from secagg.protocol.pairwise import tables
-from secagg.protocol.pairwise.coordinator_states import Finished, HeaderRow, Phase, ShareRow
+from secagg.protocol.pairwise.coordinator_states import Finished, ShareRow
+from secagg.protocol.phases import Phase
+from secagg.protocol.rows import HeaderRow
 from secagg.runtime.registry import Registry
 from secagg.transcript.entries import SessionResult
 from secagg.transcript.statements import ContributionHeader

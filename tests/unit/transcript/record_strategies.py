@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from secagg.transcript import entries, published, receipt, roster, statements
 from secagg.transcript.record import Record
+from tests.unit.transcript.one_shot_strategies import ONE_SHOT
 
 MAX_INDEX = entries.MAX_COHORT - 1
 
@@ -83,7 +84,7 @@ def encodings(draw):
 def session_opens(draw):
     encoding = draw(encodings())
     minimum = draw(st.integers(2, encoding.max_contributors))
-    return entries.SessionOpen(
+    return entries.PairwiseOpen(
         session=draw(sessions),
         protocol="pairwise",
         coordinator=draw(digests),
@@ -113,7 +114,7 @@ RECORDS: dict[type[Record], st.SearchStrategy[Record]] = {
     entries.Encoding: encodings(),
     entries.NoDifferentialPrivacy: st.builds(entries.NoDifferentialPrivacy),
     entries.Deadlines: deadlines,
-    entries.SessionOpen: session_opens(),
+    entries.PairwiseOpen: session_opens(),
     entries.KeysAdvertised: st.builds(entries.KeysAdvertised, sessions, counts, digests),
     entries.KeysShared: st.builds(entries.KeysShared, sessions, counts, digests),
     entries.SessionClose: session_closes,
@@ -148,5 +149,6 @@ RECORDS: dict[type[Record], st.SearchStrategy[Record]] = {
     statements.Rejected: st.builds(statements.Rejected, indices, text(64)),
     statements.Dropped: st.builds(statements.Dropped, indices, st.sampled_from(("share-keys", "masked-input"))),
     statements.Receipt: st.builds(statements.Receipt, digests, digests),
+    **ONE_SHOT,
 }
 """A strategy for each class; a test asserts that no subclass of Record is left out."""

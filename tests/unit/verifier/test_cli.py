@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from secagg.transcript.note import Note
 from tests.support.forge import COSIGNED_AT_S, Forge, write_record
 from verifier import cli
 from verifier.catalogue import ALL_CHECKS, FAMILIES
+from verifier.checks import Mode
 from verifier.statement import LEVEL_NAMES
 
 NOW = ["--now", str(COSIGNED_AT_S + 60)]
@@ -51,7 +53,9 @@ def test_0_at_the_highest_level_with_everything_at_hand(honest, capsys):
     ]
     assert check(honest, "--level", "full", *more) == 0
     out = capsys.readouterr().out
-    assert "not-applicable" not in out
+    one_shot = {each.identifier for each in ALL_CHECKS if Mode.PAIRWISE not in each.modes}
+    assert set(re.findall(r"([A-Z]{3}-\d+) +not-applicable", out)) == one_shot
+    assert out.count("a pairwise session has nothing of the kind") == len(one_shot) == 10
     assert "not-at-this-level" not in out
 
 
@@ -267,7 +271,7 @@ def test_the_policy_that_help_shows_is_one(honest, tmp_path, capsys):
     with pytest.raises(SystemExit):
         cli.run(["check", "--help"])
     shown = capsys.readouterr().out.split("such as policy.toml:\n")[1].split("\n\n")[0]
-    assert len(shown.splitlines()) == 8
+    assert len(shown.splitlines()) == 10
     key = honest.forge.registrar.public_bytes.hex()
     (tmp_path / "policy.toml").write_text(shown.replace("<64 hex digits>", key, 1))
     (tmp_path / "policy").write_bytes((honest.policy.parent / "policy").read_bytes())

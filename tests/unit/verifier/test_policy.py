@@ -9,7 +9,7 @@ from fractions import Fraction
 import pytest
 
 from tests.support.forge import Forge, key_of
-from verifier.policy import AuditPolicyError, SessionFloors, load_policy
+from verifier.policy import AuditPolicyError, PinnedOpeners, SessionFloors, load_policy
 
 KEY = key_of("registrar").public_bytes.hex()
 FULL = f"""\
@@ -23,6 +23,9 @@ tolerated_corrupt = "1/10"
 base_models = ["{"ab" * 32}"]
 [noise]
 mechanism = "none"
+[openers]
+keys = ["{"cd" * 32}", "{"ce" * 32}"]
+attestors = ["{"ef" * 32}"]
 """
 
 
@@ -37,6 +40,7 @@ def test_a_policy_says_whom_to_trust_and_what_to_ask_for(tmp_path):
     assert policy.registrars == {bytes.fromhex(KEY)}
     assert policy.floors == SessionFloors(3, Fraction(1, 10), frozenset({b"\xab" * 32}))
     assert (policy.mechanism, policy.max_age_s) == ("none", 86400)
+    assert policy.openers == PinnedOpeners(frozenset({b"\xcd" * 32, b"\xce" * 32}), frozenset({b"\xef" * 32}))
     assert policy.log == Forge().log_policy()
     assert policy.digest == hashlib.sha256(FULL.encode()).digest()
     assert policy.log_digest == hashlib.sha256((tmp_path / "policy").read_bytes()).digest()
@@ -73,6 +77,12 @@ def test_floors_but_the_smallest_number_of_contributors_may_be_left_out(tmp_path
         ('mechanism = "none"', "", "noise.mechanism"),
         ('mechanism = "none"', 'mechanism = "None!"', "noise.mechanism"),
         ("[session]", "[session", "policy"),
+        ("[openers]", "[opener]", "policy.opener"),
+        ("attestors = ", "attestor = ", "openers.attestor"),
+        ("attestors = ", "quorum = 1\nattestors = ", "openers.quorum"),
+        ('["cdcd', '["cd', "openers.keys"),
+        ('["efef', '["EFef', "openers.attestors"),
+        ("[openers]", "openers = 1\n[other]", "policy.other"),
         ("[registrar]", "[registrar]\nsecret = 1", "registrar.secret"),
     ],
 )
@@ -85,7 +95,10 @@ def test_what_cannot_be_used_is_refused_by_name(tmp_path, old, new, field):
 
 def test_a_table_that_is_missing_is_refused(tmp_path):
     blocks = re.split(r"(?m)^(?=\[)", FULL)
-    for missing in blocks[1:]:
+    # The last is of those who open one-shot sessions, and may be left out.
+    assert blocks[-1].startswith("[openers]")
+    assert load(tmp_path, "".join(blocks[:-1])).openers == PinnedOpeners()
+    for missing in blocks[1:-1]:
         with pytest.raises(AuditPolicyError) as refused:
             load(tmp_path, "".join(block for block in blocks if block != missing))
         # What it says to add is a line that it then takes, but for the key.

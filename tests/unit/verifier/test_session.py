@@ -18,10 +18,10 @@ from tests.support.forge import Forge, key_of, write_record
 from tests.support.forge_session import flattened
 from tests.unit.verifier.session_checks import audit_of, checked, failing, failing_after, found_of, reason, unclean
 from verifier.checks import InputRefusedError, Level, Status
-from verifier.log_view import Kind, is_legal
+from verifier.entry_order import Kind, is_legal
+from verifier.pairwise_values import GRAPH_PARAMETERS
 from verifier.run import run_audit
 from verifier.session_record import SessionEntries, SessionRecord
-from verifier.session_values import GRAPH_PARAMETERS
 
 
 def with_floor(written, old, new):
@@ -153,11 +153,19 @@ def test_ses_2_fails_where_only_another_registrar_logged_the_roster(tmp_path):
 
 
 def test_exactly_the_prefixes_of_the_order_with_at_most_an_abort_behind_them_are_legal():
-    order = [Kind.OPEN, Kind.ADVERTISED, Kind.SHARED, Kind.CLOSE, Kind.RESULT]
-    legal = {tuple(order[:size]) for size in range(1, 6)} | {(*order[:size], Kind.ABORT) for size in range(1, 5)}
+    orders = [
+        (Kind.OPEN, Kind.ADVERTISED, Kind.SHARED, Kind.CLOSE, Kind.RESULT),
+        (Kind.OPEN_COMMITTEE, Kind.ONE_SHOT_CLOSE, Kind.ONE_SHOT_RESULT),
+        (Kind.OPEN_AUTHORITY, Kind.COMMITTED, Kind.ONE_SHOT_CLOSE, Kind.ONE_SHOT_RESULT),
+    ]
+    legal = {order[:size] for order in orders for size in range(1, len(order) + 1)}
+    legal |= {(*order[:size], Kind.ABORT) for order in orders for size in range(1, len(order))}
     for size in range(5):
         for kinds in itertools.product(Kind, repeat=size):
             assert is_legal(kinds) == (kinds in legal), kinds
+    for order in orders:
+        assert is_legal(order)
+        assert not is_legal((*order, Kind.ABORT))
 
 
 # SES-3

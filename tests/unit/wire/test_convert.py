@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from secagg.arith.linear_hash import HASH_BYTES
 from secagg.protocol import messages
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
-from secagg.protocol.pairwise.coordinator_states import Phase
+from secagg.protocol.one_shot import messages as one_shot_messages
+from secagg.protocol.phases import Phase
 from secagg.transcript.evidence import MAX_SEGMENT_ENTRIES, LogEvidence
-from secagg.transcript.statements import ConfirmStatement, Signed
+from secagg.transcript.openers import MAX_MEMBERS
+from secagg.transcript.statements import ConfirmStatement, OneShotHeader, Signed
 from secagg.transcript.tiles import MAX_ENTRY_BYTES
 from secagg.v1 import aggregation_pb2 as pb
-from secagg.wire import convert
+from secagg.wire import convert, one_shot
 from tests.unit.transcript.record_strategies import digests, indices, sessions, signatures, signed
 
 SESSION = bytes(range(16))
@@ -39,6 +41,11 @@ def several(strategy):
     return st.lists(strategy, max_size=3).map(tuple)
 
 
+one_shot_signed = st.builds(
+    Signed,
+    st.builds(OneShotHeader, digests, digests, digests, digests, st.integers(1, 2**20), paths),
+    signatures,
+)
 linear_hashes = blobs.map(lambda seed: hashlib.shake_256(seed).digest(HASH_BYTES))
 # For each message: its values, the function to protobuf, the function back.
 REQUESTS = {
@@ -57,10 +64,26 @@ REQUESTS = {
         pb.ShareKeysRequest,
     ),
     messages.Contribution: (
-        st.builds(messages.Contribution, signed(), linear_hashes),
+        st.builds(
+            messages.Contribution,
+            signed().filter(lambda each: not isinstance(each.statement, OneShotHeader)),
+            linear_hashes,
+        ),
         convert.contribution_to_pb,
         convert.contribution_from_pb,
         pb.StartUploadRequest,
+    ),
+    one_shot_messages.OneShotContribution: (
+        st.builds(one_shot_messages.OneShotContribution, one_shot_signed, linear_hashes, tuples_of_blobs),
+        convert.contribution_to_pb,
+        convert.contribution_from_pb,
+        pb.StartUploadRequest,
+    ),
+    one_shot_messages.CommitContribution: (
+        st.builds(one_shot_messages.CommitContribution, signed()),
+        one_shot.commit_contribution_to_pb,
+        one_shot.commit_contribution_from_pb,
+        pb.CommitContributionRequest,
     ),
     messages.ConfirmClose: (
         st.builds(messages.ConfirmClose, signed()),
@@ -105,6 +128,12 @@ RESPONSES = {
         convert.closed_list_from_pb,
         pb.GetCloseResponse,
     ),
+    one_shot_messages.CommittedList: (
+        st.builds(one_shot_messages.CommittedList, evidence, tuples_of_blobs),
+        one_shot.committed_list_to_pb,
+        one_shot.committed_list_from_pb,
+        pb.GetCommittedResponse,
+    ),
     messages.Confirmations: (
         st.builds(messages.Confirmations, several(signed())),
         convert.confirmations_to_pb,
@@ -145,7 +174,12 @@ def test_every_message_of_the_protocol_is_tested_here():
         if dataclasses.is_dataclass(kind) and kind.__module__ == messages.__name__
     }
     parts = {messages.OutgoingBoxes, messages.IncomingBoxes, messages.NeighbourKeys}
-    assert kinds - parts == set(EVERYTHING) - {LogEvidence}
+    of_one_shot = {
+        one_shot_messages.OneShotContribution,
+        one_shot_messages.CommitContribution,
+        one_shot_messages.CommittedList,
+    }
+    assert kinds - parts == set(EVERYTHING) - {LogEvidence} - of_one_shot
 
 
 @settings(max_examples=40)
@@ -248,12 +282,14 @@ SOUND = {
     pb.AdvertiseKeysRequest: pb.AdvertiseKeysRequest(session=SESSION, signed=STATEMENT),
     pb.ShareKeysRequest: pb.ShareKeysRequest(session=SESSION, signed=STATEMENT, boxes=[BOX, BOX]),
     pb.StartUploadRequest: pb.StartUploadRequest(session=SESSION, signed=STATEMENT, linear_hash=bytes(HASH_BYTES)),
+    pb.CommitContributionRequest: pb.CommitContributionRequest(session=SESSION, signed=STATEMENT),
     pb.ConfirmCloseRequest: pb.ConfirmCloseRequest(session=SESSION, signed=STATEMENT),
     pb.UnmaskRequest: pb.UnmaskRequest(session=SESSION, signed=STATEMENT),
     pb.LogEvidence: EVIDENCE,
     pb.GetAdvertisedKeysResponse: pb.GetAdvertisedKeysResponse(evidence=EVIDENCE, keys=[KEYS, KEYS]),
     pb.GetSharedKeysResponse: pb.GetSharedKeysResponse(evidence=EVIDENCE, inbox=[INBOX, INBOX]),
     pb.GetCloseResponse: pb.GetCloseResponse(evidence=EVIDENCE),
+    pb.GetCommittedResponse: pb.GetCommittedResponse(evidence=EVIDENCE),
     pb.GetConfirmationsResponse: pb.GetConfirmationsResponse(signed=[STATEMENT, STATEMENT]),
     pb.Receipt: pb.Receipt(receipt=b"r", signature=bytes(64)),
     pb.GetOutcomeResponse: pb.GetOutcomeResponse(evidence=EVIDENCE),
@@ -288,6 +324,23 @@ def test_a_request_with_a_malformed_field_names_it(kind):
     ]:
         detail = damage(kind, lambda message, data=data: setattr(message, "signed", data))
         assert detail.startswith(f"signed: {why}"), detail
+
+
+def test_parts_come_with_headers_of_one_shot_sessions_only_and_with_no_more_than_a_committee_has():
+    header = OneShotHeader(*[bytes(32)] * 4, 4096, (bytes(32),))
+    signed_one = Signed(header, bytes(64)).to_bytes()
+
+    def upload(statement: bytes, parts: int) -> pb.StartUploadRequest:
+        many = [b"part"] * parts
+        return pb.StartUploadRequest(session=SESSION, signed=statement, linear_hash=bytes(HASH_BYTES), parts=many)
+
+    most = convert.contribution_from_pb(upload(signed_one, MAX_MEMBERS))
+    assert isinstance(most, one_shot_messages.OneShotContribution)
+    assert most.parts == (b"part",) * MAX_MEMBERS
+    many = upload(signed_one, MAX_MEMBERS + 1)
+    assert refusal(convert.contribution_from_pb, many) == "parts: expected at most 16 items, found 17"
+    other = upload(STATEMENT, 1)
+    assert refusal(convert.contribution_from_pb, other) == "parts: expected at most 0 items, found 1"
 
 
 @pytest.mark.parametrize("length", [0, 8, HASH_BYTES - 8, HASH_BYTES + 8, 2 * HASH_BYTES])
@@ -453,6 +506,6 @@ def test_phases_map_one_to_one():
         assert pb.Phase.Name(convert.phase_to_pb(phase)) == f"PHASE_{phase.name}"
 
 
-@pytest.mark.parametrize("value", [0, 8, -1, 2**31 - 1])
+@pytest.mark.parametrize("value", [0, 11, -1, 2**31 - 1])
 def test_an_unknown_phase_is_refused(value):
     assert refusal(convert.phase_from_pb, value) == f"phase: unknown value {value}"

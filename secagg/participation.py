@@ -1,0 +1,218 @@
+"""One contribution on its way, in a session of either protocol."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from secagg.crypto.labels import Label
+from secagg.crypto.rng import SystemRng
+from secagg.crypto.signing import SigningKey
+from secagg.protocol import log, published
+from secagg.protocol.errors import LocalProtocolError, RejectReason, RemoteProtocolError
+from secagg.protocol.log import LogView
+from secagg.protocol.messages import SignedReceipt
+from secagg.protocol.one_shot.client_states import Delivered, OneShotClientState
+from secagg.protocol.pairwise.client_states import Completed
+from secagg.protocol.phases import Phase
+from secagg.remote import GrpcCoordinator
+from secagg.runtime.one_shot_participant import OneShotParticipant
+from secagg.runtime.pairwise_participant import PairwiseParticipant
+from secagg.runtime.participant import FIRST_DELAY_S, LONGEST_DELAY_S, TransportError
+from secagg.runtime.vectors import EncodingReport
+from secagg.session_details import Result, SessionAbortedError, SessionDetails
+from secagg.store.blobs import DirectoryBlobStore
+from secagg.store.sealed import SealedSessionStore
+from secagg.store.sqlite import SqliteSessionStore
+from secagg.transcript.policy import LogPolicy
+
+T = TypeVar("T")
+
+
+class StateKeeper:
+    """The stores of one identity: sessions sealed under a key that follows from the identity key, and blobs."""
+
+    def __init__(self, directory: Path, identity: SigningKey) -> None:
+        own = directory / identity.public_bytes.hex()
+        own.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._sqlite = SqliteSessionStore(own / "sessions.db")
+        self.sealed = SealedSessionStore(
+            self._sqlite, identity.derive_seed(Label.STORE_KEY).expose(), SystemRng().bytes
+        )
+        self.blobs = DirectoryBlobStore(own / "blobs")
+
+    async def close(self) -> None:
+        """Close the stores."""
+        await self._sqlite.close()
+
+
+class Source(Protocol):
+    """Where the result comes from: the coordinator's own client."""
+
+    @property
+    def port(self) -> GrpcCoordinator:
+        """The connection."""
+        ...
+
+    @property
+    def log_policy(self) -> LogPolicy:
+        """Whose checkpoints count."""
+        ...
+
+    async def result_of(self, details: SessionDetails) -> Result:
+        """The sum of a session that has ended, checked."""
+        ...
+
+
+class Participation(abc.ABC):
+    """One contribution on its way."""
+
+    def __init__(
+        self,
+        source: Source,
+        details: SessionDetails,
+        participant: PairwiseParticipant | OneShotParticipant,
+        keeper: StateKeeper,
+    ) -> None:
+        self.details = details
+        self._source = source
+        self._participant = participant
+        self._keeper = keeper
+
+    @property
+    def receipt(self) -> SignedReceipt | None:
+        """The coordinator's signed word that it holds the contribution, once it has given it."""
+        return self._participant.receipt
+
+    @property
+    def encoding(self) -> EncodingReport | None:
+        """The norm before clipping and the number of clamped coordinates, once the input is encoded."""
+        return self._participant.report
+
+    async def join(self) -> None:
+        """Take the first step, or go on where an earlier process stopped. Raises as ``Participant.join``."""
+        await self._participant.join(self.details.view)
+
+    @abc.abstractmethod
+    async def result(self) -> Result:
+        """Take part, wait until the session has ended; the checked sum, in which this contribution is.
+
+        Raises:
+            SessionAbortedError: the session ended without a sum.
+            LocalProtocolError: it ended without this contribution; ``Coordinator.result`` fetches the sum.
+            RemoteProtocolError: the coordinator refused or broke a rule; this identity will not answer any more.
+        """
+
+    async def close(self) -> None:
+        """Stop; what is not done is done by the next process that contributes with this identity."""
+        await self._participant.close()
+        await self._keeper.close()
+
+
+class PairwiseParticipation(Participation):
+    """A contribution to a pairwise session: this process is needed until the sum is published."""
+
+    def __init__(
+        self, source: Source, details: SessionDetails, participant: PairwiseParticipant, keeper: StateKeeper
+    ) -> None:
+        super().__init__(source, details, participant, keeper)
+        self._run = participant.run
+
+    async def result(self) -> Result:
+        """See ``Participation.result``."""
+        try:
+            state = await self._run()
+        finally:
+            await self.close()
+        if not isinstance(state, Completed):
+            raise _ended_without(state.view, getattr(state, "reason", RejectReason.ABORTED))
+        return await _patiently(lambda: self._source.result_of(self.details))
+
+
+class OneShotParticipation(Participation):
+    """A contribution to a one-shot session: once it is delivered, this process is not needed any more."""
+
+    def __init__(
+        self, source: Source, details: SessionDetails, participant: OneShotParticipant, keeper: StateKeeper
+    ) -> None:
+        super().__init__(source, details, participant, keeper)
+        self._run = participant.run
+        self._state: OneShotClientState | None = None
+
+    async def delivered(self) -> SignedReceipt:
+        """Take part until the coordinator holds the contribution; its receipt.
+
+        Raises:
+            SessionAbortedError: the session ended without a sum before that.
+            LocalProtocolError: it goes on, or ended, without this contribution.
+            RemoteProtocolError: the coordinator refused or broke a rule; this identity will not send any more.
+        """
+        return (await self._delivered()).receipt
+
+    async def result(self) -> Result:
+        """See ``Participation.result``; may be left and called again by another process, after ``contribute``."""
+        state = await self._delivered()
+        await _wait_for_the_end(self._source.port, self.details.session.parameters.session)
+        # The log must continue what this contribution rests on, not only what was shown since.
+        details = dataclasses.replace(self.details, view=state.view)
+        result = await _patiently(lambda: self._source.result_of(details))
+        await _patiently(lambda: self._check_counted(state))
+        return result
+
+    async def _delivered(self) -> Delivered:
+        if self._state is None:
+            try:
+                self._state = await self._run()
+            finally:
+                await self.close()
+        if not isinstance(self._state, Delivered):
+            raise _ended_without(self._state.view, getattr(self._state, "reason", RejectReason.ABORTED))
+        return self._state
+
+    async def _check_counted(self, state: Delivered) -> None:
+        parameters = self.details.session.parameters
+        closed = await self._source.port.closed_list(parameters.session)
+        view = log.extend(state.view, parameters, self._source.log_policy, closed.evidence)
+        if view.close is None:
+            raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "no close entry")
+        if state.sent not in published.published_contributions(view.close, closed.leaves):
+            raise LocalProtocolError(RejectReason.LEFT_OUT, "the sum was made without it, although it was received")
+
+
+def _ended_without(view: LogView, reason: RejectReason) -> Exception:
+    if view.abort is not None:
+        return SessionAbortedError(view.abort.reason)
+    return LocalProtocolError(reason, "this identity takes no further part in the session")
+
+
+async def _patiently(call: Callable[[], Awaitable[T]]) -> T:
+    """What ``call`` gives, however often the coordinator cannot be reached."""
+    delay_s = FIRST_DELAY_S
+    while True:
+        try:
+            return await call()
+        except TransportError:
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, LONGEST_DELAY_S)
+
+
+async def _wait_for_the_end(port: GrpcCoordinator, session: bytes) -> None:
+    """Return once the coordinator says that the session has ended."""
+    delay_s = FIRST_DELAY_S
+    while True:
+        try:
+            async for status in port.watch(session):
+                delay_s = FIRST_DELAY_S
+                if status.phase in {Phase.FINISHED, Phase.ABORTED}:
+                    return
+        except TransportError:
+            pass
+        except RemoteProtocolError as error:
+            if error.reason is not RejectReason.TOO_MANY_WATCHERS:
+                raise
+        await asyncio.sleep(delay_s)
+        delay_s = min(2 * delay_s, LONGEST_DELAY_S)

@@ -1,0 +1,157 @@
+"""The service of a committee member, and its server.
+
+Nobody is asked who they are: what counts is signed by the coordinator, by contributors, by the registrar and by
+witnesses, and what the member gives away it gives once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from secagg.identity.config import ReflectionAudience
+from secagg.identity.roster_file import verify_signed_roster
+from secagg.protocol.errors import RejectReason, RemoteProtocolError
+from secagg.runtime.committee_member import CommitteeMemberHost
+from secagg.services.logs import EventLog
+from secagg.services.refusals import Context, refusing
+from secagg.services.server import ServerSocket, add_port, allow_many_connections, keep_freed_memory, public_server
+from secagg.transcript.merkle import leaf_hash
+from secagg.v1 import opening_pb2 as opb
+from secagg.v1 import opening_pb2_grpc as opb_grpc
+from secagg.wire import convert, convert_opening, fields
+
+COMMITTEE = opb.DESCRIPTOR.services_by_name["CommitteeService"].full_name
+_STOP_GRACE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class CommitteeLimits:
+    """What one process takes on: calls at a time, closed sets that come in at a time, and how long one may take."""
+
+    max_concurrent_rpcs: int = 1024
+    max_openings: int = 16
+    stream_s: float = 600.0
+
+
+class CommitteeServicer(opb_grpc.CommitteeServiceServicer):
+    """Implements ``secagg.v1.CommitteeService``."""
+
+    def __init__(self, host: CommitteeMemberHost, name: str, log: EventLog, limits: CommitteeLimits) -> None:
+        self._host = host
+        self._name = name
+        self._limits = limits
+        self._openings = asyncio.Semaphore(limits.max_openings)
+        self.log = log
+
+    @refusing
+    async def GetMember(self, request: opb.GetMemberRequest, context: Context) -> opb.GetMemberResponse:
+        """See the proto."""
+        size = await self._host.log_size(convert_opening.origin_from_pb(request))
+        ports = self._host.ports
+        return convert_opening.member_facts_to_pb(
+            convert_opening.MemberFacts(self._name, ports.key.public_bytes, ports.sealing_key.public_bytes, size)
+        )
+
+    @refusing
+    async def JoinSession(self, request: opb.JoinSessionRequest, context: Context) -> opb.JoinSessionResponse:
+        """See the proto."""
+        files = convert_opening.join_session_from_pb(request)
+        registrars = self._host.ports.rules.registrars
+        roster = await asyncio.to_thread(
+            verify_signed_roster, files.roster, files.roster_head, files.roster_signature, registrars
+        )
+        await self._host.join(request.session, files, roster)
+        self.log.event("session_joined", session=request.session.hex())
+        return opb.JoinSessionResponse()
+
+    @refusing
+    async def HoldShares(self, request: opb.HoldSharesRequest, context: Context) -> opb.HoldSharesResponse:
+        """See the proto."""
+        session = await self._host.find(convert.session_from_pb(request))
+        items = await asyncio.to_thread(convert_opening.hold_shares_from_pb, request)
+        held = iter(await session.hold([item for item in items if item is not None]))
+        malformed = RejectReason.MALFORMED_MESSAGE.name
+        return convert_opening.verdicts_to_pb([malformed if item is None else next(held) for item in items])
+
+    @refusing
+    async def OpenSum(self, request: AsyncIterator[opb.OpenSumRequest], context: Context) -> opb.OpenSumResponse:
+        """See the proto."""
+        first = await anext(request, None)
+        if first is None:
+            raise fields.malformed("session", "expected a first message")
+        session = await self._host.find(convert.session_from_pb(first))
+        asked = convert_opening.open_sum_first_from_pb(first)
+        most = session.context.session.parameters.encoding.max_contributors
+        # Bounded: whoever reaches the port can begin a stream and never end it.
+        async with self._openings, asyncio.timeout(self._limits.stream_s):
+            leaves = await _leaves(asked.contributions, request, most)
+        answer = await session.open(asked.evidence, leaves)
+        self.log.event("sum_opened", session=first.session.hex())
+        return convert_opening.answer_to_pb(answer)
+
+
+async def _leaves(headers: Sequence[bytes], more: AsyncIterator[opb.OpenSumRequest], most: int) -> bytes:
+    """The leaf hashes of the headers; these are hashed and let go, since a closed set can be larger than memory."""
+    leaves = bytearray(b"".join(map(leaf_hash, headers)))
+    count = len(headers)
+    async for message in more:
+        headers = convert_opening.open_sum_more_from_pb(message, count)
+        count += len(headers)
+        if count > most:
+            break
+        leaves += b"".join(map(leaf_hash, headers))
+    if count > most:
+        raise RemoteProtocolError(RejectReason.COHORT_FULL, f"contributions: more than {most}")
+    return bytes(leaves)
+
+
+class CommitteeServer:
+    """Serves one member."""
+
+    def __init__(
+        self,
+        host: CommitteeMemberHost,
+        name: str,
+        log: EventLog,
+        limits: CommitteeLimits | None = None,
+        reflect_to: ReflectionAudience = ReflectionAudience.NOBODY,
+    ) -> None:
+        limits = limits or CommitteeLimits()
+        self._host = host
+        self._log = log
+        keep_freed_memory()
+        allow_many_connections()
+        self._server = public_server(log, limits.max_concurrent_rpcs)
+        self._health = health.aio.HealthServicer()
+        opb_grpc.add_CommitteeServiceServicer_to_server(CommitteeServicer(host, name, log, limits), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if reflect_to is ReflectionAudience.EVERYONE:
+            names = (COMMITTEE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server)
+
+    async def start(self, socket: ServerSocket) -> int:
+        """Resume the sessions, then listen; returns the port.
+
+        Raises:
+            RuntimeError: the address cannot be bound.
+            StoreError: the store does not answer.
+        """
+        await self._host.start()
+        port = add_port(self._server, socket)
+        await self._server.start()
+        for name in ("", COMMITTEE):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self._log.event("serving", address=socket.address, port=port)
+        return port
+
+    async def stop(self) -> None:
+        """Say not serving, let calls end, stop the sessions' work; everything acknowledged is durable already."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(_STOP_GRACE_S)
+        await self._host.close()
+        self._log.event("stopped")
