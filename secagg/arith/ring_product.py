@@ -45,7 +45,6 @@ import math
 from typing import Final
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
 from secagg.arith.errors import ArithmeticInputError
@@ -150,6 +149,9 @@ class RingMultiplier:
     __slots__ = ("_block", "_halves", "_limb_bits", "_spectrum", "_sums", "_words", "_work")
 
     def __init__(self, secret: NDArray[np.int64], bound: int) -> None:
+        # Here: whoever reads parameters needs the numbers of ring masks, and no transforms.
+        import scipy.fft
+
         _check_secret(secret, bound)
         # Below 4096 * 2^40, so exact.
         self._limb_bits = limb_bits_for(int(np.add.reduce(np.square(secret))))
@@ -204,6 +206,8 @@ class RingMultiplier:
 
     def _inexact(self, polynomials: NDArray[np.uint64]) -> NDArray[np.complex128]:
         """Products of limbs with the secret before rounding: complex128[polynomials, limbs, 2048]."""
+        import scipy.fft
+
         count = len(polynomials)
         work, words, limb = self._work[:count], self._words[:count], self._sums[:count]
         bits = self._limb_bits

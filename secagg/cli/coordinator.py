@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,6 +104,13 @@ def _add_serve(commands: Any) -> None:  # noqa: ANN401
         "secagg coordinator serve --config aggregator/coordinator.toml",
     )
     add_config(parser, "coordinator.toml", "coordinator init")
+    parser.add_argument(
+        "--ingest",
+        type=int,
+        metavar="N",
+        help="take uploads in N processes beside this one, on the N ports after that of the service (default: "
+        "`ingest_processes` in the configuration)",
+    )
     add_passphrase_file(parser)
     parser.set_defaults(run=_serve)
 
@@ -236,6 +244,8 @@ def _serve(arguments: argparse.Namespace) -> ExitCode:
     from secagg.services.logs import log_to
 
     config = load_config(arguments.config)
+    if arguments.ingest is not None:
+        config = dataclasses.replace(config, ingest_processes=arguments.ingest)
     _check_socket_path(config.state_directory)
     transport = config.server_transport()
     key = load_key(config.key_file, KeyKind.COORDINATOR, arguments)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 from secagg.cli.daemon import Ready, running, socket_of, until_signal
 from secagg.cli.failures import CommandError
+from secagg.cli.ingest_serving import running_ingest
 from secagg.crypto.notes import log_key
 from secagg.crypto.signing import SigningKey
 from secagg.identity.config import CoordinatorConfig
@@ -17,9 +18,11 @@ from secagg.runtime.registry import Registry
 from secagg.runtime.session_host import CoordinatorPorts
 from secagg.runtime.transparency_log import Cosigners, NoCosigners, TransparencyLog
 from secagg.services.cosigners import HttpCosigners
+from secagg.services.ingest_processes import IngestProcesses
 from secagg.services.logs import EventLog
 from secagg.services.server import CoordinatorServer, ServerLimits
 from secagg.store.blobs import DirectoryBlobStore
+from secagg.store.ingest_directory import remove_ingest_directories
 from secagg.store.log_files import LogDirectory
 from secagg.store.session_files import SessionDirectory
 from secagg.store.sqlite import SqliteSessionStore
@@ -54,7 +57,9 @@ async def serve(config: CoordinatorConfig, key: SigningKey, ready: Ready, stop: 
             Institutions() as institutions,
         ):
             record = SessionDirectory(config.record_directory)
-            ports = CoordinatorPorts(store, blobs, published, record, SystemClock(), key, report, institutions)
+            ingest = IngestProcesses(state, config.ingest_processes, report)
+            await asyncio.to_thread(remove_ingest_directories, state, ingest.count)
+            ports = CoordinatorPorts(store, blobs, published, record, SystemClock(), key, report, institutions, ingest)
             limits = config.limits
             server = CoordinatorServer(
                 Registry(ports),
@@ -62,8 +67,12 @@ async def serve(config: CoordinatorConfig, key: SigningKey, ready: Ready, stop: 
                 log,
                 ServerLimits(limits.max_concurrent_rpcs, limits.max_watchers, limits.max_upload_bytes),
                 config.expose_reflection,
+                ingest if ingest.count else None,
             )
-            async with running(server, socket, config.listen) as port:
+            async with (
+                running(server, socket, config.listen) as port,
+                running_ingest(config, ingest, log),
+            ):
                 ready(port)
                 await stop.wait()
     finally:

@@ -37,6 +37,7 @@ from secagg.transcript.policy import LogPolicy, PolicyError
 
 DEFAULT_ADDRESS = Address("127.0.0.1", 7443)
 _DAY_S = 24 * 3600
+MAX_INGEST_PROCESSES = 64
 _MAX_RETENTION_S = 10 * 366 * _DAY_S  # as in a session's record
 
 
@@ -106,6 +107,8 @@ class CoordinatorConfig:
     retention_s                     how long masked inputs are kept, 0 to ten years; a session's own value
                                     replaces it [2592000]
     expose_reflection               "nobody", "operator" or "everyone" ["operator"]
+    ingest_processes                how many processes take uploads, on the ports after that of listen; 0 to 64,
+                                    0 for none beside the service itself [0]
     tls.certificate                 certificate chain in PEM (transport "tls")
     tls.private_key                 its key in PEM, mode 0600 (transport "tls")
     tls.client_ca                   authority whose certificates clients must show (transport "tls") [none]
@@ -124,6 +127,7 @@ class CoordinatorConfig:
     limits: CoordinatorLimits = CoordinatorLimits()
     retention_s: int = 30 * _DAY_S
     expose_reflection: ReflectionAudience = ReflectionAudience.OPERATOR
+    ingest_processes: int = 0
 
     FILE_NAME: ClassVar[str] = "coordinator.toml"
 
@@ -133,6 +137,9 @@ class CoordinatorConfig:
         check_path("record_directory", self.record_directory)
         check_path("key_file", self.key_file)
         check_integer("retention_s", self.retention_s, 0, _MAX_RETENTION_S)
+        check_integer("ingest_processes", self.ingest_processes, 0, MAX_INGEST_PROCESSES)
+        if self.listen.port and self.listen.port + self.ingest_processes >= 1 << 16:
+            raise ConfigError("ingest_processes", f"no ports after {self.listen.port} for so many")
         check_plaintext(self.transport, "listen", self.listen)
 
     @classmethod
@@ -149,6 +156,7 @@ class CoordinatorConfig:
             limits=_limits(top),
             retention_s=top.integer("retention_s", 30 * _DAY_S),
             expose_reflection=read_audience(top.text_or("expose_reflection", ReflectionAudience.OPERATOR.value)),
+            ingest_processes=top.integer("ingest_processes", 0),
         )
         top.finish()
         return config
@@ -173,6 +181,8 @@ class CoordinatorConfig:
             f"retention_s = {self.retention_s}",
             '# Who can list the services: "nobody", "operator" (on the operator\'s socket), "everyone".\n'
             f"expose_reflection = {quoted(self.expose_reflection.value)}",
+            "# Processes that take uploads beside this one, each on a port of its own: those after the port of listen.\n"
+            f"ingest_processes = {self.ingest_processes}",
             tls,
             "[log]\n# The log's name, for ever: clients and witnesses pin it with the key.\n"
             f"origin = {quoted(self.log.origin)}\n"
@@ -187,6 +197,10 @@ class CoordinatorConfig:
             f"# Of one masked input.\nmax_upload_bytes = {self.limits.max_upload_bytes}\n"
             f"# Clients that wait for news; each is one of the RPCs above.\nmax_watchers = {self.limits.max_watchers}",
         )
+
+    def ingest_listen(self, place: int) -> Address:
+        """Where the ingest process at ``place``, from 0, listens; port 0 takes a free one there as well."""
+        return Address(self.listen.host, self.listen.port and self.listen.port + 1 + place)
 
     def server_transport(self) -> ServerTransport:
         """Read the TLS files. Raises IdentityFileError."""

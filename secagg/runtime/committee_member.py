@@ -90,7 +90,7 @@ class CommitteeMemberHost:
         Args:
             key: its identifier.
             files: what the coordinator shows.
-            roster: the one in ``files``, whose signature was checked.
+            roster: the one in ``files``, signed by the registrar that the open entry names.
 
         Raises:
             RemoteProtocolError: it is none for this member, or what is shown does not hold.
@@ -130,7 +130,7 @@ class CommitteeMemberHost:
                 self.ports.report("sweep_failed", key, type(error).__name__)
 
     async def _joined(self, key: SessionKey, files: ShownSessionFiles, roster: Roster) -> MemberSession:
-        parameters = _parameters(key, files)
+        parameters = shown_parameters(key, files)
         self.ports.rules.check(parameters, self.ports.clock.now_s())
         # What does not stand in the rules is not looked at any further: whoever reaches the port can send it.
         context = self._context(parameters, roster)
@@ -185,8 +185,8 @@ class CommitteeMemberHost:
             await asyncio.sleep(_SWEEP_INTERVAL_S)
 
 
-def _parameters(key: SessionKey, files: ShownSessionFiles) -> OneShotOpen:
-    """The open entry, which nothing has vouched for yet."""
+def shown_parameters(key: SessionKey, files: ShownSessionFiles) -> OneShotOpen:
+    """The open entry that a coordinator shows, which nothing has vouched for yet. Raises RemoteProtocolError."""
     if not files.evidence.entries:
         raise RemoteProtocolError(RejectReason.LOG_ORDER, "evidence: no entries")
     try:

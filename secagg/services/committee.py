@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection
 from secagg.identity.config import ReflectionAudience
 from secagg.identity.roster_file import verify_signed_roster
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
-from secagg.runtime.committee_member import CommitteeMemberHost
+from secagg.runtime.committee_member import CommitteeMemberHost, shown_parameters
 from secagg.services.logs import EventLog
 from secagg.services.refusals import Context, refusing
 from secagg.services.server import ServerSocket, add_port, allow_many_connections, keep_freed_memory, public_server
@@ -61,9 +61,9 @@ class CommitteeServicer(opb_grpc.CommitteeServiceServicer):
     async def JoinSession(self, request: opb.JoinSessionRequest, context: Context) -> opb.JoinSessionResponse:
         """See the proto."""
         files = convert_opening.join_session_from_pb(request)
-        registrars = self._host.ports.rules.registrars
+        registrar = frozenset({shown_parameters(request.session, files).registrar})
         roster = await asyncio.to_thread(
-            verify_signed_roster, files.roster, files.roster_head, files.roster_signature, registrars
+            verify_signed_roster, files.roster, files.roster_head, files.roster_signature, registrar
         )
         await self._host.join(request.session, files, roster)
         self.log.event("session_joined", session=request.session.hex())

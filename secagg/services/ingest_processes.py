@@ -28,7 +28,7 @@ class Attachment:
     orders: asyncio.Queue[pb.AttachResponse] = field(default_factory=asyncio.Queue)
     handing_over: dict[bytes, asyncio.Future[None]] = field(default_factory=dict)
 
-    def is_asked_for(self, session: bytes) -> asyncio.Future[None]:
+    def ask_for(self, session: bytes) -> asyncio.Future[None]:
         """Ask for the sum of a session; done once it lies in the directory, cancelled if the process is gone."""
         asked = self.handing_over.get(session)
         if asked is None:
@@ -117,7 +117,7 @@ class IngestProcesses:
 
     async def partial_sums(self, session: bytes) -> Sequence[PartialSum]:
         """See ``Adders``."""
-        asked = {attachment: attachment.is_asked_for(session) for attachment in self._attached.values()}
+        asked = {attachment: attachment.ask_for(session) for attachment in self._attached.values()}
         if not asked:
             return ()
         await asyncio.wait(asked.values(), timeout=_HAND_OVER_S)

@@ -17,12 +17,15 @@ from secagg.crypto.labels import Label
 from secagg.identity.config import ReflectionAudience
 from secagg.runtime.registry import Registry
 from secagg.services.aggregation import AggregationServicer
+from secagg.services.ingest import INGEST_SOCKET, IngestServicer
+from secagg.services.ingest_processes import IngestProcesses
 from secagg.services.logs import EventLog
 from secagg.services.operator import OperatorServicer
 from secagg.services.unreadable import UnreadableRequests
 from secagg.services.uploads import UploadDesk
 from secagg.v1 import aggregation_pb2 as pb
 from secagg.v1 import aggregation_pb2_grpc as pb_grpc
+from secagg.v1 import ingest_pb2_grpc
 
 AGGREGATION = pb.DESCRIPTOR.services_by_name["AggregationService"].full_name
 OPERATOR = pb.DESCRIPTOR.services_by_name["OperatorService"].full_name
@@ -58,7 +61,7 @@ class ServerSocket:
 
 
 class CoordinatorServer:
-    """Serves one registry to clients, and to its operator."""
+    """Serves one registry to clients, to its operator, and to its ingest processes if there are any."""
 
     def __init__(
         self,
@@ -67,6 +70,7 @@ class CoordinatorServer:
         log: EventLog,
         limits: ServerLimits | None = None,
         reflect_to: ReflectionAudience = ReflectionAudience.OPERATOR,
+        ingest: IngestProcesses | None = None,
     ) -> None:
         limits = limits or ServerLimits()
         self._registry = registry
@@ -75,16 +79,19 @@ class CoordinatorServer:
         keep_freed_memory()
         allow_many_connections()
         self._server = public_server(log, limits.max_concurrent_rpcs)
+        self._at_sockets: dict[str, grpc.aio.Server] = {}
         upload_key = registry.ports.key.derive_seed(Label.UPLOAD_KEY)
-        self._uploads = UploadDesk(registry.ports.blobs, upload_key)
+        self._uploads = UploadDesk(registry.ports.blobs, upload_key, ingest)
         self._aggregation = AggregationServicer(registry, self._uploads, log, limits.max_watchers)
         self._health = health.aio.HealthServicer()
         pb_grpc.add_AggregationServiceServicer_to_server(self._aggregation, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self._operator = grpc.aio.server(interceptors=[UnreadableRequests(log)])
-        operator = OperatorServicer(registry, log, limits.max_upload_bytes)
-        pb_grpc.add_OperatorServiceServicer_to_server(operator, self._operator)
-        _reflect(reflect_to, self._server, self._operator)
+        operator = self._at_socket(OPERATOR_SOCKET)
+        pb_grpc.add_OperatorServiceServicer_to_server(OperatorServicer(registry, log, limits.max_upload_bytes), operator)
+        _reflect(reflect_to, self._server, operator)
+        if ingest is not None:
+            servicer = IngestServicer(registry, self._uploads, ingest, log)
+            ingest_pb2_grpc.add_IngestServiceServicer_to_server(servicer, self._at_socket(INGEST_SOCKET))
 
     async def start(self, socket: ServerSocket) -> int:
         """Resume the sessions, then listen; returns the port.
@@ -95,11 +102,12 @@ class CoordinatorServer:
         await self._registry.start()
         await self._uploads.sweep(self._registry.hosts())
         port = add_port(self._server, socket)
-        path = self._state_directory / OPERATOR_SOCKET
-        path.unlink(missing_ok=True)
-        self._operator.add_insecure_port(f"unix:{path}")
-        await self._operator.start()
-        path.chmod(0o600)
+        for name, server in self._at_sockets.items():
+            path = self._state_directory / name
+            path.unlink(missing_ok=True)
+            server.add_insecure_port(f"unix:{path}")
+            await server.start()
+            path.chmod(0o600)
         await self._server.start()
         for name in ("", AGGREGATION):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -111,11 +119,18 @@ class CoordinatorServer:
         await self._health.enter_graceful_shutdown()
         self._aggregation.end_watches()
         await self._server.stop(_STOP_GRACE_S)
-        await self._operator.stop(_STOP_GRACE_S)
+        for server in self._at_sockets.values():
+            await server.stop(_STOP_GRACE_S)
         await self._uploads.close()
         await self._registry.close()
-        (self._state_directory / OPERATOR_SOCKET).unlink(missing_ok=True)
+        for name in self._at_sockets:
+            (self._state_directory / name).unlink(missing_ok=True)
         self._log.event("stopped")
+
+    def _at_socket(self, name: str) -> grpc.aio.Server:
+        """A server on a Unix socket of this name in the state directory."""
+        server = self._at_sockets[name] = grpc.aio.server(interceptors=[UnreadableRequests(self._log)])
+        return server
 
 
 def _reflect(audience: ReflectionAudience, clients: grpc.aio.Server, operator: grpc.aio.Server) -> None:

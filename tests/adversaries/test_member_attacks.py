@@ -118,6 +118,11 @@ class TestTwoSets:
                 await member.port.join(b"B" * 16, shown)
                 longer = (close_of(SESSION, EVERYBODY[1:]), abort_of(other))
                 assert await refused(member, asking(EVERYBODY[1:], *longer)) is RejectReason.LOG_FORKED
+                # Nor was it taken note of: the log as it is gets its answer.
+                honest = open_request(SESSION, EVERYBODY, close, other.entry)
+                answer = await member.port.open(ID, honest)
+                assert isinstance(answer.statement, MemberAnswer)
+                assert answer.statement.share_sum == one_shot.share_sum(SESSION, EVERYBODY, 0)
 
         asyncio.run(run())
 
@@ -169,21 +174,34 @@ class TestTheSet:
 
         asyncio.run(run())
 
-    def test_a_roster_of_strangers_is_not_signed_by_the_registrar(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("claimed", "registrars"),
+        [
+            ("mallory", frozenset({one_shot.REGISTRAR.public_bytes})),
+            ("registrar", frozenset({one_shot.REGISTRAR.public_bytes})),
+            ("registrar", frozenset()),
+        ],
+    )
+    def test_a_roster_of_strangers_is_not_taken_for_the_registrar_s(
+        self, tmp_path: Path, claimed: str, registrars: frozenset[bytes]
+    ) -> None:
+        """The open entry names whom contributors trust; the signature is somebody else's."""
+
         async def run() -> None:
             strangers = sorted((one_shot.key_of(f"s {at}") for at in range(5)), key=lambda key: key.public_bytes)
             mallory = one_shot.key_of("mallory")
-            invented = one_shot.session_of([*strangers], session=b"I" * 16, registrar=mallory)
+            invented = one_shot.session_of([*strangers], session=b"I" * 16, registrar=one_shot.key_of(claimed))
             signed = one_shot.signed_roster(invented, mallory)
             files = dataclasses.replace(
                 shown_files(invented, evidence_of(invented)),
                 roster_head=signed.head.to_bytes(),
                 roster_signature=signed.signature,
             )
-            async with serving_member(tmp_path) as member:
+            async with serving_member(tmp_path, registrars=registrars) as member:
                 with pytest.raises(RemoteProtocolError) as caught:
                     await member.port.join(b"I" * 16, files)
-                assert caught.value.reason in {RejectReason.MALFORMED_MESSAGE, RejectReason.NOT_SERVED}
+                expected = {"mallory": RejectReason.NOT_SERVED, "registrar": RejectReason.MALFORMED_MESSAGE}
+                assert caught.value.reason is expected[claimed]
 
         asyncio.run(run())
 

@@ -175,7 +175,7 @@ MUTANTS: tuple[Mutant, ...] = (
         _M,
         "        case Answering() | Answered():\n            _check_close(log.join(parameters, context.log, event.evidence), state.close)\n            _check_set(event, state.contributions, state.count)\n            return Transition(state)\n        case Holding():\n",
         "        case Answered():\n            return Transition(state)\n        case Holding() | Answering():\n",
-        f"{_A}::TestAfterACrash::test_a_member_that_died_after_its_decision_answers_nothing_else",
+        f"{_UM}::TestOpening::test_another_close_is_never_answered",
     ),
     mutant(
         "one bad box refuses the batch",
@@ -292,8 +292,8 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "any registrar's roster is taken",
         _W,
-        "files.roster, files.roster_head, files.roster_signature, registrars\n",
+        "files.roster, files.roster_head, files.roster_signature, registrar\n",
         "files.roster, files.roster_head, files.roster_signature, frozenset()\n",
-        f"{_A}::TestTheSet::test_a_roster_of_strangers_is_not_signed_by_the_registrar",
+        f"{_A}::TestTheSet::test_a_roster_of_strangers_is_not_taken_for_the_registrar_s",
     ),
 )

@@ -289,9 +289,9 @@ def _asked(context: MemberContext, rows: Rows, state: MemberState, event: OpenAs
             view = log.extend(_session_row(rows).view, parameters, context.log, event.evidence)
         case _:
             assert_never(state)
-    reason = _why_over(context, view)
-    if reason is not None:
-        raise RemoteProtocolError(reason, "this member does not answer for the session")
+    never = _why_over(context, view)
+    if never is not None:
+        raise RemoteProtocolError(never, "this member does not answer for the session")
     close = view.close
     if close is None:
         raise RemoteProtocolError(RejectReason.WRONG_PHASE, "the log has no close entry of the session")

@@ -103,7 +103,7 @@ async def too_few_members_answer(cohort: OneShotCohort) -> None:
     await cohort.settle()
     cohort.members[1].is_up = cohort.members[2].is_up = False
     await cohort.host.end_phase(Phase.MASKED_INPUT)
-    await cohort.answered(2)
+    await cohort.reach(Phase.OPEN_SUM)
     await cohort.pass_deadline()
     await cohort.reach(Phase.ABORTED)
 
