@@ -1,7 +1,7 @@
 """What a contribution costs a committee member: to take (check header and box, store) and to sum, on disk.
 
-``python -m benchmarks.committee [--contributors N] [--directory DIR]``. CPU time of the process, which other work on the
-machine does not change, and wall time, which it does.
+``python -m benchmarks.committee [--contributors N] [--directory DIR]``. CPU time of the process, which other work on
+the machine changes less, and wall time.
 """
 
 from __future__ import annotations

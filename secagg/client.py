@@ -28,7 +28,7 @@ from secagg.crypto.rng import SystemRng
 from secagg.crypto.signing import SigningKey
 from secagg.derive.result import FloatVector
 from secagg.he import seal
-from secagg.identity.channels import open_channel
+from secagg.identity.channels import channel_to, open_channel
 from secagg.identity.roster_file import verify_signed_roster
 from secagg.identity.tls import ClientTls
 from secagg.lora.errors import AdapterError
@@ -96,7 +96,9 @@ async def connect(
         TransportError: nobody answers.
     """
     channel = await open_channel(address, tls, timeout_s)
-    return Coordinator(GrpcCoordinator(channel, timeout_s), coordinator_key, log or LogTrust.nobody())
+    host = address.rpartition(":")[0]
+    port = GrpcCoordinator(channel, timeout_s, lambda number: channel_to(f"{host}:{number}", tls))
+    return Coordinator(port, coordinator_key, log or LogTrust.nobody())
 
 
 class Coordinator:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -44,6 +44,7 @@ from secagg.wire import convert, one_shot
 from secagg.wire.status import from_rpc_error
 
 _LONGEST_UPLOAD_CHUNK = 1 << 20
+_LONGEST_DETOUR_S = 5.0
 _WATCH_TIMEOUT_S = 900.0
 """A watch is renewed after this long, so that a connection lost in silence is noticed."""
 
@@ -65,17 +66,42 @@ class SessionFiles:
     context: bytes
 
 
-class GrpcCoordinator:
-    """``CoordinatorPort`` and reading access, over one channel."""
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """Where the bytes of an upload go, and from which one on. ``ingest_port`` is 0 for the coordinator itself."""
 
-    def __init__(self, channel: grpc.aio.Channel, timeout_s: float) -> None:
+    stub: pb_grpc.AggregationServiceAsyncStub
+    offset_bytes: int
+    ingest_port: int = 0
+
+
+class GrpcCoordinator:
+    """``CoordinatorPort`` and reading access, over one channel.
+
+    Args:
+        channel: to the coordinator.
+        timeout_s: for every call.
+        channel_to_port: a channel to another port of the coordinator's host, with the same certificate. Bytes of
+            uploads go there where the coordinator asks for it and the port can be reached.
+    """
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        timeout_s: float,
+        channel_to_port: Callable[[int], grpc.aio.Channel] | None = None,
+    ) -> None:
         self._channel = channel
         self._timeout_s = timeout_s
         self._stub = pb_grpc.AggregationServiceStub(channel)
+        self._channel_to_port = channel_to_port
+        self._ingest: dict[int, grpc.aio.Channel] = {}
+        self._avoided: set[int] = set()
 
     async def close(self) -> None:
-        """Close the channel."""
-        await self._channel.close()
+        """Close the channels."""
+        for channel in (self._channel, *self._ingest.values()):
+            await channel.close()
 
     async def session_files(self, session: bytes, log_size: int) -> SessionFiles:
         """What a client checks before it joins; ``log_size`` is that of the last checkpoint it saw, or 0."""
@@ -144,11 +170,11 @@ class GrpcCoordinator:
             StoreError, OSError: the masked input cannot be read.
         """
         header = _header_of(message)
-        receipt = await self._announce(session, message)
-        if isinstance(receipt, SignedReceipt):
-            return receipt
+        started = await self._announce(session, message)
+        if isinstance(started, SignedReceipt):
+            return started
         try:
-            return await self._stream(receipt, header.upload, 8 * header.lanes, blobs)
+            return await self._stream(await self._way(started), started, header, blobs)
         except (TransportError, UploadError):
             return await self._resume(session, message, blobs)
 
@@ -206,17 +232,37 @@ class GrpcCoordinator:
         response = await self._call(self._stub.StartUpload, request)
         return convert.receipt_from_pb(response.receipt) if response.HasField("receipt") else response
 
+    async def _way(self, started: pb.StartUploadResponse) -> _Way:
+        """The announced port if it can be reached, else the coordinator itself, which takes everything as well."""
+        port, channel_to_port = started.ingest_port, self._channel_to_port
+        if not port or channel_to_port is None or port in self._avoided:
+            return _Way(self._stub, started.committed_bytes)
+        channel = self._ingest.get(port)
+        if channel is None:
+            channel = self._ingest[port] = channel_to_port(port)
+        try:
+            await asyncio.wait_for(channel.channel_ready(), min(self._timeout_s, _LONGEST_DETOUR_S))
+        except TimeoutError:
+            self._avoided.add(port)
+            return _Way(self._stub, started.committed_bytes)
+        return _Way(pb_grpc.AggregationServiceStub(channel), started.ingest_committed_bytes, port)
+
     async def _stream(
-        self, started: pb.StartUploadResponse, digest: bytes, length_bytes: int, blobs: BlobStore
+        self,
+        way: _Way,
+        started: pb.StartUploadResponse,
+        header: ContributionHeader | OneShotHeader,
+        blobs: BlobStore,
     ) -> SignedReceipt:
         unread: list[Exception] = []
+        length_bytes = 8 * header.lanes
 
         async def chunks() -> AsyncIterator[pb.StreamChunksRequest]:
-            offset = started.committed_bytes
+            offset = way.offset_bytes
             first = True
             while first or offset < length_bytes:
                 try:
-                    data = await _read(blobs, digest, offset, length_bytes, _chunk_bytes(started))
+                    data = await _read(blobs, header.upload, offset, length_bytes, _chunk_bytes(started))
                 except (StoreError, OSError) as error:
                     unread.append(error)
                     raise
@@ -230,7 +276,7 @@ class GrpcCoordinator:
 
         timeout_s = max(self._timeout_s, 3600.0)
         try:
-            response = await self._stub.StreamChunks(chunks(), timeout=timeout_s)
+            response = await way.stub.StreamChunks(chunks(), timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             raise _meaning(error) from None
         except asyncio.CancelledError:
@@ -246,13 +292,26 @@ class GrpcCoordinator:
         started = await self._announce(session, message)
         if isinstance(started, SignedReceipt):
             return started
-        header = _header_of(message)
-        offset, length_bytes = started.committed_bytes, 8 * header.lanes
+        way = await self._way(started)
+        try:
+            return await self._send_chunks(way, started, _header_of(message), blobs)
+        except TransportError:
+            self._avoided.add(way.ingest_port)  # what calls us again goes to the coordinator itself
+            raise
+
+    async def _send_chunks(
+        self,
+        way: _Way,
+        started: pb.StartUploadResponse,
+        header: ContributionHeader | OneShotHeader,
+        blobs: BlobStore,
+    ) -> SignedReceipt:
+        offset, length_bytes = way.offset_bytes, 8 * header.lanes
         while offset < length_bytes:
             data = await _read(blobs, header.upload, offset, length_bytes, _chunk_bytes(started))
             request = pb.WriteChunkRequest(token=started.token, offset_bytes=offset, data=data, crc32=zlib.crc32(data))
             try:
-                response = await self._call(self._stub.WriteChunk, request)
+                response = await self._call(way.stub.WriteChunk, request)
             except UploadError as error:
                 if error.committed_bytes == offset:
                     raise TransportError("a chunk was damaged on the way") from None
@@ -263,7 +322,7 @@ class GrpcCoordinator:
             offset = response.committed_bytes
         request_to_finish = pb.FinishUploadRequest(token=started.token)
         try:
-            finished = await self._call(self._stub.FinishUpload, request_to_finish)
+            finished = await self._call(way.stub.FinishUpload, request_to_finish)
         except UploadError:
             raise TransportError("the upload was damaged on the way") from None
         return convert.receipt_from_pb(finished.receipt)

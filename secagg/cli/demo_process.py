@@ -35,8 +35,6 @@ async def started(module: str, *arguments: str) -> AsyncIterator[asyncio.subproc
 
 async def stopped(process: asyncio.subprocess.Process) -> None:
     """End a party in order, if it has not ended."""
-    if process.returncode is not None:
-        return
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
     try:

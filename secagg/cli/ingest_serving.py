@@ -7,8 +7,8 @@ import contextlib
 import sys
 from collections.abc import AsyncIterator
 
-from secagg.cli.failures import CommandError
 from secagg.cli.exit_codes import ExitCode
+from secagg.cli.failures import CommandError
 from secagg.identity.config import CoordinatorConfig
 from secagg.services.ingest_processes import IngestProcesses
 from secagg.services.logs import EventLog

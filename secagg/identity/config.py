@@ -181,7 +181,7 @@ class CoordinatorConfig:
             f"retention_s = {self.retention_s}",
             '# Who can list the services: "nobody", "operator" (on the operator\'s socket), "everyone".\n'
             f"expose_reflection = {quoted(self.expose_reflection.value)}",
-            "# Processes that take uploads beside this one, each on a port of its own: those after the port of listen.\n"
+            "# Processes that take uploads beside this one, each on a port of its own: those after the port above.\n"
             f"ingest_processes = {self.ingest_processes}",
             tls,
             "[log]\n# The log's name, for ever: clients and witnesses pin it with the key.\n"

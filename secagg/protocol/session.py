@@ -67,7 +67,8 @@ class ClientPolicy:
     """What a client insists on, whatever the session says.
 
     ``tolerated_corrupt`` is the fraction of the cohort that may collude with the coordinator without harm; a
-    pairwise session planned for fewer is refused. ``base_models`` are the allowed digests; empty allows any.
+    session planned for fewer is refused. Who will come to a one-shot session is not known when a client speaks, so
+    there the smallest cohort counts. ``base_models`` are the allowed digests; empty allows any.
     ``openers`` are the identities of committee members and key authorities that the client takes for honest: who
     opens a one-shot sum is chosen by the coordinator, so whoever is not among them counts as corrupt.
     """
@@ -90,12 +91,14 @@ class ClientPolicy:
         if self.registrars and parameters.registrar not in self.registrars:
             raise LocalProtocolError(RejectReason.BELOW_POLICY, "registrar is not a pinned one")
         if isinstance(parameters, OneShotOpen):
+            self.check_cohort(parameters, parameters.min_contributors)
             self._check_opening(parameters.opening)
 
     def _check_opening(self, opening: Committee | KeyAuthority) -> None:
         """Members who are not pinned may all be the coordinator's: no more of them than the session may have corrupt.
 
-        An authority opens alone, so it has to be pinned.
+        One at least may always be, pinned or not: nobody should have to believe a single institution. An authority
+        opens alone, so it has to be pinned.
         """
         if isinstance(opening, KeyAuthority):
             if opening.identity not in self.openers:
@@ -103,6 +106,11 @@ class ClientPolicy:
                     RejectReason.BELOW_POLICY, f"openers: key authority {opening.identity.hex()} is not a pinned one"
                 )
             return
+        if not opening.max_corrupt:
+            raise LocalProtocolError(
+                RejectReason.BELOW_POLICY,
+                "opening.max_corrupt is 0: every committee member would have to be honest",
+            )
         strangers = [member for member in opening.members if member.identity not in self.openers]
         if len(strangers) > opening.max_corrupt:
             raise LocalProtocolError(

@@ -34,7 +34,7 @@ _PROGRESS_PER_S = 400
 """Counts that go to all watchers together: for 1000 watchers, without it, a tenth of the coordinator's CPU."""
 
 
-class AggregationServicer(UploadServicer):
+class AggregationServicer(UploadServicer, pb_grpc.AggregationServiceServicer):
     """Implements ``secagg.v1.AggregationService``."""
 
     def __init__(self, registry: Registry, uploads: UploadDesk, log: EventLog, max_watchers: int) -> None:

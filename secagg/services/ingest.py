@@ -43,9 +43,7 @@ class IngestServicer(pb_grpc.IngestServiceServicer):
             self.log.event("ingest_detached", port=request.port)
 
     @refusing
-    async def DescribeUpload(
-        self, request: pb.DescribeUploadRequest, context: Context
-    ) -> pb.DescribeUploadResponse:
+    async def DescribeUpload(self, request: pb.DescribeUploadRequest, context: Context) -> pb.DescribeUploadResponse:
         """See the proto."""
         upload = self._desk.find(request.token)
         host, header = upload.host, upload.header

@@ -139,9 +139,7 @@ class IngestDesk:
             return known
         described = await self._office.describe(token)
         if isinstance(described, Described):
-            await asyncio.to_thread(
-                self._blobs.begin_upload, token, described.length_bytes, described.item.upload
-            )
+            await asyncio.to_thread(self._blobs.begin_upload, token, described.length_bytes, described.item.upload)
             self._open[token] = described
         return described
 

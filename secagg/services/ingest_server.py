@@ -23,9 +23,8 @@ from secagg.services.server import (
     keep_freed_memory,
     public_server,
 )
-from secagg.services.upload_calls import UploadServicer
+from secagg.services.upload_calls import UploadServicer, serve_uploads_only
 from secagg.store.ingest_directory import IngestDirectory
-from secagg.v1 import aggregation_pb2_grpc as pb_grpc
 from secagg.v1 import ingest_pb2 as pb
 from secagg.v1 import ingest_pb2_grpc
 from secagg.wire import convert
@@ -101,8 +100,7 @@ class IngestServer:
         self._office = CoordinatorOffice(state_directory, place)
         self._desk = IngestDesk(directory.open_blobs(), self._office, self._report)
         self._server = public_server(log, max_concurrent_rpcs)
-        # Only these: what else the service has is another process's, and UNIMPLEMENTED here.
-        pb_grpc.add_AggregationServiceServicer_to_server(UploadServicer(self._desk, log), self._server)
+        serve_uploads_only(UploadServicer(self._desk, log), self._server)
 
     async def start(self, socket: ServerSocket) -> int:
         """Listen; returns the port. No chunk is taken before ``serve`` runs. Raises RuntimeError."""

@@ -87,7 +87,9 @@ class CoordinatorServer:
         pb_grpc.add_AggregationServiceServicer_to_server(self._aggregation, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         operator = self._at_socket(OPERATOR_SOCKET)
-        pb_grpc.add_OperatorServiceServicer_to_server(OperatorServicer(registry, log, limits.max_upload_bytes), operator)
+        pb_grpc.add_OperatorServiceServicer_to_server(
+            OperatorServicer(registry, log, limits.max_upload_bytes), operator
+        )
         _reflect(reflect_to, self._server, operator)
         if ingest is not None:
             servicer = IngestServicer(registry, self._uploads, ingest, log)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Protocol
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Protocol, cast
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
 
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
 from secagg.protocol.messages import SignedReceipt
@@ -12,7 +16,6 @@ from secagg.services.refusals import Context, refusing
 from secagg.services.turnstile import Turnstile
 from secagg.services.uploads import Chunk
 from secagg.v1 import aggregation_pb2 as pb
-from secagg.v1 import aggregation_pb2_grpc as pb_grpc
 from secagg.wire import convert
 
 _STREAMS = 32
@@ -31,8 +34,8 @@ class TakesChunks(Protocol):
         ...
 
 
-class UploadServicer(pb_grpc.AggregationServiceServicer):
-    """Implements the three calls of ``secagg.v1.AggregationService`` that carry bytes; others are UNIMPLEMENTED."""
+class UploadServicer:
+    """Implements the three calls of ``secagg.v1.AggregationService`` that carry bytes."""
 
     def __init__(self, desk: TakesChunks, log: EventLog) -> None:
         self._desk = desk
@@ -65,3 +68,19 @@ class UploadServicer(pb_grpc.AggregationServiceServicer):
     async def FinishUpload(self, request: pb.FinishUploadRequest, context: Context) -> pb.FinishUploadResponse:
         """See the proto."""
         return pb.FinishUploadResponse(receipt=convert.receipt_to_pb(await self._desk.finish(request.token)))
+
+
+def serve_uploads_only(servicer: UploadServicer, server: grpc.aio.Server) -> None:
+    """Let ``server`` have these three calls; all others of the service are UNIMPLEMENTED."""
+    one, many = grpc.unary_unary_rpc_method_handler, grpc.stream_unary_rpc_method_handler
+    handlers = {
+        "WriteChunk": one(cast("Any", servicer.WriteChunk), *_codec(pb.WriteChunkRequest)),
+        "StreamChunks": many(cast("Any", servicer.StreamChunks), *_codec(pb.StreamChunksRequest)),
+        "FinishUpload": one(cast("Any", servicer.FinishUpload), *_codec(pb.FinishUploadRequest)),
+    }
+    service = pb.DESCRIPTOR.services_by_name["AggregationService"].full_name
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+
+
+def _codec(request: type[Message]) -> tuple[Callable[[bytes], Message], Callable[[Message], bytes]]:
+    return request.FromString, Message.SerializeToString

@@ -63,7 +63,7 @@ class Routes(Protocol):
 class NoRoutes:
     """This process takes everything."""
 
-    def route(self, token: str) -> Route | None:  # noqa: ARG002
+    def route(self, token: str) -> Route | None:
         """This process."""
         return None
 

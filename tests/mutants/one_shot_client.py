@@ -14,6 +14,21 @@ _CLI = "tests/unit/cli/test_one_shot_cli.py"
 MUTANTS: tuple[Mutant, ...] = (
     # Who opens the sum.
     mutant(
+        "a committee of which every member would have to be honest is good enough",
+        "secagg/protocol/session.py",
+        "        if not opening.max_corrupt:",
+        "        if opening.max_corrupt < 0:",
+        "tests/unit/one_shot/test_client.py::TestJoining::"
+        "test_a_committee_in_which_nobody_may_be_corrupt_is_refused_even_if_all_are_pinned",
+    ),
+    mutant(
+        "the fraction of corrupt contributors does not matter in one-shot sessions",
+        "secagg/protocol/session.py",
+        "            self.check_cohort(parameters, parameters.min_contributors)\n",
+        "",
+        "tests/unit/one_shot/test_client.py",
+    ),
+    mutant(
         "strangers in a committee count as honest",
         "secagg/protocol/session.py",
         "if len(strangers) > opening.max_corrupt:",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable
+from fractions import Fraction
 
 import pytest
 
@@ -98,11 +99,12 @@ class TestJoining:
         assert "2 of 4" in detail
         assert pinned[0].hex() in detail
 
-    def test_a_committee_that_nobody_may_be_corrupt_in_has_to_be_pinned_whole(self):
+    def test_a_committee_in_which_nobody_may_be_corrupt_is_refused_even_if_all_are_pinned(self):
         session = one_shot_session(opening=committee_of(3, 3, 0))
-        pinned = frozenset(member_key(place).public_bytes for place in range(2))
+        pinned = frozenset(member_key(place).public_bytes for place in range(3))
         policy = trusting_policy(session, openers=pinned)
-        refused(lambda: Speaker(session, policy=policy), RejectReason.BELOW_POLICY, LocalProtocolError)
+        detail = refused(lambda: Speaker(session, policy=policy), RejectReason.BELOW_POLICY, LocalProtocolError)
+        assert "max_corrupt is 0" in detail
 
     def test_an_authority_has_to_be_pinned(self):
         others = frozenset({key_of("another authority").public_bytes, *AUTHORITY.attestors})
@@ -112,7 +114,12 @@ class TestJoining:
 
     @pytest.mark.parametrize(
         "floor",
-        [{"min_contributors": 4}, {"base_models": frozenset({b"b" * 32})}, {"registrars": frozenset({b"r" * 32})}],
+        [
+            {"min_contributors": 4},
+            {"tolerated_corrupt": Fraction(1, 2)},
+            {"base_models": frozenset({b"b" * 32})},
+            {"registrars": frozenset({b"r" * 32})},
+        ],
     )
     def test_the_floors_of_pairwise_sessions_hold_here_too(self, floor):
         policy = trusting_policy(SESSION, **floor)
