@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any, Protocol, cast
 
 import grpc
@@ -74,13 +74,13 @@ def serve_uploads_only(servicer: UploadServicer, server: grpc.aio.Server) -> Non
     """Let ``server`` have these three calls; all others of the service are UNIMPLEMENTED."""
     one, many = grpc.unary_unary_rpc_method_handler, grpc.stream_unary_rpc_method_handler
     handlers = {
-        "WriteChunk": one(cast("Any", servicer.WriteChunk), *_codec(pb.WriteChunkRequest)),
-        "StreamChunks": many(cast("Any", servicer.StreamChunks), *_codec(pb.StreamChunksRequest)),
-        "FinishUpload": one(cast("Any", servicer.FinishUpload), *_codec(pb.FinishUploadRequest)),
+        "WriteChunk": one(cast("Any", servicer.WriteChunk), pb.WriteChunkRequest.FromString, _encoded),
+        "StreamChunks": many(cast("Any", servicer.StreamChunks), pb.StreamChunksRequest.FromString, _encoded),
+        "FinishUpload": one(cast("Any", servicer.FinishUpload), pb.FinishUploadRequest.FromString, _encoded),
     }
     service = pb.DESCRIPTOR.services_by_name["AggregationService"].full_name
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
 
 
-def _codec(request: type[Message]) -> tuple[Callable[[bytes], Message], Callable[[Message], bytes]]:
-    return request.FromString, Message.SerializeToString
+def _encoded(message: Message) -> bytes:
+    return message.SerializeToString()

@@ -176,6 +176,18 @@ def test_what_breaks_a_rule_is_refused_with_its_reason_and_changes_nothing(tmp_p
     asyncio.run(play())
 
 
+def test_a_refusal_arrives_with_its_reason_however_much_is_still_under_way(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with served(tmp_path / "a") as card, connected(card) as port:
+            await port.prepare(SESSION, COORDINATOR.public_bytes)
+            for _ in range(30):
+                long = iter([bytes(1 << 20)] * 8)
+                few = dataclasses.replace(STAGE.closed.whole_request(), attestations=(), limb_sum=long)
+                assert await refusal(port, few) is RejectReason.TOO_FEW_ATTESTATIONS
+
+    asyncio.run(play())
+
+
 def test_requests_that_are_none_are_malformed(tmp_path: Path) -> None:
     async def play() -> None:
         async with served(tmp_path / "a") as card:

@@ -16,7 +16,7 @@ PROTOS = ROOT / "protos"
 STUBS = ROOT / "secagg" / "v1"
 FILES = tuple(
     f"{proto}_{suffix}"
-    for proto in ("aggregation", "opening")
+    for proto in ("aggregation", "ingest", "opening")
     for suffix in ("pb2.py", "pb2.pyi", "pb2_grpc.py", "pb2_grpc.pyi")
 )
 
@@ -157,7 +157,7 @@ def test_every_message_field_value_service_and_method_is_commented(files):
             if location.leading_comments.strip() or location.trailing_comments.strip()
         }
         everything = list(elements(file))
-        assert len(everything) > 50
+        assert len(everything) > 30
         assert [name for path, name, _ in everything if path not in commented] == []
 
 

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import hashlib
 from collections.abc import Awaitable, Callable
 
 import numpy as np
 import pytest
 
+from secagg.crypto.secret import Secret
+from secagg.derive.member_boxes import deal, mask_secret
 from secagg.protocol.one_shot import tables
 from secagg.protocol.one_shot.client_states import Delivered
 from secagg.protocol.one_shot.coordinator_states import Aborted, Finished
@@ -203,5 +206,68 @@ def test_a_member_that_complains_of_more_than_corrupt_clients_can_explain_is_lef
         await cohort.reach(Phase.FINISHED)
         assert sorted(np.flatnonzero(cohort.integer_sum())) == [0, 1, 2, 3, 4]
         assert last_entry(cohort).used == (0, 1, 2)
+
+    run(play)
+
+
+def deal_otherwise(cohort: OneShotCohort, number: int, places: tuple[int, ...]) -> None:
+    """Let a contributor seal to these members shares of another secret than the one it masks with."""
+    one = cohort.contributors[number]
+    session, message = cohort.session, one.contribution
+    seeds = [Secret(bytes([place + 1]) * 32) for place in range(session.opening.needed - 1)]
+    other = mask_secret(Secret(b"another secret".ljust(32)), session.digest)
+    dealt = deal(session.opening, other, seeds, session.digest, one.identity)
+    parts = tuple(dealt[at] if at in places else part for at, part in enumerate(message.parts))
+    digests = tuple(hashlib.sha256(part).digest() for part in parts)
+    header = dataclasses.replace(message.signed.statement, parts=digests)
+    signed = Signed(header, one.context.identity.sign_statement(header.to_bytes()))
+    one.contribution = dataclasses.replace(message, signed=signed, parts=parts)
+    one.state = dataclasses.replace(one.state, sent=signed)
+
+
+def test_a_contributor_who_deals_shares_that_do_not_belong_together_spoils_the_session_and_nothing_is_published() -> (
+    None
+):
+    async def play(cohort: OneShotCohort) -> None:
+        deal_otherwise(cohort, 1, (0, 3))
+        await cohort.contribute(*range(5))
+        await cohort.reach(Phase.ABORTED)
+        assert last_entry(cohort).reason == "no set of answers opens the sum"
+        published = {name for _, name in cohort.record.files}
+        assert not published & {"integer-sum.bin", "openings.jsonl", "secret-sum.bin"}
+
+    run(play)
+
+
+def test_a_wrong_share_for_a_member_who_is_not_needed_spoils_nothing_and_nobody_is_blamed() -> None:
+    async def play(cohort: OneShotCohort) -> None:
+        deal_otherwise(cohort, 1, (3,))
+        await cohort.contribute(0, 1, 2, 3)
+        await cohort.settle()
+        cohort.members[2].is_up = False
+        await cohort.host.end_phase(Phase.MASKED_INPUT)
+        await cohort.reach(Phase.OPEN_SUM)
+        await cohort.answered(3)
+        cohort.members[2].is_up = True
+        await cohort.reach(Phase.FINISHED)
+        result = last_entry(cohort)
+        assert (result.used, result.dissenting) == ((0, 1, 2), (3,))
+        assert set(cohort.integer_sum()) == {0, largest(cohort)}
+
+    run(play)
+
+
+def test_members_forget_their_boxes_once_they_know_of_the_end() -> None:
+    async def play(cohort: OneShotCohort) -> None:
+        cohort.members[3].is_up = False
+        await cohort.contribute(*range(5))
+        await cohort.settle()
+        await cohort.pass_deadline()
+        await cohort.reach(Phase.FINISHED)
+        for _ in range(2000):
+            if not any(member.host.ports.boxes.sessions() for member in cohort.members[:3]):
+                return
+            await asyncio.sleep(0.001)
+        raise AssertionError("boxes are left")
 
     run(play)
