@@ -21,14 +21,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.one_shot_session import Plan, serve_committee
+from benchmarks.one_shot_session import RESULT_S, Plan, serve_committee
 from benchmarks.pairwise import ORIGIN, Pipe, Report, memory_mib
 from benchmarks.pairwise import _key as identity_key
 from benchmarks.service import CALL_TIMEOUT_S, Where, cpu_s, disk_mb_per_s, own_channel, processes
@@ -124,9 +124,10 @@ async def _watched(hosts: Sequence[AnyHost], uploads: int, pipe: Pipe) -> list[f
 
 async def _finished(hosts: Sequence[AnyHost], failures: Sequence[str]) -> None:
     for host in hosts:
-        await host.ended()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(host.ended(), RESULT_S)
         if host.status().phase is not Phase.FINISHED:
-            raise SystemExit(f"a session was aborted: {host.driver.state} {failures}")
+            raise SystemExit(f"a session has no result: {host.status()} {failures[:5]}")
 
 
 # The uploaders' processes.
@@ -291,6 +292,7 @@ def ingest(options: Any) -> Report:  # noqa: ANN401
         "disk_mb_per_s": [before, after],
         "ratio_to_disk": round(megabytes / elapsed / statistics.fmean((before, after)), 3),
         "cpu_cores_busy": {who: round(seconds / elapsed, 2) for who, seconds in spent.items()},
+        "coordinator_mb_a_cpu_s": round(megabytes / spent["coordinator"], 1),
         "cpu_ms_an_upload": {who: round(1e3 * seconds / uploads, 2) for who, seconds in spent.items()},
         "p50_ms": round(1e3 * waits[len(waits) // 2], 1),
         "p95_ms": round(1e3 * waits[len(waits) * 95 // 100], 1),

@@ -14,7 +14,7 @@ import hashlib
 import os
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from multiprocessing import connection
@@ -40,7 +40,6 @@ from secagg.crypto.secret import Secret
 from secagg.crypto.signing import SigningKey
 from secagg.identity.cards import MemberCard
 from secagg.institutions import Institutions
-from secagg.protocol.one_shot.coordinator_states import Aborted
 from secagg.protocol.one_shot.member import MemberRules
 from secagg.protocol.one_shot.session import OneShotSession
 from secagg.protocol.phases import Phase
@@ -70,6 +69,9 @@ from secagg.v1 import aggregation_pb2 as pb
 from secagg.wire import convert
 
 DEADLINE_S = 10**6
+RESULT_S = 300.0
+"""How long a session may take from its last upload to its result before the benchmark gives up."""
+
 QUARTERS = 4
 
 
@@ -212,6 +214,7 @@ class Coordinator:
         )
         self.host = OneShotHost(self.session, ports)
         self.desk = UploadDesk(self.blobs, Secret(bytes(32)))
+        self.received = 0
         self.rss_mib: list[float] = []
 
     def _failed(self, *why: object) -> None:
@@ -235,11 +238,10 @@ class Coordinator:
         started = time.perf_counter()
         await self._serve(workers)
         uploaded = time.perf_counter()
-        with self.meter.measure("close_and_publish"):
-            while self.host.status().phase is not Phase.FINISHED:
-                if isinstance(self.host.driver.state, Aborted):
-                    raise SystemExit(f"the session failed: {self.host.driver.state} {self.failures}")
-                await self.host.driver.wait_for_change(self.host.driver.version)
+        with self.meter.measure("close_and_publish"), suppress(TimeoutError):
+            await asyncio.wait_for(self.host.ended(), RESULT_S)
+        if self.host.status().phase is not Phase.FINISHED:
+            raise SystemExit(f"the session has no result: {self.host.status()} {self.failures[:5]}")
         cpu_s = self.meter.total()
         report = {
             "cpu_s": rounded(cpu_s),
@@ -288,8 +290,8 @@ class Coordinator:
         with self.meter.measure(phase):
             answer: bytes = (await self._respond(kind.FromString(data))).SerializeToString()
         if method == b"FinishUpload":
-            received = self.host.status().received
-            if received * QUARTERS // self.plan.clients > len(self.rss_mib):
+            self.received += 1
+            if self.received * QUARTERS // self.plan.clients > len(self.rss_mib):
                 self.rss_mib.append(memory_mib("VmRSS"))
         return answer
 

@@ -258,7 +258,8 @@ def _planned(arguments: argparse.Namespace) -> tuple[AuthorityConfig, tuple[str,
         attestors=attestors,
         attestations=len(attestors) if arguments.attestations is None else arguments.attestations,
     )
-    config.policy()
+    if config.log_policy is not None:
+        config.policy()
     return config, hosts
 
 
@@ -276,7 +277,7 @@ def _say_what_is_open(config: AuthorityConfig, reporter: Reporter) -> None:
     if not config.registrars:
         reporter.progress("no registrar is named: a coordinator chooses who counts as a person (registrars)")
     if config.log_policy is None:
-        reporter.progress("no witnesses are named: a coordinator can show this authority another log (log_policy)")
+        reporter.progress("log_policy is missing: before serving, name a policy file with a quorum of witnesses")
 
 
 def _serve(arguments: argparse.Namespace) -> ExitCode:

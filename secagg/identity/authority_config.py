@@ -62,7 +62,7 @@ class AuthorityConfig:
     coordinators        public keys of the coordinators it serves, in hex [[]: nobody]
     registrars          public keys of the registrars whose rosters it takes, in hex [[]: any]
     min_contributors    it opens no sum of fewer, 2 to 2^28 [3]
-    log_policy          C2SP policy file: which logs, whose cosignatures [none: the coordinators' word alone]
+    log_policy          C2SP policy file: which logs, whose cosignatures; nothing is served without it [none]
     attestors           public keys of those whose attestations count, in hex, 1 to 16
     attestations        of how many of them it wants one [all]
     expose_reflection   "nobody" or "everyone" ["nobody"]
@@ -151,8 +151,8 @@ class AuthorityConfig:
             "# Registrars whose rosters are taken. Empty: whoever a coordinator names, who can invent people.\n"
             f"registrars = {quoted_list(sorted(key.hex() for key in self.registrars))}",
             f"# No sum of fewer is opened, whatever a session says.\nmin_contributors = {self.min_contributors}",
-            "# Which logs, and who must have cosigned them (a C2SP policy file). Without one a coordinator can show\n"
-            "# this authority another log than others, and so another closed set.\n"
+            "# Which logs, and who must have cosigned them (a C2SP policy file with witnesses). Without one nothing is\n"
+            "# served: a coordinator could show this authority other commitments than contributors have signed.\n"
             + ('# log_policy = "log.policy"' if self.log_policy is None else f"log_policy = {quoted(self.log_policy)}"),
             "# Who recomputes the sum of the ciphertexts (`secagg attest`), and how many of them have to have signed\n"
             "# it before anything is decrypted. Sessions name those in authority.card: keep the two the same.\n"
@@ -168,5 +168,16 @@ class AuthorityConfig:
         return server_transport(self.transport, self.listen)
 
     def policy(self) -> LogPolicy:
-        """The policy in the file, or the one that asks for no witness. Raises ConfigError, IdentityFileError."""
-        return LogPolicy.without_witnesses() if self.log_policy is None else load_policy(self.log_policy)
+        """The policy in the file, which has to ask for witnesses.
+
+        What contributors committed to is fixed by the log alone: in a fork that nobody cosigned, the authority would be
+        shown other commitments than they were.
+
+        Raises:
+            ConfigError: there is none, or it asks for no witness.
+            IdentityFileError: the file cannot be read.
+        """
+        policy = LogPolicy.without_witnesses() if self.log_policy is None else load_policy(self.log_policy)
+        if policy.is_met_by(()):
+            raise ConfigError("log_policy", "expected a C2SP policy file with a quorum of witnesses")
+        return policy

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import ClassVar, cast
 
+from secagg.he.errors import CiphertextError
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
 from secagg.protocol.log import entry_order
 from secagg.protocol.messages import ClosedList
@@ -44,6 +45,7 @@ from secagg.runtime.limb_sums import Refuted
 from secagg.runtime.one_shot_openers import Openers
 from secagg.runtime.opened_sum import OpenedSession, recover
 from secagg.runtime.partial_sum import HashedUpload
+from secagg.runtime.ports import StoreError
 from secagg.runtime.publication import SessionFiles
 from secagg.runtime.session_host import CoordinatorPorts, Offer, SessionHost
 from secagg.runtime.shown import Progress
@@ -188,8 +190,8 @@ class OneShotHost(SessionHost[OneShotSession, OneShotState, OneShotEvent, OneSho
                 return Progress(received, len(self.session.positions))
             case Collecting(_, expected, staged):
                 return Progress(staged, expected)
-            case Settling(_, staged):
-                return Progress(staged, staged)
+            case Settling(_, staged, settled):
+                return Progress(settled, staged)
             case Opening():
                 return Progress(state.answered, max(1, len(state.members)))
             case Finished():
@@ -266,7 +268,11 @@ class OneShotHost(SessionHost[OneShotSession, OneShotState, OneShotEvent, OneSho
             return UploadsRefuted(folded.indices)
         if not isinstance(self.session.opening, KeyAuthority):
             return ContributionsFolded(folded.limb_sum, b"")
-        total = ciphertexts.sum_of(self._ports.blobs, (header.parts[0] for header in headers.values()))
+        try:
+            total = ciphertexts.sum_of(self._ports.blobs, (header.parts[0] for header in headers.values()))
+        except CiphertextError as error:
+            # They were checked when they came, so it is the disk.
+            raise StoreError(f"a stored ciphertext is damaged: {error}") from None
         return ContributionsFolded(folded.limb_sum, self._ports.blobs.put(total))
 
     def _recover(self, used: int) -> OneShotEvent | None:

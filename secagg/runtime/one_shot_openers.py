@@ -115,7 +115,10 @@ class Openers:
     def _couriers(self) -> tuple[Courier, ...]:
         parameters = self._host.session.parameters
         cards = [self._ports.blobs.get(card) for card in self._host.setup().cards]
-        ports = self._ports.institutions.members(cards)
+        try:
+            ports = self._ports.institutions.members(cards)
+        except RemoteProtocolError as error:
+            raise StoreError(f"the session's cards: {error}") from None
         return tuple(Courier(port, parameters.session, parameters.log, self.files, self._failed) for port in ports)
 
     def _failed(self, event: str, reason: str) -> None:
@@ -200,7 +203,10 @@ class Openers:
     async def _ask_authority(self) -> None:
         setup, parameters = self._host.setup(), self._host.session.parameters
         card = await asyncio.to_thread(self._ports.blobs.get, setup.cards[0])
-        port = self._ports.institutions.authority(card)
+        try:
+            port = self._ports.institutions.authority(card)
+        except RemoteProtocolError as error:
+            raise StoreError(f"the session's card: {error}") from None
 
         async def attempt() -> Signed:
             size = await port.log_size(parameters.log)

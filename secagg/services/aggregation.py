@@ -177,12 +177,11 @@ class AggregationServicer(UploadServicer, pb_grpc.AggregationServiceServicer):
         """See the proto."""
         host = await self._host(request)
         token, committed, receipt = await self._uploads.begin(host, convert.contribution_from_pb(request))
-        status = host.status()
         route = self._uploads.route(token) if receipt is None else None
         return pb.StartUploadResponse(
             token=token,
             committed_bytes=committed,
-            preferred_chunk_bytes=preferred_chunk_bytes(status.expected - status.received),
+            preferred_chunk_bytes=preferred_chunk_bytes(self._uploads.under_way()),
             max_chunk_bytes=MAX_CHUNK_BYTES,
             receipt=None if receipt is None else convert.receipt_to_pb(receipt),
             ingest_port=route.port if route else 0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -24,6 +25,7 @@ PREFERRED_CHUNK_BYTES = 1 << 20
 MAX_CHUNK_BYTES = 1 << 20
 _CHUNKS_BYTES = 32 << 20
 _CHUNK_UNIT_BYTES = 64 << 10
+_UNDER_WAY_S = 60.0
 
 
 @dataclass(slots=True)
@@ -84,10 +86,10 @@ class Chunk:
 
 
 def preferred_chunk_bytes(uploads: int) -> int:
-    """The length of chunks to ask for while this many uploads may run at once: 1 MiB for up to 32, then less.
+    """The length of chunks to ask for while this many uploads run at once: 1 MiB for up to 32, then less.
 
-    Larger chunks are faster (1 MiB by 10 to 20 % over 256 KiB), but each lies in memory about four times until it is
-    written: with 1 MiB for everybody 1000 uploads of 400 kB at once took 600 MiB.
+    Larger chunks are faster (an upload of 4 MB in chunks of 1 MiB takes CHUNKS_CPU), but each lies in memory about four
+    times until it is written: with 1 MiB for everybody 1000 uploads of 400 kB at once took 600 MiB.
     """
     share = _CHUNKS_BYTES // max(1, uploads) // _CHUNK_UNIT_BYTES * _CHUNK_UNIT_BYTES
     return min(max(share, _CHUNK_UNIT_BYTES), PREFERRED_CHUNK_BYTES)
@@ -109,6 +111,7 @@ class UploadDesk:
         self._routes = routes or NoRoutes()
         self._uploads: dict[str, Upload] = {}
         self._closers: dict[AnyHost, asyncio.Task[None]] = {}
+        self._announced_s: dict[str, float] = {}
 
     async def sweep(self, hosts: Sequence[AnyHost]) -> None:
         """At start: throw away what was staged for anything but the open uploads of these sessions."""
@@ -145,11 +148,20 @@ class UploadDesk:
             return token, host.session.upload_bytes, host.receipt(message.signed)
         host.check_collecting()
         upload = self._uploads.setdefault(token, Upload(host, message.signed, header))
+        self._announced_s.pop(token, None)  # so that the order is that of time
+        self._announced_s[token] = asyncio.get_running_loop().time()
         if host not in self._closers:
             self._closers[host] = asyncio.ensure_future(self._forget(host))
         if not upload.begun and self._routes.route(token) is not None:
             return token, 0, None
         return token, await self._begin(token, upload), None
+
+    def under_way(self) -> int:
+        """How many uploads were announced lately and do not count yet."""
+        since_s = asyncio.get_running_loop().time() - _UNDER_WAY_S
+        for token in list(itertools.takewhile(lambda each: self._announced_s[each] < since_s, self._announced_s)):
+            del self._announced_s[token]
+        return len(self._announced_s)
 
     def route(self, token: str) -> Route | None:
         """Where the bytes should go rather than here."""
@@ -189,6 +201,7 @@ class UploadDesk:
                 if not host.is_staged(header.identity):  # else another call finished it meanwhile
                     raise
         await host.submit(UploadStaged(header.identity, header.upload))
+        self._announced_s.pop(token, None)
         await self._discard(token)
         self._routes.discard(token)
         return host.receipt(upload.signed)
@@ -203,6 +216,7 @@ class UploadDesk:
         host, header = upload.host, upload.header
         adds = host.leave_to(adder, header.identity)
         await host.submit(UploadStaged(header.identity, header.upload))
+        self._announced_s.pop(token, None)
         if upload.begun:
             await self._discard(token)
         return host.receipt(upload.signed), adds

@@ -50,6 +50,7 @@ from tests.support.authority_stage import (
 )
 from tests.support.cohort import VirtualClock, key_of
 from tests.support.he_attacks import key_probe
+from tests.support.one_shot import WITNESSED
 from tests.support.published import ORIGIN
 from tests.support.rng import CountingRng
 
@@ -272,7 +273,9 @@ def test_the_composed_process_serves_with_a_key_of_its_own(tmp_path: Path) -> No
         ),
         state_directory=tmp_path / "state",
         transport=TlsFiles(files.certificate, files.private_key),
+        log_policy=tmp_path / "log.policy",
     )
+    (tmp_path / "log.policy").write_text(WITNESSED.to_text())
     key = load_key_file(tmp_path / "authority.key", KeyKind.KEY_AUTHORITY, None)
 
     async def play() -> None:

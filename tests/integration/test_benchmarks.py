@@ -64,3 +64,46 @@ def test_the_comparison_with_flower_says_that_flower_is_missing() -> None:
     assert done.returncode == 2
     assert "Flower is not installed" in done.stderr
     assert done.stdout == ""
+
+
+ONE_SHOT = ("one_shot", "--dimension", "1000", "--clients", "4")
+
+
+def test_the_one_shot_benchmark_reports_exact_sums_a_passed_audit_and_what_everything_cost(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    done = run(*ONE_SHOT, "--repeats", "1", "--admitted", "16", "--held", "8", "--json", str(out))
+    assert done.returncode == 0, done.stderr
+    report = json.loads(out.read_text())
+    session, larger = report["session"], report["session_of_four_times_as_many"]
+    assert [(each["exact"], each["clients"]) for each in (session, larger)] == [(True, 4), (True, 16)]
+    phases = {"admit", "upload", "finish_upload", "limb_sum", "fold", "open_certify_and_unmask", "open_decode"}
+    assert phases <= session["coordinator"]["cpu_s"].keys()
+    assert len(session["coordinator"]["rss_mib_at_quarters_of_uploads"]) == 4
+    assert {"encode_and_mask", "linear_hash", "seal", "total"} <= session["client"]["cpu_s"].keys()
+    assert session["client"]["bytes_up"]["WriteChunk"] > session["upload_bytes"] == 8 * 4096
+    assert (report["audit"]["exit_code"], report["audit"]["checks_not_passed"]) == (0, {})
+    contributor = report["contributor"]
+    assert contributor["first"].keys() == contributor["later"].keys() >= {"without_sealing", "seal", "sign"}
+    assert contributor["bytes"]["boxes"] == 4 * (32 + 1136) + 3 * (16384 + 1136)
+    assert {"add_staged", "once_a_session"} <= report["coordinator"].keys()
+    assert {"announce_one_by_one", "stage_16_at_once", "machine_step"} <= report["admission"].keys()
+    for kind in ("seeded", "whole_share"):
+        assert {"hold", "sum_and_answer"} <= report["member"][kind].keys()
+    assert {"certify_and_unmask", "decode"} <= report["opening"].keys()
+    assert report["pairwise"]["exact"] is True
+    assert {"pairwise_client_cpu", "pairwise_coordinator_cpu"} <= report["times_as_much"].keys()
+    assert all(len(pair) == 2 for pair in report["targets"].values())
+    if importlib.util.find_spec("tenseal") is not None:
+        assert report["key_authority"]["ciphertext_bytes"] == 65552
+        assert report["ckks"]["ciphertexts"] == 1
+
+
+def test_uploads_of_one_shot_sessions_are_measured_over_grpc_and_their_sums_are_right(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    done = run(*ONE_SHOT, "--ingest", "--uploads", "10", "--uploaders", "4", "--json", str(out))
+    assert done.returncode == 0, done.stderr
+    ingest = json.loads(out.read_text())["ingest"]
+    assert (ingest["exact"], ingest["uploads"], ingest["sessions"], ingest["upload_bytes"]) == (True, 10, 1, 8 * 4096)
+    assert ingest["cpu_ms_an_upload"].keys() == {"coordinator", "committee", "uploaders"}
+    assert len(ingest["coordinator"]["rss_mib_at_quarters_of_uploads"]) == 5
+    assert {"mb_per_s", "disk_mb_per_s", "ratio_to_disk", "p95_ms", "coordinator_mb_a_cpu_s"} <= ingest.keys()

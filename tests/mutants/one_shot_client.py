@@ -14,6 +14,20 @@ _CLI = "tests/unit/cli/test_one_shot_cli.py"
 MUTANTS: tuple[Mutant, ...] = (
     # Who opens the sum.
     mutant(
+        "with an authority nobody has to vouch for the log",
+        "secagg/protocol/one_shot/client.py",
+        "    if isinstance(session.opening, KeyAuthority) and context.log.is_met_by(()):",
+        "    if False:",
+        "tests/unit/one_shot/test_client.py::TestJoining::test_with_an_authority_somebody_has_to_vouch_for_the_log",
+    ),
+    mutant(
+        "an authority serves without witnesses",
+        "secagg/identity/authority_config.py",
+        "        if policy.is_met_by(()):",
+        "        if policy is None:",
+        "tests/unit/identity/test_authority_config.py::test_a_policy_that_asks_for_no_witness_is_refused",
+    ),
+    mutant(
         "a committee of which every member would have to be honest is good enough",
         "secagg/protocol/session.py",
         "        if not opening.max_corrupt:",

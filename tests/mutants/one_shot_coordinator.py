@@ -161,7 +161,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "secagg/runtime/limb_sums.py",
         "        if index not in total.held:\n            total.add",
         "        if True:\n            total.add",
-        "tests/unit/runtime/test_limb_sums.py::"
-        "test_what_another_process_added_up_is_taken_over_and_not_read_again",
+        "tests/unit/runtime/test_limb_sums.py::test_what_another_process_added_up_is_taken_over_and_not_read_again",
     ),
 )

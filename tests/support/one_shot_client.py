@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from secagg.arith.linear_hash import HASH_BYTES
+from secagg.crypto.notes import cosign
 from secagg.crypto.signing import SigningKey
 from secagg.derive.member_boxes import box_bytes
 from secagg.protocol import log
@@ -27,11 +28,13 @@ from secagg.protocol.session import ClientPolicy
 from secagg.transcript import merkle
 from secagg.transcript.entries import ContributionsCommitted, SessionEntry
 from secagg.transcript.evidence import LogEvidence
+from secagg.transcript.note import Note
 from secagg.transcript.openers import Committee, KeyAuthority
 from secagg.transcript.statements import OneShotHeader, Receipt, Signed
 from tests.support.cohort import key_of
+from tests.support.one_shot import NOW_S, WITNESS, WITNESS_NAME, WITNESSED
 from tests.support.one_shot_cohort import COORDINATOR, one_shot_parameters
-from tests.support.published import NO_WITNESSES, evidence_of
+from tests.support.published import evidence_of
 from tests.support.rng import CountingRng
 
 KEYS = tuple(sorted((key_of(f"contributor {number}") for number in range(5)), key=lambda key: key.public_bytes))
@@ -54,17 +57,20 @@ def trusting_policy(session: OneShotSession, **changes: Any) -> ClientPolicy:
 
 
 def context_of(session: OneShotSession, number: int = 0, policy: ClientPolicy | None = None) -> Any:
-    return client.OneShotClientContext(KEYS[number], session, policy or trusting_policy(session), NO_WITNESSES)
+    return client.OneShotClientContext(KEYS[number], session, policy or trusting_policy(session), WITNESSED)
 
 
 def shown(session: OneShotSession, *entries: SessionEntry | bytes, key: SigningKey = COORDINATOR_KEY) -> LogEvidence:
     """The log with the session's open entry and then these."""
     written = [entry if isinstance(entry, bytes) else entry.to_bytes() for entry in entries]
-    return evidence_of(key, [session.entry, *written])
+    evidence = evidence_of(key, [session.entry, *written])
+    note = Note.parse(evidence.checkpoint)
+    cosigned = note.with_signatures((cosign(WITNESS, WITNESS_NAME, note.text, NOW_S),))
+    return dataclasses.replace(evidence, checkpoint=cosigned.to_bytes())
 
 
 def first_view(session: OneShotSession) -> LogView:
-    return log.join(session.parameters, NO_WITNESSES, shown(session))
+    return log.join(session.parameters, WITNESSED, shown(session))
 
 
 def masked_of(session: OneShotSession, number: int) -> InputMasked:

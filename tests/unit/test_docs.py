@@ -289,7 +289,7 @@ def one_shot_states() -> list[one_shot_coordinator_states.OneShotState]:
     return [
         states.Committing(0, 0),
         states.Collecting(0, 0, 0),
-        states.Settling(0, 0),
+        states.Settling(0, 0, 0),
         states.Folding((), ()),
         opening,
         states.Recovering(opening, 0),

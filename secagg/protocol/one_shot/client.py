@@ -64,11 +64,17 @@ def start(context: OneShotClientContext, view: LogView, rng: Rng) -> OneShotClie
     """Join: draw all seeds and have the input masked; nothing is sent yet.
 
     Raises:
-        LocalProtocolError: the session is below the client's policy, or does not admit its identity.
+        LocalProtocolError: the session is below the client's policy, or does not admit its identity; or an authority
+            opens it and the log policy asks for no witness.
         RemoteProtocolError: LOG_MISMATCH; the log opens another session than the one joined.
     """
     session = context.session
     context.policy.check_parameters(session.parameters)
+    if isinstance(session.opening, KeyAuthority) and context.log.is_met_by(()):
+        # In a fork with another list of commitments the authority would decrypt what somebody made to fit ours.
+        raise LocalProtocolError(
+            RejectReason.LOG_UNWITNESSED, "the log policy asks for no witness; with a key authority it has to"
+        )
     if context.identity.public_bytes not in session.positions:
         raise LocalProtocolError(RejectReason.UNKNOWN_IDENTITY)
     if view.entries[0] != session.entry:

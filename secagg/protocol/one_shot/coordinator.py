@@ -211,7 +211,8 @@ def _held(moment: Moment, state: OneShotState, event: HoldingsReported) -> OneSh
     if isinstance(state, Settling) and rows:
         after = _overlaid(moment, rows)
         staged = tables.staged_positions(after.rows)
-        if tables.all_settled(after.rows, staged, len(opening.members)):
+        state = dataclasses.replace(state, settled=tables.settled(after.rows, staged, len(opening.members)))
+        if state.settled == state.staged:
             return _close_settling(after, rows)
     return Transition(state, (), rows)
 
@@ -246,10 +247,13 @@ def _close_collecting(moment: Moment, rows: dict[int, Row]) -> OneShotTransition
     """No uploads any more. A committee may still have to say whose shares it holds."""
     opening = moment.session.opening
     staged = tables.staged_positions(moment.rows)
-    if isinstance(opening, KeyAuthority) or tables.all_settled(moment.rows, staged, len(opening.members)):
+    if isinstance(opening, KeyAuthority):
+        return _close_settling(moment, rows)
+    settled = tables.settled(moment.rows, staged, len(opening.members))
+    if settled == len(staged):
         return _close_settling(moment, rows)
     deadline_s = moment.now_s + moment.session.parameters.deadlines.hold_s
-    return Transition(Settling(deadline_s, len(staged)), (), rows)
+    return Transition(Settling(deadline_s, len(staged), settled), (), rows)
 
 
 def _close_settling(moment: Moment, rows: dict[int, Row]) -> OneShotTransition:

@@ -90,10 +90,14 @@ class Collecting:
 
 @dataclass(frozen=True, slots=True)
 class Settling:
-    """No more uploads; waits until every member has said of each contribution whether it holds the share."""
+    """No more uploads; waits until every member has said of each contribution whether it holds the share.
+
+    ``settled`` counts those of the ``staged`` of which all have.
+    """
 
     deadline_s: int
     staged: int
+    settled: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,8 +320,10 @@ def phase_of(state: OneShotState) -> Phase:
             return Phase.COMMIT
         case Collecting():
             return Phase.MASKED_INPUT
-        case Settling() | Folding():
+        case Settling():
             return Phase.HOLD_SHARES
+        case Folding():
+            return Phase.HOLD_SHARES if state.members else Phase.MASKED_INPUT
         case Opening() | Recovering():
             return Phase.OPEN_SUM
         case Finished():
@@ -325,15 +331,18 @@ def phase_of(state: OneShotState) -> Phase:
         case Aborted():
             return Phase.ABORTED
         case Publishing(_, position, then):
-            return phase_of(then) if position == 0 else _PHASE_BEFORE[phase_of(then)]
+            return phase_of(then) if position == 0 else _ended_by(then)
 
 
-_PHASE_BEFORE = {
-    Phase.MASKED_INPUT: Phase.COMMIT,
-    Phase.OPEN_SUM: Phase.HOLD_SHARES,
-    Phase.FINISHED: Phase.OPEN_SUM,
-    Phase.ABORTED: Phase.OPEN_SUM,
-}
+def _ended_by(state: Lasting) -> Phase:
+    """The phase that goes on until the entry that begins ``state`` is in the log."""
+    match state:
+        case Collecting():
+            return Phase.COMMIT
+        case Opening():
+            return Phase.HOLD_SHARES if state.members else Phase.MASKED_INPUT
+        case _:
+            return Phase.OPEN_SUM
 
 
 def deadline_of(state: OneShotState) -> int | None:

@@ -75,10 +75,10 @@ def unsettled(rows: Rows, staged: Iterable[int], member: int) -> tuple[int, ...]
     return tuple(at for at in staged if not (row := holdings(rows, at)).held & bit and not row.refused & bit)
 
 
-def all_settled(rows: Rows, staged: Sequence[int], members: int) -> bool:
-    """Whether every member has said it of every contribution."""
+def settled(rows: Rows, staged: Sequence[int], members: int) -> int:
+    """Of how many contributions every member has said it."""
     everybody = (1 << members) - 1
-    return all((row := holdings(rows, at)).held | row.refused == everybody for at in staged)
+    return sum((row := holdings(rows, at)).held | row.refused == everybody for at in staged)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from secagg.identity.keys import KeyKind, load_public_key
 from secagg.runtime.member_ports import OpeningLine
 from secagg.store.authority_state import JOURNAL_FILE
 from secagg.store.opening_journal import FileOpeningJournal
+from tests.support.one_shot import WITNESSED
 
 ATTESTORS = [bytes([number]).hex() * 32 for number in (1, 2)]
 WITHOUT_TENSEAL = """
@@ -47,7 +48,9 @@ def init(capsys: pytest.CaptureFixture[str], home: Path, *more: object) -> tuple
 @pytest.fixture
 def home(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     made = tmp_path / "authority"
-    code, _, _ = init(capsys, made, "--listen", "127.0.0.1:0", "--address", "localhost:7446")
+    policy = tmp_path / "log.policy"
+    policy.write_text(WITNESSED.to_text())
+    code, _, _ = init(capsys, made, "--listen", "127.0.0.1:0", "--address", "localhost:7446", "--log-policy", policy)
     assert code == 0
     return made
 
@@ -72,7 +75,7 @@ def test_init_makes_key_certificate_configuration_card_and_state(
     assert config.coordinators == {bytes(32)}
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
     assert stat.S_IMODE((home / "authority.key").stat().st_mode) == 0o600
-    assert "no witnesses are named" in err
+    assert "log_policy is missing" in err
 
 
 def test_init_overwrites_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

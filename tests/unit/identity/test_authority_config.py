@@ -40,7 +40,17 @@ def test_what_is_left_out_has_its_default_and_everybody_has_to_attest() -> None:
     assert (config.listen, config.coordinators, config.registrars) == (DEFAULT_ADDRESS, frozenset(), frozenset())
     assert (config.min_contributors, config.attestations, config.log_policy) == (3, 2, None)
     assert config.transport == Plaintext()
-    assert config.policy() == LogPolicy.without_witnesses()
+    with pytest.raises(ConfigError) as caught:
+        config.policy()
+    assert caught.value.key == "log_policy"
+
+
+def test_a_policy_that_asks_for_no_witness_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "authority.toml").write_text(FULL.to_toml())
+    (tmp_path / "log.policy").write_text(LogPolicy.without_witnesses().to_text())
+    with pytest.raises(ConfigError) as caught:
+        AuthorityConfig.load(tmp_path / "authority.toml").policy()
+    assert caught.value.key == "log_policy"
 
 
 @pytest.mark.parametrize("config", [FULL, AuthorityConfig.from_toml(SMALLEST)], ids=["full", "smallest"])

@@ -28,6 +28,7 @@ from secagg.protocol.one_shot.messages import CommitContribution, CommittedList,
 from secagg.transcript import merkle
 from secagg.transcript.entries import ContributionsCommitted, OneShotClose, OneShotResult, SessionAbort
 from secagg.transcript.openers import NamedMembers
+from secagg.transcript.policy import LogPolicy
 from secagg.transcript.statements import ConfirmStatement, Signed
 from tests.support.cohort import key_of
 from tests.support.one_shot_client import (
@@ -111,6 +112,13 @@ class TestJoining:
         policy = trusting_policy(WITH_AUTHORITY, openers=others)
         detail = refused(lambda: Speaker(WITH_AUTHORITY, policy=policy), RejectReason.BELOW_POLICY, LocalProtocolError)
         assert AUTHORITY.identity.hex() in detail
+
+    def test_with_an_authority_somebody_has_to_vouch_for_the_log(self):
+        context = dataclasses.replace(context_of(WITH_AUTHORITY), log=LogPolicy.without_witnesses())
+        act = lambda: client.start(context, first_view(WITH_AUTHORITY), CountingRng(b""))  # noqa: E731
+        refused(act, RejectReason.LOG_UNWITNESSED, LocalProtocolError)
+        committee = dataclasses.replace(context_of(SESSION), log=LogPolicy.without_witnesses())
+        assert client.start(committee, first_view(SESSION), CountingRng(b"")).effects
 
     @pytest.mark.parametrize(
         "floor",
