@@ -151,8 +151,8 @@ class AuthorityConfig:
             "# Registrars whose rosters are taken. Empty: whoever a coordinator names, who can invent people.\n"
             f"registrars = {quoted_list(sorted(key.hex() for key in self.registrars))}",
             f"# No sum of fewer is opened, whatever a session says.\nmin_contributors = {self.min_contributors}",
-            "# Which logs, and who must have cosigned them (a C2SP policy file with witnesses). Without one nothing is\n"
-            "# served: a coordinator could show this authority other commitments than contributors have signed.\n"
+            "# Which logs, and who must have cosigned them: a C2SP policy file with witnesses. Without one nothing is\n"
+            "# served: a coordinator could show this authority other commitments than to contributors.\n"
             + ('# log_policy = "log.policy"' if self.log_policy is None else f"log_policy = {quoted(self.log_policy)}"),
             "# Who recomputes the sum of the ciphertexts (`secagg attest`), and how many of them have to have signed\n"
             "# it before anything is decrypted. Sessions name those in authority.card: keep the two the same.\n"
