@@ -45,7 +45,8 @@ class Worker:
     def __init__(self, plan: Plan, pipe: Pipe) -> None:
         self.plan, self.pipe = plan, pipe
         self.session = plan.session()
-        self.policy = ClientPolicy(openers=frozenset(each.identity for each in plan.committee().members))
+        self.committee = plan.committee()
+        self.policy = ClientPolicy(openers=frozenset(each.identity for each in self.committee.members))
         self.cpu: defaultdict[str, list[float]] = defaultdict(list)
         self.up: Counter[str] = Counter()
         self.down: Counter[str] = Counter()
@@ -101,8 +102,8 @@ class Worker:
         with self.meter.measure("digest"):
             digest = vectors.digest_of(made.lanes)
         with self.meter.measure("seal"):
-            identity, opening = context.identity.public_bytes, self.plan.committee()
-            parts = member_boxes.deal(opening, made.secret, plan.shares, self.session.digest, identity)
+            identity = context.identity.public_bytes
+            parts = member_boxes.deal(self.committee, made.secret, plan.shares, self.session.digest, identity)
         return made.lanes, InputMasked(digest, made.lanes.size, linear_hash, parts)
 
     def _upload(self, message: OneShotContribution, lanes: Lanes) -> Any:  # noqa: ANN401

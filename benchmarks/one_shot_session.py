@@ -38,6 +38,7 @@ from benchmarks.pairwise import _rounded as rounded
 from secagg.arith.ring_mask import usable_bits_for
 from secagg.crypto.secret import Secret
 from secagg.crypto.signing import SigningKey
+from secagg.derive.openers import member_of
 from secagg.identity.cards import MemberCard
 from secagg.institutions import Institutions
 from secagg.protocol.one_shot.member import MemberRules
@@ -63,7 +64,7 @@ from secagg.store.session_files import SessionDirectory
 from secagg.store.sqlite import SqliteSessionStore
 from secagg.transcript import canonical
 from secagg.transcript.entries import Encoding, NoDifferentialPrivacy, NoFlattening, OneShotDeadlines, OneShotOpen
-from secagg.transcript.openers import Committee, CommitteeMember
+from secagg.transcript.openers import Committee
 from secagg.transcript.roster import Roster, RosterMember
 from secagg.v1 import aggregation_pb2 as pb
 from secagg.wire import convert
@@ -88,7 +89,7 @@ class Plan:
     def committee(self) -> Committee:
         """As many may be corrupt as is safe: 2 of 7 where 5 are needed."""
         members = tuple(
-            CommitteeMember(f"member-{place}", key.public_bytes, member_sealing_key(key).public_bytes)
+            member_of(f"member-{place}", key, member_sealing_key(key).public_bytes)
             for place, key in enumerate(map(member_key, range(self.members)))
         )
         return Committee(members, self.needed, max(0, 2 * self.needed - self.members - 1))
@@ -185,8 +186,8 @@ async def serve_committee(plan: Plan, directory: Path, pipe: Pipe) -> None:
             server = CommitteeServer(CommitteeMemberHost(member_ports(state, key)), f"member-{place}", EventLog())
             port = await server.start(ServerSocket("127.0.0.1:0", None))
             stack.push_async_callback(server.stop)
-            sealing = member_sealing_key(key).public_bytes
-            cards.append(MemberCard(f"member-{place}", key.public_bytes, sealing, f"127.0.0.1:{port}", "").to_bytes())
+            member = member_of(f"member-{place}", key, member_sealing_key(key).public_bytes)
+            cards.append(MemberCard.of(member, f"127.0.0.1:{port}", "").to_bytes())
         started = time.process_time()
         pipe.send((cards, os.getpid()))
         await asyncio.to_thread(pipe.recv)

@@ -167,6 +167,7 @@ def load_config(path: Path) -> CommitteeConfig:
 def _init(arguments: argparse.Namespace) -> ExitCode:
     from secagg.cli.passphrases import new_passphrase
     from secagg.crypto.rng import SystemRng
+    from secagg.derive.openers import member_of
     from secagg.identity.cards import MemberCard
     from secagg.identity.committee_config import DEFAULT_ADDRESS, CommitteeConfig
     from secagg.identity.files import PUBLIC_MODE, create_exclusively
@@ -205,7 +206,7 @@ def _init(arguments: argparse.Namespace) -> ExitCode:
     files = create_certificate(home, (*hosts, config.address.host), SystemClock().now_s(), CERTIFICATE_DAYS)
     pem = files.certificate.read_text(encoding="ascii")
     sealing_key = member_sealing_key(key).public_bytes
-    card = MemberCard(config.name, key.public_bytes, sealing_key, str(config.address), pem)
+    card = MemberCard.of(member_of(config.name, key, sealing_key), str(config.address), pem)
     MemberState.create(state)
     create_exclusively(card_file, card.to_bytes() + b"\n", PUBLIC_MODE)
     create_exclusively(config_file, config.to_toml().encode("utf-8"), PUBLIC_MODE)

@@ -16,6 +16,7 @@ from secagg.cli.demo_process import serving, started, stopped
 from secagg.cli.demo_site import FREE_PORT, Pins, Site, deadlines
 from secagg.crypto.rng import SystemRng
 from secagg.derive.member_boxes import box_bytes
+from secagg.derive.openers import member_of
 from secagg.identity.address import Address
 from secagg.identity.cards import MemberCard
 from secagg.identity.committee_config import DEFAULT_ADDRESS, CommitteeConfig
@@ -178,6 +179,7 @@ def _serve(home: Path) -> tuple[str, ...]:
 def _write_card(name: str, home: Path, port: int) -> MemberCard:
     key = load_key_file(home / KEY_FILE, KeyKind.COMMITTEE_MEMBER, None)
     address = str(Address(FREE_PORT.host, port))
-    card = MemberCard(name, key.public_bytes, member_sealing_key(key).public_bytes, address, certificate_in(home))
+    member = member_of(name, key, member_sealing_key(key).public_bytes)
+    card = MemberCard.of(member, address, certificate_in(home))
     (home / CARD_FILE).write_bytes(card.to_bytes() + b"\n")
     return card

@@ -12,7 +12,7 @@ from secagg.cli.failures import CommandError
 from secagg.identity.cards import AuthorityCard, MemberCard, load_card
 from secagg.transcript.openers import Committee, KeyAuthority
 
-_UNPREPARED = bytes(32)
+_UNPREPARED, _UNSIGNED = bytes(32), bytes(64)
 """Stands for the digest of a context until the authority has made one: the session is checked before it is asked."""
 
 
@@ -49,7 +49,7 @@ def plan_openers(arguments: argparse.Namespace) -> Openers:
     card = load_card(arguments.authority)
     if not isinstance(card, AuthorityCard):
         raise _wrong_card(arguments.authority, "a committee member's card", "--committee takes it")
-    authority = KeyAuthority(card.name, card.identity, _UNPREPARED, card.attestors, card.attestations)
+    authority = KeyAuthority(card.name, card.identity, _UNPREPARED, _UNSIGNED, card.attestors, card.attestations)
     return Openers(authority, (card,), b"")
 
 
@@ -95,4 +95,6 @@ async def prepared(openers: Openers, session: bytes, coordinator_key: bytes) -> 
         return openers
     made = await institutions.prepare(card, session, coordinator_key)
     digest = made.checked(session, coordinator_key, openers.opening.identity)
-    return Openers(dataclasses.replace(openers.opening, context=digest), openers.cards, made.context)
+    return Openers(
+        dataclasses.replace(openers.opening, context=digest, prepared=made.signature), openers.cards, made.context
+    )

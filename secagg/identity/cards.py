@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar, TypeAlias
 
 from secagg.crypto.sealing import SealingError, check_public_key
+from secagg.derive.openers import is_bound
 from secagg.identity.address import Address
 from secagg.identity.errors import AddressError, FileRefusal, IdentityFileError, TlsError
 from secagg.identity.files import read_public
@@ -41,6 +42,7 @@ class MemberCard(Record):
     name: str = text_field(64)
     identity: bytes = hex_field(32)
     sealing_key: bytes = hex_field(SEALING_KEY_BYTES)
+    binding: bytes = hex_field(64)
     address: str = text_field(MAX_ADDRESS_BYTES)
     certificate: str = text_field(MAX_CERTIFICATE_BYTES)
 
@@ -50,7 +52,14 @@ class MemberCard(Record):
             check_public_key(self.sealing_key)
         except SealingError as error:
             raise RecordError("member-card.sealing_key", str(error)) from None
+        if not is_bound(self.member()):
+            raise RecordError("member-card.binding", "not the identity's signature over the sealing key")
         _check_server("member-card", self.address, self.certificate)
+
+    @classmethod
+    def of(cls, member: CommitteeMember, address: str, certificate: str) -> MemberCard:
+        """The card of a member who is reached there."""
+        return cls(member.name, member.identity, member.sealing_key, member.binding, address, certificate)
 
     def tls(self) -> ClientTls:
         """How its server is known."""
@@ -58,7 +67,7 @@ class MemberCard(Record):
 
     def member(self) -> CommitteeMember:
         """The member as it stands in a session's committee."""
-        return CommitteeMember(self.name, self.identity, self.sealing_key)
+        return CommitteeMember(self.name, self.identity, self.sealing_key, self.binding)
 
 
 @dataclass(frozen=True, slots=True)

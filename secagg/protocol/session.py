@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from secagg.arith.fields import FieldLayout
+from secagg.derive.openers import is_bound, is_prepared
 from secagg.protocol.errors import LocalProtocolError, RejectReason, RemoteProtocolError
 from secagg.transcript.entries import OneShotOpen, SessionOpen
 from secagg.transcript.openers import Committee, KeyAuthority
@@ -67,8 +68,9 @@ class ClientPolicy:
     """What a client insists on, whatever the session says.
 
     ``tolerated_corrupt`` is the fraction of the cohort that may collude with the coordinator without harm; a
-    session planned for fewer is refused. Who will come to a one-shot session is not known when a client speaks, so
-    there the smallest cohort counts. ``base_models`` are the allowed digests; empty allows any.
+    session planned for fewer is refused. Who will come to a one-shot session is not known when a client speaks, and
+    the coordinator chooses among them, so there the largest cohort counts. ``base_models`` are the allowed digests;
+    empty allows any.
     ``openers`` are the identities of committee members and key authorities that the client takes for honest: who
     opens a one-shot sum is chosen by the coordinator, so whoever is not among them counts as corrupt.
     """
@@ -91,11 +93,14 @@ class ClientPolicy:
         if self.registrars and parameters.registrar not in self.registrars:
             raise LocalProtocolError(RejectReason.BELOW_POLICY, "registrar is not a pinned one")
         if isinstance(parameters, OneShotOpen):
-            self.check_cohort(parameters, parameters.min_contributors)
-            self._check_opening(parameters.opening)
+            # The coordinator chooses the closed set: whoever is corrupt may be in it.
+            self.check_cohort(parameters, min(parameters.roster_size, parameters.encoding.max_contributors))
+            self._check_opening(parameters, parameters.opening)
 
-    def _check_opening(self, opening: Committee | KeyAuthority) -> None:
+    def _check_opening(self, parameters: OneShotOpen, opening: Committee | KeyAuthority) -> None:
         """Members who are not pinned may all be the coordinator's: no more of them than the session may have corrupt.
+
+        So may those whose sealing key is not the one that they signed, and a key that the authority did not make.
 
         One at least may always be, pinned or not: nobody should have to believe a single institution. An authority
         opens alone, so it has to be pinned.
@@ -105,18 +110,25 @@ class ClientPolicy:
                 raise LocalProtocolError(
                     RejectReason.BELOW_POLICY, f"openers: key authority {opening.identity.hex()} is not a pinned one"
                 )
+            if not is_prepared(parameters, opening):
+                raise LocalProtocolError(
+                    RejectReason.BELOW_POLICY, "opening.prepared: the authority did not sign this context"
+                )
             return
         if not opening.max_corrupt:
             raise LocalProtocolError(
                 RejectReason.BELOW_POLICY,
                 "opening.max_corrupt is 0: every committee member would have to be honest",
             )
-        strangers = [member for member in opening.members if member.identity not in self.openers]
+        strangers = [
+            member for member in opening.members if member.identity not in self.openers or not is_bound(member)
+        ]
         if len(strangers) > opening.max_corrupt:
             raise LocalProtocolError(
                 RejectReason.BELOW_POLICY,
-                f"openers: {len(strangers)} of {len(opening.members)} committee members are not pinned, and only "
-                f"{opening.max_corrupt} may be corrupt; the first is {strangers[0].identity.hex()}",
+                f"openers: {len(strangers)} of {len(opening.members)} committee members are not pinned, or have not "
+                f"signed their sealing key, and only {opening.max_corrupt} may be corrupt; the first is "
+                f"{strangers[0].identity.hex()}",
             )
 
     def check_cohort(self, parameters: SessionOpen, cohort: int) -> None:

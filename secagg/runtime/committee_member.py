@@ -8,7 +8,7 @@ from secagg.crypto.labels import Label
 from secagg.crypto.sealing import SealingKey
 from secagg.crypto.signing import SigningKey
 from secagg.protocol import log
-from secagg.protocol.errors import RejectReason, RemoteProtocolError
+from secagg.protocol.errors import ProtocolError, RejectReason, RemoteProtocolError
 from secagg.protocol.one_shot import member
 from secagg.protocol.one_shot.member_states import (
     MEMBER_PERSISTENCE,
@@ -20,6 +20,7 @@ from secagg.protocol.one_shot.member_states import (
 )
 from secagg.protocol.one_shot.messages import ShownSessionFiles
 from secagg.protocol.one_shot.session import OneShotSession
+from secagg.protocol.persist import PersistError
 from secagg.runtime.log_trust import LogTrust
 from secagg.runtime.member_ports import MemberPorts
 from secagg.runtime.member_session import MemberSession
@@ -61,7 +62,7 @@ class CommitteeMemberHost:
                     await self._resume(key, stored)
                 else:
                     await asyncio.to_thread(self.ports.boxes.delete, key)
-            except (StoreError, OSError, RemoteProtocolError) as error:
+            except (StoreError, OSError, PersistError, ProtocolError) as error:
                 # The others go on; this one is tried again when somebody asks for it.
                 self.ports.report("session_unreadable", key, type(error).__name__)
         # Boxes of sessions that the store does not know: it was restored from a backup, and they will not be opened.
@@ -158,6 +159,15 @@ class CommitteeMemberHost:
         return None if stored is None else await self._resume(key, stored)
 
     async def _resume(self, key: SessionKey, stored: StoredSession) -> MemberSession:
+        try:
+            session = await self._read(key, stored)
+        except (KeyError, IndexError, RecordError, PersistError) as error:
+            raise StoreError(f"session {key.hex()} does not decode: {type(error).__name__}") from None
+        # Only now: a session that could not be read is tried again, not handed out.
+        self._sessions[key] = session
+        return session
+
+    async def _read(self, key: SessionKey, stored: StoredSession) -> MemberSession:
         row = MEMBER_PERSISTENCE.decode(stored.rows[row_key(SESSION_ROW)])
         if not isinstance(row, SessionRow):
             raise StoreError("the session has no row of its own")
@@ -166,8 +176,6 @@ class CommitteeMemberHost:
         context = self._context(parameters, Roster.from_leaves(lines.splitlines()))
         session = MemberSession(context, self.ports, self._trust(parameters.coordinator, parameters.log))
         await session.resume()
-        # Only now: a session that could not be read is tried again, not handed out.
-        self._sessions[key] = session
         return session
 
     def _context(self, parameters: OneShotOpen, roster: Roster) -> member.MemberContext:

@@ -63,15 +63,14 @@ class Courier:
             await self._show_once()
         self._joined = True
 
-    async def bring(self, boxes: Callable[[], Sequence[HeldBox]]) -> tuple[str, ...]:
+    async def bring(self, boxes: Sequence[HeldBox]) -> tuple[str, ...]:
         """Hand over boxes, until the member has said something of each: "" where it holds the share."""
 
         async def attempt() -> tuple[str, ...]:
             if not self._joined:
                 await self.join()
-            items = await asyncio.to_thread(boxes)
-            complaints = await self._port.hold(self._session, items)
-            if len(complaints) != len(items):
+            complaints = await self._port.hold(self._session, boxes)
+            if len(complaints) != len(boxes):
                 raise TransportError("verdicts are missing")
             return complaints
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import cast
 
@@ -167,12 +168,36 @@ class MemberSession:
             RemoteProtocolError: the member does not answer for that set, for this reason.
             StoreError: the disk refuses; the same call may succeed later.
         """
+
+        async def given() -> AsyncGenerator[bytes, None]:
+            yield leaves
+
+        return await self.open_streamed(evidence, given())
+
+    async def open_streamed(self, evidence: LogEvidence, leaves: AsyncGenerator[bytes, None]) -> Signed:
+        """As ``open``, for leaf hashes that come in pieces: the first is asked for once the evidence holds.
+
+        Args:
+            evidence: the log with the close.
+            leaves: the pieces; closed at the end.
+
+        Raises:
+            RemoteProtocolError, StoreError: as ``open``, and what ``leaves`` raises; or COHORT_FULL or SHARE_NOT_HELD
+                as soon as more came than anybody could ask for.
+        """
+        count, came = 0, bytearray()
         try:
-            await self.show(evidence)
-            await self.driver.feed(OpenAsked(evidence, leaves))
+            async with aclosing(leaves):
+                await self.show(evidence)
+                self._check_not_over()
+                async for piece in leaves:
+                    count += len(piece) // DIGEST_BYTES
+                    self._check_count(count)
+                    came += piece
+            await self.driver.feed(OpenAsked(evidence, bytes(came)))
             answered = await self._answered()
         except RemoteProtocolError as error:
-            await self._write_down(self._close_of(evidence), len(leaves) // DIGEST_BYTES, error.reason)
+            await self._write_down(self._close_of(evidence), count, error.reason)
             raise
         # Before the answer leaves: whatever was given away stands in the journal.
         await self._write_down(answered.close, answered.count, None)
@@ -181,7 +206,7 @@ class MemberSession:
 
     async def retire(self) -> None:
         """Give the session up if it is past its retention; delete boxes that nobody needs."""
-        if isinstance(self.driver.state, Holding) and self._ports.clock.now_s() >= self.keeps_until_s:
+        if not self.is_over and self._ports.clock.now_s() >= self.keeps_until_s:
             await self.driver.feed(RetentionPassed())
         await self.forget_boxes()
 
@@ -216,13 +241,26 @@ class MemberSession:
     async def _answered(self) -> Answered:
         while True:
             version = self.driver.version
-            match self.driver.state:
-                case Answered() as answered:
-                    return answered
-                case Over(reason):
-                    raise RemoteProtocolError(reason, "this member does not answer for the session")
-                case _:
-                    await self.driver.wait_for_change(version)
+            self._check_not_over()
+            state = self.driver.state
+            if isinstance(state, Answered):
+                return state
+            await self.driver.wait_for_change(version)
+
+    def _check_not_over(self) -> None:
+        state = self.driver.state
+        if isinstance(state, Over):
+            raise RemoteProtocolError(state.reason, "this member does not answer for the session")
+
+    def _check_count(self, count: int) -> None:
+        """Refuse what is no closed set of this session however it goes on: its leaf hashes are kept until its end."""
+        session = self.context.session
+        most = min(session.parameters.encoding.max_contributors, len(session.positions))
+        if count > most:
+            raise RemoteProtocolError(RejectReason.COHORT_FULL, f"contributions: more than {most}")
+        held = len(self.rows) - 1
+        if count > held:
+            raise RemoteProtocolError(RejectReason.SHARE_NOT_HELD, f"contributions: more than the {held} that are held")
 
     def _close_of(self, evidence: LogEvidence) -> bytes:
         """The close that was asked for, if evidence of it holds at all."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from typing import ClassVar, cast
 
 from secagg.he.errors import CiphertextError
@@ -18,6 +19,7 @@ from secagg.protocol.one_shot.coordinator_states import (
     Collecting,
     Committing,
     ContributionsFolded,
+    ContributionStored,
     Finished,
     FoldContributions,
     Folding,
@@ -39,7 +41,7 @@ from secagg.protocol.one_shot.session import OneShotSession
 from secagg.protocol.persist import Persistence
 from secagg.protocol.phases import Phase
 from secagg.protocol.published import roster_position
-from secagg.protocol.rows import CommonEvent, PublishEntry, RowKind, SetupRow, UploadsRefuted, UploadStaged, row_key
+from secagg.protocol.rows import CommonEvent, PublishEntry, SetupRow, UploadsRefuted, UploadStaged
 from secagg.runtime import ciphertexts, retention
 from secagg.runtime.limb_sums import Refuted
 from secagg.runtime.one_shot_openers import Openers
@@ -133,11 +135,18 @@ class OneShotHost(SessionHost[OneShotSession, OneShotState, OneShotEvent, OneSho
         authority = isinstance(self.session.opening, KeyAuthority)
         if authority and not await asyncio.to_thread(ciphertexts.is_ciphertext, message.parts[0]):
             raise RemoteProtocolError(RejectReason.WRONG_CIPHERTEXT, "parts[0]")
-        position = roster_position(self.session, message.signed.statement.identity)
-        if row_key(position, RowKind.HEADER) not in self.rows:
-            for blob in (b"".join(message.parts), message.linear_hash):
-                await asyncio.to_thread(self._ports.blobs.put, blob)
+        # Before the row, so that what a row names is there; and again after it: until then nothing kept the blobs of an
+        # ended session, which may be the same, from being deleted.
+        await asyncio.to_thread(self._keep, stored)
         await self.driver.feed(stored)
+        await asyncio.to_thread(self._keep, stored)
+
+    def _keep(self, stored: ContributionStored) -> None:
+        blobs, linear_hash = self._ports.blobs, stored.message.linear_hash
+        if not blobs.has(stored.blob):
+            blobs.put(b"".join(stored.message.parts))
+        if not blobs.has(sha256(linear_hash).digest()):
+            blobs.put(linear_hash)
 
     def committed_list(self) -> CommittedList:
         """Who committed to what, once that is fixed."""

@@ -56,6 +56,7 @@ class Openers:
         self._host = host
         self._ports = ports
         self._arrivals: list[int] = []
+        self._arrived: set[int] = set()
         self._news = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -65,6 +66,7 @@ class Openers:
         if not isinstance(opening, Committee):
             return
         self._arrivals = list(tables.staged_positions(self._host.rows))
+        self._arrived = set(self._arrivals)
         bringing = [self._spawn(self._bring(member)) for member in range(len(opening.members))]
         self._spawn(self._stop_in_time(bringing))
 
@@ -77,6 +79,9 @@ class Openers:
 
     def arrived(self, position: int) -> None:
         """The contribution of this roster position is durable: members may have their boxes."""
+        if position in self._arrived:
+            return
+        self._arrived.add(position)
         self._arrivals.append(position)
         self._news.set()
         self._news = asyncio.Event()
@@ -140,18 +145,23 @@ class Openers:
             if not batch:
                 await news.wait()
                 continue
-            waiting = tables.unsettled(self._host.rows, batch, member)
-            if waiting:
-                complaints = await courier.bring(functools.partial(self._boxes, member, waiting))
-                await self._report(member, waiting, complaints)
+            boxes = await asyncio.to_thread(self._boxes, member, tables.unsettled(self._host.rows, batch, member))
+            if boxes:
+                complaints = await courier.bring(list(boxes.values()))
+                await self._report(member, list(boxes), complaints)
             told += len(batch)
 
-    def _boxes(self, member: int, positions: Sequence[int]) -> list[HeldBox]:
-        rows, found = self._host.rows, []
+    def _boxes(self, member: int, positions: Sequence[int]) -> dict[int, HeldBox]:
+        """What there is for a member; a box that cannot be read keeps no other waiting."""
+        rows, found = self._host.rows, {}
         for position in positions:
             parts = tables.parts_at(rows, position)
-            box = self._ports.blobs.read(parts.blob, sum(parts.lengths[:member]), parts.lengths[member])
-            found.append(HeldBox(tables.require_header(rows, position)[0], box))
+            try:
+                box = self._ports.blobs.read(parts.blob, sum(parts.lengths[:member]), parts.lengths[member])
+            except (StoreError, OSError) as error:
+                self._failed("box_unreadable", type(error).__name__)
+                continue
+            found[position] = HeldBox(tables.require_header(rows, position)[0], box)
         return found
 
     async def _report(self, member: int, positions: Sequence[int], complaints: Sequence[str]) -> None:

@@ -38,11 +38,9 @@ from secagg.protocol.persist import Persistence
 from secagg.protocol.published import roster_position
 from secagg.protocol.rows import (
     FoldUploads,
-    RowKind,
     SetupRow,
     SumFolded,
     UploadsRefuted,
-    row_key,
 )
 from secagg.runtime import retention, vectors
 from secagg.runtime.adapters import merged_adapter
@@ -100,8 +98,8 @@ class PairwiseHost(ShownPairwise):
             await super().submit(event)
             return
         async with self._one_at_a_time(event.signed.statement.identity):
-            await self._keep_linear_hash(event)
-            await self.driver.feed(event)
+            await self.driver.check(lambda state, rows: admission.admit(self.session, cast("Rows", rows), state, event))
+            await self._feed_kept(event, event.linear_hash)
 
     async def share_keys(self, message: ShareKeys) -> None:
         """Store a client's boxes, then feed its message."""
@@ -110,8 +108,7 @@ class PairwiseHost(ShownPairwise):
         event = SharesStored(message, hashlib.sha256(data).digest())
         async with self._one_at_a_time(message.signed.statement.identity):
             await self.driver.check(lambda state, rows: admission.admit(self.session, cast("Rows", rows), state, event))
-            blob = await asyncio.to_thread(self._ports.blobs.put, data)
-            await self.driver.feed(SharesStored(message, blob))
+            await self._feed_kept(event, data)
 
     def _start(self, setup: SetupRow) -> coordinator.CoordinatorTransition:
         return coordinator.start(self.session, setup)
@@ -150,12 +147,20 @@ class PairwiseHost(ShownPairwise):
     def _takes_uploads(state: CoordinatorState) -> bool:
         return isinstance(state, Collecting)
 
-    async def _keep_linear_hash(self, message: Contribution) -> None:
-        # Refused before anything is stored, as with boxes; and once a header is accepted, its hash is there.
-        await self.driver.check(lambda state, rows: admission.admit(self.session, cast("Rows", rows), state, message))
-        position = roster_position(self.session, message.signed.statement.identity)
-        if row_key(position, RowKind.HEADER) not in self.rows:
-            await asyncio.to_thread(self._ports.blobs.put, message.linear_hash)
+    async def _feed_kept(self, event: CoordinatorEvent, data: bytes) -> None:
+        """Feed what names a blob: the blob is there before, and again after.
+
+        Until there is a row, nothing keeps the blob of an ended session, which may be the same, from being deleted.
+        """
+        name, blobs = hashlib.sha256(data).digest(), self._ports.blobs
+
+        def keep() -> None:
+            if not blobs.has(name):
+                blobs.put(data)
+
+        await asyncio.to_thread(keep)
+        await self.driver.feed(event)
+        await asyncio.to_thread(keep)
 
     def _offer_of(self, identity: bytes) -> Offer | None:
         state = self.driver.state

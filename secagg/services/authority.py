@@ -7,20 +7,17 @@ and by attestors, and what the authority gives away it gives once. Who may conne
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from dataclasses import dataclass
 
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from secagg.identity.config import ReflectionAudience
-from secagg.protocol.errors import RemoteProtocolError
 from secagg.runtime.institutions import DecryptPiece
 from secagg.runtime.key_authority import KeyAuthorityHost
 from secagg.services.logs import EventLog
-from secagg.services.refusals import REFUSALS, Context, refusing
+from secagg.services.refusals import REFUSALS, Context, let_finish, refusing
 from secagg.services.server import ServerSocket, add_port, allow_many_connections, keep_freed_memory, public_server
 from secagg.services.turnstile import Turnstile
 from secagg.v1 import opening_pb2 as opb
@@ -29,7 +26,6 @@ from secagg.wire import convert_authority, convert_opening, fields
 
 AUTHORITY = opb.DESCRIPTOR.services_by_name["AuthorityService"].full_name
 _STOP_GRACE_S = 5.0
-_LINGER_S = 30.0
 _PATIENCE_S = 600.0
 """For a coordinator that sends its limb sum slowly, or stops: it must not keep the others waiting."""
 
@@ -90,21 +86,10 @@ class AuthorityServicer(opb_grpc.AuthorityServiceServicer):
         try:
             signed = await self._host.decrypt(first.session, head, pieces())
         except REFUSALS:
-            await _let_finish(request)
+            await let_finish(request)
             raise
         self.log.event("sum_decrypted", session=first.session.hex())
         return convert_authority.decrypted_to_pb(signed)
-
-
-async def _let_finish(request: AsyncIterator[opb.DecryptSumRequest]) -> None:
-    """Read what is still under way, and keep nothing of it, before the refusal is sent.
-
-    A status that arrives while a client of ``grpc.aio`` sends is lost to it: its own write fails, and it says INTERNAL.
-    """
-    with suppress(TimeoutError, RemoteProtocolError):
-        async with asyncio.timeout(_LINGER_S):
-            async for _ in request:
-                pass
 
 
 class AuthorityServer:

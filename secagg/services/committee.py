@@ -7,7 +7,7 @@ witnesses, and what the member gives away it gives once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -15,11 +15,13 @@ from grpc_reflection.v1alpha import reflection
 
 from secagg.identity.config import ReflectionAudience
 from secagg.identity.roster_file import verify_signed_roster
-from secagg.protocol.errors import RejectReason, RemoteProtocolError
+from secagg.protocol.errors import RejectReason
 from secagg.runtime.committee_member import CommitteeMemberHost, shown_parameters
+from secagg.runtime.member_session import MemberSession
 from secagg.services.logs import EventLog
-from secagg.services.refusals import Context, refusing
+from secagg.services.refusals import REFUSALS, Context, let_finish, refusing
 from secagg.services.server import ServerSocket, add_port, allow_many_connections, keep_freed_memory, public_server
+from secagg.services.turnstile import Places
 from secagg.transcript.merkle import leaf_hash
 from secagg.v1 import opening_pb2 as opb
 from secagg.v1 import opening_pb2_grpc as opb_grpc
@@ -31,10 +33,22 @@ _STOP_GRACE_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class CommitteeLimits:
-    """What one process takes on: calls at a time, closed sets that come in at a time, and how long one may take."""
+    """What one process takes on.
+
+    Attributes:
+        max_concurrent_rpcs: calls at a time.
+        max_openings: closed sets that come in at a time, of sessions to answer; as many again of answered ones.
+        max_openings_of_session: how many of them may be of one session.
+        wait_s: how long a stream whose evidence holds waits to be one of them.
+        message_s: how long a stream may be silent.
+        stream_s: how long a closed set may take in all.
+    """
 
     max_concurrent_rpcs: int = 1024
     max_openings: int = 16
+    max_openings_of_session: int = 2
+    wait_s: float = 30.0
+    message_s: float = 10.0
     stream_s: float = 600.0
 
 
@@ -45,7 +59,9 @@ class CommitteeServicer(opb_grpc.CommitteeServiceServicer):
         self._host = host
         self._name = name
         self._limits = limits
-        self._openings = asyncio.Semaphore(limits.max_openings)
+        bounds = limits.max_openings, limits.max_openings_of_session, limits.wait_s
+        # Evidence is public: what is over, of which there is more and more, must not stand in the way of what is not.
+        self._openings, self._repetitions = Places(*bounds), Places(*bounds)
         self.log = log
 
     @refusing
@@ -81,33 +97,43 @@ class CommitteeServicer(opb_grpc.CommitteeServiceServicer):
     @refusing
     async def OpenSum(self, request: AsyncIterator[opb.OpenSumRequest], context: Context) -> opb.OpenSumResponse:
         """See the proto."""
-        first = await anext(request, None)
+        try:
+            return await self._open(request)
+        except REFUSALS:
+            await let_finish(request)
+            raise
+
+    async def _open(self, request: AsyncIterator[opb.OpenSumRequest]) -> opb.OpenSumResponse:
+        async with asyncio.timeout(self._limits.message_s):
+            first = await anext(request, None)
         if first is None:
             raise fields.malformed("session", "expected a first message")
         session = await self._host.find(convert.session_from_pb(first))
         asked = convert_opening.open_sum_first_from_pb(first)
-        most = session.context.session.parameters.encoding.max_contributors
-        # Bounded: whoever reaches the port can begin a stream and never end it.
-        async with self._openings, asyncio.timeout(self._limits.stream_s):
-            leaves = await _leaves(asked.contributions, request, most)
-        answer = await session.open(asked.evidence, leaves)
+        leaves = self._leaves(session, asked.contributions, request)
+        answer = await session.open_streamed(asked.evidence, leaves)
         self.log.event("sum_opened", session=first.session.hex())
         return convert_opening.answer_to_pb(answer)
 
+    async def _leaves(
+        self, session: MemberSession, headers: Sequence[bytes], more: AsyncIterator[opb.OpenSumRequest]
+    ) -> AsyncGenerator[bytes, None]:
+        """The leaf hashes of the headers; these are hashed and let go, since a closed set can be larger than memory.
 
-async def _leaves(headers: Sequence[bytes], more: AsyncIterator[opb.OpenSumRequest], most: int) -> bytes:
-    """The leaf hashes of the headers; these are hashed and let go, since a closed set can be larger than memory."""
-    leaves = bytearray(b"".join(map(leaf_hash, headers)))
-    count = len(headers)
-    async for message in more:
-        headers = convert_opening.open_sum_more_from_pb(message, count)
-        count += len(headers)
-        if count > most:
-            break
-        leaves += b"".join(map(leaf_hash, headers))
-    if count > most:
-        raise RemoteProtocolError(RejectReason.COHORT_FULL, f"contributions: more than {most}")
-    return bytes(leaves)
+        Bounded in every way: whoever reaches the port and has seen the log can begin a stream and never end it.
+        """
+        places = self._repetitions if session.is_over else self._openings
+        async with places.one(session.context.session.parameters.session):
+            now_s = asyncio.get_running_loop().time
+            end_s, count = now_s() + self._limits.stream_s, 0
+            while True:
+                yield b"".join(map(leaf_hash, headers))
+                count += len(headers)
+                async with asyncio.timeout_at(min(end_s, now_s() + self._limits.message_s)):
+                    message = await anext(more, None)
+                if message is None:
+                    return
+                headers = convert_opening.open_sum_more_from_pb(message, count)
 
 
 class CommitteeServer:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 
+from secagg.derive.openers import is_prepared
 from secagg.identity.cards import Card, MemberCard, read_card
 from secagg.identity.roster_file import verify_signed_roster
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
@@ -81,10 +82,20 @@ def check_institutions(parameters: SessionOpen, cards: Sequence[bytes], context:
         case KeyAuthority():
             expected = [(opening.name, opening.identity, opening.attestors, opening.attestations)]
             digest = opening.context
+    if isinstance(parameters, OneShotOpen) and isinstance(opening, KeyAuthority):
+        _check_prepared(parameters, opening)
     if [_described(read_card(card)) for card in cards] != expected:
         raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, "cards: not of those whom the parameters name")
     if (hashlib.sha256(context).digest() if context else b"") != digest:
         raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, "context: not the one that the parameters name")
+
+
+def _check_prepared(parameters: OneShotOpen, authority: KeyAuthority) -> None:
+    """Contributors would refuse the session: nobody opens one for nothing."""
+    if not is_prepared(parameters, authority):
+        raise RemoteProtocolError(
+            RejectReason.MALFORMED_MESSAGE, "parameters: opening.prepared is not the authority's signature"
+        )
 
 
 def _described(card: Card) -> object:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 import grpc.aio
@@ -16,6 +18,8 @@ from secagg.runtime.ports import StoreError, UploadError
 from secagg.services.logs import EventLog
 from secagg.transcript.record import RecordError
 from secagg.wire.status import to_status
+
+_LINGER_S = 30.0
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -54,6 +58,17 @@ async def refuse(servicer: HasLog, method: str, error: Exception, context: Conte
     reason = error.reason.name if isinstance(error, ProtocolError) else type(error).__name__
     servicer.log.event("refused", method=method, reason=reason)
     await context.abort_with_status(rpc_status.to_status(to_status(_of_the_wire(error))))
+
+
+async def let_finish(request: AsyncIterator[object]) -> None:
+    """Read what is still under way of a stream, and keep nothing of it, before a refusal is sent.
+
+    A status that arrives while a client of ``grpc.aio`` sends is lost to it: its own write fails, and it says INTERNAL.
+    """
+    with suppress(TimeoutError, RemoteProtocolError):
+        async with asyncio.timeout(_LINGER_S):
+            async for _ in request:
+                pass
 
 
 def _of_the_wire(error: Exception) -> ProtocolError | UploadError | StoreError:

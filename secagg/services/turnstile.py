@@ -8,6 +8,9 @@ Whoever waits here holds its request only, or the first 64 KiB of its stream.
 from __future__ import annotations
 
 import asyncio
+import weakref
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, cast
 
 from secagg.services.refusals import Context
@@ -36,3 +39,26 @@ class Turnstile:
 
         # The stubs ask for an instance of a class of theirs; gRPC calls whatever it is given.
         context.add_done_callback(cast("Any", leave))
+
+
+class Places:
+    """Streams that are read at a time: so many in all, and so many of each session.
+
+    Whoever waits for one of its session takes none of the others'.
+    """
+
+    def __init__(self, places: int, of_session: int, wait_s: float) -> None:
+        self._all = asyncio.Semaphore(places)
+        self._of_session = of_session
+        self._wait_s = wait_s
+        self._sessions: weakref.WeakValueDictionary[bytes, asyncio.Semaphore] = weakref.WeakValueDictionary()
+
+    @asynccontextmanager
+    async def one(self, session: bytes) -> AsyncIterator[None]:
+        """A place for as long as the context lasts. Raises TimeoutError: none became free in time."""
+        own = self._sessions.setdefault(session, asyncio.Semaphore(self._of_session))
+        async with AsyncExitStack() as taken:
+            async with asyncio.timeout(self._wait_s):
+                await taken.enter_async_context(own)
+                await taken.enter_async_context(self._all)
+            yield

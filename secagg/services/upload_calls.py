@@ -17,7 +17,6 @@ from secagg.services.turnstile import Turnstile
 from secagg.services.uploads import Chunk
 from secagg.v1 import aggregation_pb2 as pb
 from secagg.wire import convert
-from secagg.wire.chunks import chunk_from_wire
 
 _STREAMS = 32
 _STREAM_S = 1.0
@@ -75,8 +74,8 @@ def serve_uploads_only(servicer: UploadServicer, server: grpc.aio.Server) -> Non
     """Let ``server`` have these three calls; all others of the service are UNIMPLEMENTED."""
     one, many = grpc.unary_unary_rpc_method_handler, grpc.stream_unary_rpc_method_handler
     handlers = {
-        "WriteChunk": one(cast("Any", servicer.WriteChunk), chunk_from_wire, _encoded),
-        "StreamChunks": many(cast("Any", servicer.StreamChunks), chunk_from_wire, _encoded),
+        "WriteChunk": one(cast("Any", servicer.WriteChunk), pb.WriteChunkRequest.FromString, _encoded),
+        "StreamChunks": many(cast("Any", servicer.StreamChunks), pb.StreamChunksRequest.FromString, _encoded),
         "FinishUpload": one(cast("Any", servicer.FinishUpload), pb.FinishUploadRequest.FromString, _encoded),
     }
     service = pb.DESCRIPTOR.services_by_name["AggregationService"].full_name

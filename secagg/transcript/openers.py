@@ -28,13 +28,26 @@ _SLOT_CONTRIBUTORS = 258_048
 
 
 @dataclass(frozen=True, slots=True)
+class MemberKeys(Record):
+    """What a member signs of its keys: boxes for ``identity`` are sealed to ``sealing_key``."""
+
+    TYPE: ClassVar[str] = "member-keys"
+    identity: bytes = hex_field(32)
+    sealing_key: bytes = hex_field(SEALING_KEY_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
 class CommitteeMember(Record):
-    """A member: the key that signs its answers, the hybrid key that boxes are sealed to, a name for people."""
+    """A member: the key that signs its answers, the hybrid key that boxes are sealed to, a name for people.
+
+    ``binding`` is the signature of ``identity`` over the MemberKeys of both: contributors pin the identity.
+    """
 
     TYPE: ClassVar[str] = "committee-member"
     name: str = text_field(64)
     identity: bytes = hex_field(32)
     sealing_key: bytes = hex_field(SEALING_KEY_BYTES)
+    binding: bytes = hex_field(64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +89,16 @@ class Committee(Record):
 class KeyAuthority(Record):
     """Holds the decryption key that was made for this session.
 
-    ``context`` is the SHA-256 of the public encryption context; ``attestors`` are the keys of those of whom
-    ``attestations`` have to have recomputed the sum of the ciphertexts.
+    ``context`` is the SHA-256 of the public encryption context, ``prepared`` the signature of ``identity`` over the
+    PreparedKey that names it; ``attestors`` are the keys of those of whom ``attestations`` have to have recomputed the
+    sum of the ciphertexts.
     """
 
     TYPE: ClassVar[str] = "key-authority"
     name: str = text_field(64)
     identity: bytes = hex_field(32)
     context: bytes = hex_field(32)
+    prepared: bytes = hex_field(64)
     attestors: tuple[bytes, ...] = list_field(hex_codec(32), MAX_ATTESTORS)
     attestations: int = integer_field(1, MAX_ATTESTORS)
 

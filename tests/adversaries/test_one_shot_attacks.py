@@ -1,7 +1,6 @@
 """A whole one-shot session with a committee under attack: its coordinator, contributors, or members are not honest.
 
-Everything is real but the wire. What is marked xfail is open: the attack succeeds. Once it is fixed the test passes,
-and strict xfail then fails the run: take the mark away and keep the test.
+Everything is real but the wire.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from secagg.runtime.ports import Commit
 from secagg.runtime.registry import Registry
 from secagg.transcript.openers import Committee
 from secagg.transcript.statements import MemberAnswer, OneShotHeader, Signed
-from tests.support.cohort import one_hot
+from tests.support.cohort import key_of, one_hot
 from tests.support.one_shot_cohort import (
     Contributor,
     OneShotCohort,
@@ -117,7 +116,6 @@ class TestWhoTheBoxesAreFor:
         session.ring_mask.certify_and_unmask(lanes, secret, 1, session.public_key)
         return decode(session.parameters.encoding, lanes[: session.field_layout.lanes], 1).integer_sum
 
-    @pytest.mark.xfail(strict=True, reason="clients pin signing keys, and nothing binds a sealing key to one")
     @pytest.mark.parametrize("swapped", [3, 4])
     def test_pinned_members_under_sealing_keys_of_the_coordinator_s_own_are_dealt_nothing(self, swapped: int) -> None:
         async def attack() -> None:
@@ -159,36 +157,20 @@ class TestWhoTheBoxesAreFor:
 class TestASetOfTheCoordinatorsFriends:
     """Nobody but the coordinator decides whose contributions of a whole roster are in the sum."""
 
-    @pytest.mark.xfail(
-        strict=True, reason="one-shot clients measure tolerated_corrupt by min_contributors, the smallest cohort"
-    )
     def test_a_client_that_expects_a_tenth_of_all_to_be_corrupt_is_not_summed_with_them_alone(self) -> None:
         """Of sixteen two are corrupt, about a tenth, and they are all that the victim is hidden among."""
 
-        async def play(cohort: OneShotCohort) -> None:
-            session = cohort.session
-            policy = ClientPolicy(
-                tolerated_corrupt=Fraction(1, 10), openers=cohort.contributors[0].context.policy.openers
-            )
-            try:
-                policy.check_parameters(session.parameters)
-            except LocalProtocolError as error:
-                if error.reason is not RejectReason.BELOW_POLICY:
-                    raise
-                return
-            await cohort.contribute(0, 14, 15)
-            await cohort.settle()
-            await cohort.host.end_phase(Phase.MASKED_INPUT)
-            await cohort.reach(Phase.FINISHED)
-            known = sum(np.rint(cohort.contributors[friend].vector * largest(session)) for friend in (14, 15))
-            left = cohort.integer_sum() - known.astype(np.int64)
-            assert np.flatnonzero(left).tolist() != [0], "the victim's input is what is left"
-
-        run(play, count=16)
+        identities = [key_of(f"contributor {number}") for number in range(16)]
+        parameters, _ = one_shot_parameters(identities)
+        policy = ClientPolicy(openers=frozenset(member.identity for member in parameters.opening.members))
+        assert (parameters.max_corrupt, policy.tolerated_corrupt) == (1, Fraction(1, 10))
+        with pytest.raises(LocalProtocolError) as caught:
+            policy.check_parameters(parameters)
+        assert caught.value.reason is RejectReason.BELOW_POLICY
+        policy.check_parameters(dataclasses.replace(parameters, max_corrupt=2, min_contributors=4))
 
 
 class TestMembersWhoBlock:
-    @pytest.mark.xfail(strict=True, reason="choose_named gives up contributions for members below min_contributors")
     def test_one_member_that_complains_of_one_contribution_does_not_end_a_session_of_just_enough(self) -> None:
         async def play(cohort: OneShotCohort) -> None:
             victim = cohort.contributors[0].identity
@@ -201,7 +183,6 @@ class TestMembersWhoBlock:
 
         run(play, count=3)
 
-    @pytest.mark.xfail(strict=True, reason="what was left out for a member stays left out when the set is chosen anew")
     def test_one_member_and_one_liar_do_not_end_a_session_of_enough_honest_ones(self) -> None:
         """The member's complaint costs an honest contribution while the liar's still counts; then the liar's goes."""
 
@@ -267,7 +248,6 @@ class TestContributorsWhoSpoil:
 
         run(play)
 
-    @pytest.mark.xfail(strict=True, reason="every repetition of FinishUpload appends to Openers._arrivals")
     def test_saying_again_that_an_upload_is_done_takes_no_memory(self) -> None:
         async def play(cohort: OneShotCohort) -> None:
             await cohort.contribute(0)
@@ -278,9 +258,6 @@ class TestContributorsWhoSpoil:
 
         run(play)
 
-    @pytest.mark.xfail(
-        strict=True, reason="parts and linear hash are put before the row that keeps them from the sweep"
-    )
     def test_what_ended_sessions_shared_is_not_deleted_from_under_a_contribution(self) -> None:
         """The same parts and hash as in a session that is past its retention, sent while the sweep is at work."""
 

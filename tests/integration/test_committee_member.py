@@ -580,10 +580,13 @@ def test_a_damaged_box_is_reported_and_gives_no_answer(tmp_path: Path) -> None:
 
 
 def test_a_card_says_what_its_server_is() -> None:
-    card = MemberCard("A", bytes(32), one_shot.sealing_key(0).public_bytes, "127.0.0.1:7445", "")
-    assert card.member().name == "A"
+    card = MemberCard.of(one_shot.committee_of().members[0], "127.0.0.1:7445", "")
+    assert card.member() == one_shot.committee_of().members[0]
     for changes in ({"address": "a.example:7445"}, {"address": "127.0.0.1:0"}, {"certificate": "none"}):
         with pytest.raises(RecordError):
             dataclasses.replace(card, **changes)
     with pytest.raises(RecordError):
         dataclasses.replace(card, sealing_key=bytes(1216))
+    with pytest.raises(RecordError) as caught:
+        dataclasses.replace(card, sealing_key=one_shot.sealing_key(1).public_bytes)
+    assert caught.value.field == "member-card.binding"

@@ -94,7 +94,7 @@ async def opened(service: RunningService) -> bytes:
     common |= {"protocol": "one-shot", "encoding": encoding}
     parameters = OneShotOpen(**common, opening=OPENING, deadlines=OneShotDeadlines(60, 60, 60, 60))
     cards = [
-        MemberCard(member.name, member.identity, member.sealing_key, f"127.0.0.1:{7001 + place}", "").to_bytes()
+        MemberCard.of(member, f"127.0.0.1:{7001 + place}", "").to_bytes()
         for place, member in enumerate(OPENING.members)
     ]
     request.parameters = parameters.to_bytes()

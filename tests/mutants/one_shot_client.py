@@ -14,6 +14,23 @@ _CLI = "tests/unit/cli/test_one_shot_cli.py"
 MUTANTS: tuple[Mutant, ...] = (
     # Who opens the sum.
     mutant(
+        "whoever writes a pinned identity may write any sealing key beside it",
+        "secagg/protocol/session.py",
+        "if member.identity not in self.openers or not is_bound(member)",
+        "if member.identity not in self.openers",
+        "tests/unit/one_shot/test_client.py::TestJoining::"
+        "test_members_whose_sealing_key_is_not_the_one_that_they_signed_are_strangers",
+        "tests/adversaries/test_one_shot_attacks.py::TestWhoTheBoxesAreFor",
+    ),
+    mutant(
+        "whoever writes a pinned authority may write any context beside it",
+        "secagg/protocol/session.py",
+        "            if not is_prepared(parameters, opening):",
+        "            if not opening.prepared:",
+        "tests/unit/one_shot/test_client.py::TestJoining::"
+        "test_a_context_that_the_authority_did_not_make_for_this_session_is_refused",
+    ),
+    mutant(
         "with an authority nobody has to vouch for the log",
         "secagg/protocol/one_shot/client.py",
         "    if isinstance(session.opening, KeyAuthority) and context.log.is_met_by(()):",
@@ -38,7 +55,7 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "the fraction of corrupt contributors does not matter in one-shot sessions",
         "secagg/protocol/session.py",
-        "            self.check_cohort(parameters, parameters.min_contributors)\n",
+        "            self.check_cohort(parameters, min(parameters.roster_size, parameters.encoding.max_contributors))\n",
         "",
         "tests/unit/one_shot/test_client.py",
     ),

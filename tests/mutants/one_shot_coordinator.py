@@ -13,6 +13,37 @@ _MACHINE = "secagg/protocol/one_shot/coordinator.py"
 
 MUTANTS: tuple[Mutant, ...] = (
     mutant(
+        "members are kept at the price of the minimum",
+        _TABLES,
+        " and most >= parameters.min_contributors:",
+        ":",
+        f"{_COORDINATOR}::test_as_many_members_are_named_as_corrupt_contributors_allow",
+        "tests/adversaries/test_one_shot_attacks.py::TestMembersWhoBlock",
+    ),
+    mutant(
+        "the set is not chosen anew among all when a liar goes",
+        _MACHINE,
+        "    return Transition(Folding(accepted, members), (FoldContributions(accepted),), rows)",
+        "    lacking = RejectedRow(RejectReason.SHARE_NOT_HELD.name)\n"
+        "    rows |= {row_key(position, RowKind.REJECTED): lacking for position in set(staged) - set(accepted)}\n"
+        "    return Transition(Folding(accepted, members), (FoldContributions(accepted),), rows)",
+        "tests/adversaries/test_one_shot_attacks.py::TestMembersWhoBlock",
+    ),
+    mutant(
+        "blobs are not looked after once their row is there",
+        "secagg/runtime/one_shot_host.py",
+        "        await self.driver.feed(stored)\n        await asyncio.to_thread(self._keep, stored)",
+        "        await self.driver.feed(stored)",
+        "tests/adversaries/test_one_shot_attacks.py::TestContributorsWhoSpoil",
+    ),
+    mutant(
+        "every repetition is an arrival",
+        "secagg/runtime/one_shot_openers.py",
+        "        if position in self._arrived:",
+        "        if position < 0:",
+        "tests/adversaries/test_one_shot_attacks.py::TestContributorsWhoSpoil",
+    ),
+    mutant(
         "another header of the same identity is taken for the first",
         _ADMISSION,
         "        if known == row:\n            return {row_key(position, kind): row}",
@@ -71,8 +102,8 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "members go where one contribution is lacking",
         _TABLES,
-        "        if len(staged) - most <= max_corrupt:",
-        "        if len(staged) - most <= 0:",
+        "        if len(staged) - most <= parameters.max_corrupt and most",
+        "        if len(staged) - most <= 0 and most",
         f"{_COORDINATOR}::test_as_many_members_are_named_as_corrupt_contributors_allow",
     ),
     mutant(

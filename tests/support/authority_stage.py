@@ -41,7 +41,7 @@ from secagg.transcript.entries import (
     OneShotOpen,
     SessionEntry,
 )
-from secagg.transcript.openers import KeyAuthority, SummedCiphertext
+from secagg.transcript.openers import KeyAuthority, PreparedKey, SummedCiphertext
 from secagg.transcript.roster import Roster, RosterMember
 from secagg.transcript.statements import Attestation, OneShotHeader, Signed, Statement
 from tests.support.cohort import VirtualClock, key_of, tiny_template
@@ -131,7 +131,9 @@ def session_of(made: Prepared, **changes: object) -> OneShotSession:
 def opening_of(made: Prepared, **changes: object) -> KeyAuthority:
     """What the open entry says of the authority."""
     identity, keys = AUTHORITY.key.public_bytes, tuple(each.public_bytes for each in ATTESTORS)
-    return dataclasses.replace(KeyAuthority("authority", identity, made.context, keys, 2), **changes)
+    prepared = PreparedKey(made.session, made.coordinator, identity, made.context).to_bytes()
+    signature = AUTHORITY.key.sign_statement(prepared)
+    return dataclasses.replace(KeyAuthority("authority", identity, made.context, signature, keys, 2), **changes)
 
 
 @dataclass(frozen=True)

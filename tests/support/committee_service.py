@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from secagg.derive.openers import member_of
 from secagg.identity.cards import MemberCard
 from secagg.identity.config import ReflectionAudience
 from secagg.identity.tls import create_certificate
@@ -79,13 +80,8 @@ async def serving_member(
     number = await server.start(
         ServerSocket("127.0.0.1:0", server_credentials(pem, (home / "tls.key").read_bytes(), None))
     )
-    card = MemberCard(
-        f"Institute {place}",
-        key.public_bytes,
-        one_shot.sealing_key(place).public_bytes,
-        f"127.0.0.1:{number}",
-        pem.decode(),
-    )
+    member = member_of(f"Institute {place}", key, one_shot.sealing_key(place).public_bytes)
+    card = MemberCard.of(member, f"127.0.0.1:{number}", pem.decode())
     port = GrpcMember(card, TIMEOUT_S, TIMEOUT_S)
     try:
         yield RunningMember(port, card, host, state, clock, reports)

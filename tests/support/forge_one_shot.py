@@ -20,6 +20,7 @@ from secagg.arith.ring_mask import RingMask, draw_secret, padded_lanes, usable_b
 from secagg.arith.seeded_shamir import add_share, dealt_shares, share_of_seed, shares_to_bytes
 from secagg.crypto.secret import Secret
 from secagg.crypto.signing import SigningKey
+from secagg.derive.openers import member_of
 from secagg.derive.result import mean_of
 from secagg.derive.ring_opening import public_polynomials_key
 from secagg.he.ciphertext_sum import CiphertextSum
@@ -41,9 +42,9 @@ from secagg.transcript.entries import (
 from secagg.transcript.openers import (
     SEALING_KEY_BYTES,
     Committee,
-    CommitteeMember,
     KeyAuthority,
     NamedMembers,
+    PreparedKey,
     SummedCiphertext,
 )
 from secagg.transcript.record import Record
@@ -83,10 +84,9 @@ def attestor_keys() -> list[SigningKey]:
 
 
 def committee() -> Committee:
-    """Four members, of whom three open and one may be corrupt."""
+    """Four members, of whom three open and one may be corrupt; each has signed the key that nobody seals to here."""
     members = (
-        CommitteeMember(f"member {place}", member_key(place).public_bytes, bytes([place]) * SEALING_KEY_BYTES)
-        for place in range(MEMBERS)
+        member_of(f"member {place}", member_key(place), bytes([place]) * SEALING_KEY_BYTES) for place in range(MEMBERS)
     )
     return Committee(tuple(members), NEEDED, MAX_CORRUPT_MEMBERS)
 
@@ -102,11 +102,12 @@ def context_of(name: str) -> bytes:
     return encode_context(random_residues(f"context of {name}"))
 
 
-def authority_of(name: str) -> KeyAuthority:
-    """An authority with three attestors, of whom two have to attest."""
-    attestors = tuple(key.public_bytes for key in attestor_keys())
-    digest = hashlib.sha256(context_of(name)).digest()
-    return KeyAuthority("authority", key_of("authority").public_bytes, digest, attestors, ATTESTATIONS)
+def authority_of(session: bytes, coordinator: bytes, context: bytes) -> KeyAuthority:
+    """An authority that made this context for that session; it has three attestors, of whom two have to attest."""
+    key, attestors = key_of("authority"), tuple(one.public_bytes for one in attestor_keys())
+    prepared = PreparedKey(session, coordinator, key.public_bytes, hashlib.sha256(context).digest())
+    signature = key.sign_statement(prepared.to_bytes())
+    return KeyAuthority("authority", prepared.identity, prepared.context, signature, attestors, ATTESTATIONS)
 
 
 def ring_encoding(dimension: int = 60, max_contributors: int = 16) -> Encoding:
@@ -165,7 +166,7 @@ class OneShotForge:
         plan, around = self.plan, self.around
         self.layout_value = self._made("layout", Layout.from_shapes(dict(SHAPES)))
         self.template = self._made("template", TEMPLATE)
-        self.opening = self._made("opening", authority_of(self.name) if plan.with_authority else committee())
+        self.opening = self._made("opening", self.authority() if plan.with_authority else committee())
         self.parameters: OneShotOpen = self._made(
             "open",
             OneShotOpen(
@@ -283,6 +284,11 @@ class OneShotForge:
         entry = SessionAbort(self.session_id, "BELOW_MINIMUM", 0, merkle.root([]))
         self.aborted: SessionAbort = self._made("abort", entry)
         return self.aborted
+
+    def authority(self, context: bytes | None = None) -> KeyAuthority:
+        """The authority that made a context for this session, its own unless it is given."""
+        coordinator = self.around.coordinator.public_bytes
+        return authority_of(self.session_id, coordinator, context or context_of(self.name))
 
     def final_files(self) -> dict[str, bytes]:
         """The session's files by path, after the edit ``files``."""

@@ -20,6 +20,7 @@ from secagg.crypto.sealing import SealingKey
 from secagg.crypto.secret import Secret
 from secagg.crypto.signing import SigningKey
 from secagg.derive.member_boxes import deal, lattice_error_keystream, mask_secret, member_box_info, open_box
+from secagg.derive.openers import member_of
 from secagg.protocol import log
 from secagg.protocol.log import LogView
 from secagg.protocol.one_shot.member import MemberContext, MemberRules
@@ -42,7 +43,7 @@ from secagg.transcript.entries import (
     SignedRoster,
 )
 from secagg.transcript.evidence import LogEvidence
-from secagg.transcript.openers import Committee, CommitteeMember, NamedMembers
+from secagg.transcript.openers import Committee, NamedMembers
 from secagg.transcript.policy import LogPolicy, LogRule, WitnessRule
 from secagg.transcript.roster import Roster, RosterMember
 from secagg.transcript.statements import Accepted, OneShotHeader, Signed
@@ -85,7 +86,7 @@ def committee_of(members: int = 4, needed: int = 3, max_corrupt: int = 1) -> Com
     """A committee of institutions A, B and so on."""
     return Committee(
         tuple(
-            CommitteeMember(f"Institute {place}", member_key(place).public_bytes, sealing_key(place).public_bytes)
+            member_of(f"Institute {place}", member_key(place), sealing_key(place).public_bytes)
             for place in range(members)
         ),
         needed,

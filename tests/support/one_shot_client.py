@@ -29,7 +29,7 @@ from secagg.transcript import merkle
 from secagg.transcript.entries import ContributionsCommitted, SessionEntry
 from secagg.transcript.evidence import LogEvidence
 from secagg.transcript.note import Note
-from secagg.transcript.openers import Committee, KeyAuthority
+from secagg.transcript.openers import Committee, KeyAuthority, PreparedKey
 from secagg.transcript.statements import OneShotHeader, Receipt, Signed
 from tests.support.cohort import key_of
 from tests.support.one_shot import NOW_S, WITNESS, WITNESS_NAME, WITNESSED
@@ -41,7 +41,18 @@ KEYS = tuple(sorted((key_of(f"contributor {number}") for number in range(5)), ke
 """In the order of their roster positions."""
 COORDINATOR_KEY = key_of(COORDINATOR)
 ATTESTOR = key_of("attestor")
-AUTHORITY = KeyAuthority("authority", key_of("authority").public_bytes, bytes(32), (ATTESTOR.public_bytes,), 1)
+AUTHORITY_KEY = key_of("authority")
+
+
+def authority_of(context: bytes) -> KeyAuthority:
+    """The authority, which made the key of this context (SHA-256) for the session of these tests."""
+    identity = AUTHORITY_KEY.public_bytes
+    session, coordinator = CountingRng(b"one-shot session").bytes(16), COORDINATOR_KEY.public_bytes
+    prepared = AUTHORITY_KEY.sign_statement(PreparedKey(session, coordinator, identity, context).to_bytes())
+    return KeyAuthority("authority", identity, context, prepared, (ATTESTOR.public_bytes,), 1)
+
+
+AUTHORITY = authority_of(bytes(32))
 
 
 def one_shot_session(**changes: Any) -> OneShotSession:

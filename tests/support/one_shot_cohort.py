@@ -16,6 +16,7 @@ import numpy as np
 from secagg.arith.ring_mask import usable_bits_for
 from secagg.crypto.signing import SigningKey
 from secagg.derive import member_boxes
+from secagg.derive.openers import member_of
 from secagg.protocol import log
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
 from secagg.protocol.one_shot import client, tables
@@ -28,6 +29,7 @@ from secagg.protocol.phases import Phase
 from secagg.protocol.rows import DeadlinePassed, SetupRow, UploadStaged
 from secagg.protocol.session import ClientPolicy
 from secagg.runtime import vectors
+from secagg.runtime.adders import Adders, NoAdders
 from secagg.runtime.clock import Clock
 from secagg.runtime.committee_member import CommitteeMemberHost, member_sealing_key
 from secagg.runtime.log_trust import ForgetfulMemory
@@ -36,7 +38,7 @@ from secagg.runtime.memory import MemoryBlobStore, MemorySessionStore
 from secagg.runtime.memory_boxes import MemoryBoxStore, MemoryJournal
 from secagg.runtime.one_shot_host import OneShotHost
 from secagg.runtime.participant import TransportError
-from secagg.runtime.ports import SessionStore
+from secagg.runtime.ports import BlobStore, SessionStore
 from secagg.runtime.session_host import CoordinatorPorts
 from secagg.transcript import canonical
 from secagg.transcript.entries import (
@@ -47,7 +49,7 @@ from secagg.transcript.entries import (
     OneShotOpen,
 )
 from secagg.transcript.merkle import leaf_hash
-from secagg.transcript.openers import Committee, CommitteeMember
+from secagg.transcript.openers import Committee
 from secagg.transcript.roster import Roster, RosterMember
 from secagg.transcript.statements import Signed
 from tests.support.cohort import VirtualClock, key_of, signed_roster, tiny_template
@@ -65,9 +67,7 @@ def member_key(place: int) -> SigningKey:
 def committee_of(members: int = 4, needed: int = 3, max_corrupt: int = 1) -> Committee:
     return Committee(
         tuple(
-            CommitteeMember(
-                f"member-{place}", member_key(place).public_bytes, member_sealing_key(member_key(place)).public_bytes
-            )
+            member_of(f"member-{place}", member_key(place), member_sealing_key(member_key(place)).public_bytes)
             for place in range(members)
         ),
         needed,
@@ -201,7 +201,7 @@ class OneShotCohort:
     members: list[LocalMember]
     contributors: list[Contributor]
     clock: Clock
-    blobs: MemoryBlobStore
+    blobs: BlobStore
     record: MemoryRecord
     reports: list[tuple[str, bytes, str]]
 
@@ -291,6 +291,8 @@ async def open_one_shot(
     vector_of: Callable[[int], np.ndarray],
     store: SessionStore | None = None,
     clock: Clock | None = None,
+    blobs: BlobStore | None = None,
+    adders: Adders | None = None,
     **changes: object,
 ) -> OneShotCohort:
     """Open a session in memory; contributor i contributes ``vector_of(i)``, and has masked its input."""
@@ -298,7 +300,7 @@ async def open_one_shot(
     parameters, roster = one_shot_parameters(identities, **changes)
     session = OneShotSession(parameters, roster)
     clock = clock or VirtualClock()
-    blobs, record, reports = MemoryBlobStore(), MemoryRecord(), []
+    blobs, record, reports = blobs or MemoryBlobStore(), MemoryRecord(), []
     members = [local_member(place, roster, clock) for place in range(len(parameters.opening.members))]
     for member in members:
         await member.host.start()
@@ -312,6 +314,7 @@ async def open_one_shot(
         key=key,
         report=lambda *event: reports.append(event),
         institutions=LocalInstitutions(members),
+        adders=adders or NoAdders(),
     )
     host = OneShotHost(session, ports)
     await host.open(one_shot_setup(session, blobs))
@@ -330,7 +333,7 @@ async def open_one_shot(
     return OneShotCohort(host, ports, members, contributors, clock, blobs, record, reports)
 
 
-def one_shot_setup(session: OneShotSession, blobs: MemoryBlobStore) -> SetupRow:
+def one_shot_setup(session: OneShotSession, blobs: BlobStore) -> SetupRow:
     """Store what the session is about, and cards by which ``LocalInstitutions`` finds the members."""
     layout, template = tiny_template(session.parameters.encoding.dimension)
     names = [blobs.put(canonical.encode(each.to_json_value())) for each in (layout, template)]

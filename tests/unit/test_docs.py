@@ -209,7 +209,7 @@ def test_lengths_of_one_shot_boxes_and_ciphertexts_are_as_documented():
 
 def example_committee() -> openers.Committee:
     """Five members, of whom four open."""
-    members = tuple(openers.CommitteeMember(str(i), bytes([i]) * 32, bytes([i]) * 1216) for i in range(5))
+    members = tuple(openers.CommitteeMember(str(i), bytes([i]) * 32, bytes([i]) * 1216, bytes(64)) for i in range(5))
     return openers.Committee(members, 4, 1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+from secagg.derive.openers import is_bound, is_prepared
 from secagg.he.errors import CiphertextError
 from secagg.he.residues import CONTEXT_BYTES, decode_context
 from verifier import one_shot_values
@@ -17,21 +18,26 @@ CONTEXT = "context.bin"
 def _openers(session: SessionRecord, findings: Findings) -> None:
     """Rules: of a committee, no more members than may be corrupt are unknown to the policy; an authority is known.
 
-    Of the attestors, fewer are unknown than attestations are asked for: one of them at least is known.
+    Whoever is known has signed the keys beside its name: a member its sealing key, an authority its context for this
+    session. Of the attestors, fewer are unknown than attestations are asked for: one of them at least is known.
     """
     pinned = session.audit.policy.openers
     place = session.entry_place("session-open", "opening")
     findings.count()
     if session.mode is Mode.COMMITTEE:
         committee = session.committee
-        unknown = sum(member.identity not in pinned.keys for member in committee.members)
+        unknown = sum(member.identity not in pinned.keys or not is_bound(member) for member in committee.members)
         if unknown > committee.max_corrupt:
-            reason = f"{unknown} of {len(committee.members)} members are not pinned, "
+            reason = (
+                f"{unknown} of {len(committee.members)} members are not pinned, or did not sign their sealing key, "
+            )
             findings.fail(place, f"{reason}at most {committee.max_corrupt} may be corrupt")
         return
     authority = session.authority
     if authority.identity not in pinned.keys:
         findings.fail(place, "the policy does not pin the key authority")
+    if not is_prepared(session.one_shot, authority):
+        findings.fail(place, "the key authority did not sign that it made this context for this session")
     unknown = sum(attestor not in pinned.attestors for attestor in authority.attestors)
     if unknown >= authority.attestations:
         reason = f"{unknown} of {len(authority.attestors)} attestors are not pinned, "
@@ -65,10 +71,12 @@ CHECKS: tuple[Check[SessionRecord], ...] = (
         "SES-8",
         "Those who open the sum are known to the policy",
         Level.META,
-        "Of a committee, no more members are unknown to the auditor than the session takes to be corrupt. A key "
-        "authority is known, and so is at least one of those who attested the sum of ciphertexts. Whether who is known "
+        "Of a committee, no more members are unknown to the auditor, or did not sign the key that boxes were sealed "
+        "to, than the session takes to be corrupt. A key authority is known, and signed that it made the context for "
+        "this session; at least one of those who attested the sum of ciphertexts is known, too. Whether who is known "
         "behaves, no record shows.",
-        "a coordinator that opens sums by itself, under names of members, authorities or attestors that it made up",
+        "a coordinator that opens sums by itself, under names of members, authorities or attestors that it made up, or "
+        "with keys of its own beside names that are known",
         ("session-open (opening)", "policy ([openers])"),
         _openers,
         Stage.OPENED,
@@ -93,7 +101,7 @@ CHECKS: tuple[Check[SessionRecord], ...] = (
         "The encryption context is that of the open entry",
         Level.META,
         "Everybody encrypted to one public key, which the log had fixed, of the one set of parameters that there is. "
-        "Who has its secret key, no record shows.",
+        "Who has its secret key, no record shows: only that the authority signed that it made it (SES-8).",
         "a coordinator that hands a key of its own to some clients",
         (CONTEXT, "session-open (opening.context)"),
         _context,

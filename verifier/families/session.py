@@ -36,8 +36,8 @@ def _parameters(session: SessionRecord, findings: Findings) -> None:
     if policy.floors.base_models and opened.base_model_digest not in policy.floors.base_models:
         findings.fail(session.entry_place(opened.TYPE, "base_model_digest"), "not one that the policy allows")
     if session.mode is not Mode.PAIRWISE:
-        # Who may contribute does not show how many will: what holds of the fewest there can be holds of more.
-        _check_tolerated(session, opened.min_contributors, findings)
+        # The coordinator chooses the closed set: whoever of the roster is corrupt may be in it.
+        _check_tolerated(session, min(opened.roster_size, opened.encoding.max_contributors), findings)
     elif session.entries.stage is not Stage.OPENED:
         _check_tolerated(session, session.advertised.count, findings)
         session.get(GRAPH_PARAMETERS)

@@ -262,10 +262,8 @@ def _close_settling(moment: Moment, rows: dict[int, Row]) -> OneShotTransition:
     staged = accepted = tables.staged_positions(moment.rows)
     members: tuple[int, ...] = ()
     if isinstance(session.opening, Committee):
-        named = tables.choose_named(moment.rows, staged, session.opening, session.parameters.max_corrupt)
+        named = tables.choose_named(moment.rows, staged, session, session.opening)
         accepted, members = named.accepted, named.members
-    lacking = RejectedRow(RejectReason.SHARE_NOT_HELD.name)
-    rows |= {row_key(position, RowKind.REJECTED): lacking for position in set(staged) - set(accepted)}
     if len(accepted) < session.parameters.min_contributors:
         # A logged close counts as a publication, so none is logged that cannot be opened.
         few = len(staged) < session.parameters.min_contributors
@@ -291,7 +289,11 @@ def _refuted(moment: Moment, state: OneShotState, event: UploadsRefuted | Cipher
 def _folded(moment: Moment, state: OneShotState, event: ContributionsFolded) -> OneShotTransition:
     if not isinstance(state, Folding):
         return Transition(state)
-    dispositions = tables.dispositions(moment.rows, state.accepted)
+    # Only now: had a liar been found, the set would have been chosen anew among all that is durable.
+    lacking = RejectedRow(RejectReason.SHARE_NOT_HELD.name)
+    left_out = set(tables.staged_positions(moment.rows)).difference(state.accepted)
+    rows: dict[int, Row] = {row_key(position, RowKind.REJECTED): lacking for position in left_out}
+    dispositions = tables.dispositions(_overlaid(moment, rows).rows, state.accepted)
     rejected = sum(isinstance(each, Rejected) for each in dispositions)
     opener: NamedMembers | SummedCiphertext = NamedMembers(state.members)
     if isinstance(moment.session.opening, KeyAuthority):
@@ -307,7 +309,8 @@ def _folded(moment: Moment, state: OneShotState, event: ContributionsFolded) -> 
         opener=opener,
     )
     close = hashlib.sha256(entry.to_bytes()).digest()
-    return _publish(entry, log_size(moment.rows), Opening(0, state.accepted, state.members, close, 0, 0, 0))
+    then = Opening(0, state.accepted, state.members, close, 0, 0, 0)
+    return _publish(entry, log_size(moment.rows), then, rows)
 
 
 def _recovered(moment: Moment, state: OneShotState, event: SumRecovered) -> OneShotTransition:

@@ -87,7 +87,8 @@ class MemberRules:
         # Otherwise a session could be dated so that a restore of today does not count as after it.
         if parameters.opened_at_s > now_s + CLOCK_TOLERANCE_S:
             raise RemoteProtocolError(RejectReason.NOT_SERVED, "opened_at_s is in the future")
-        if self.restored_at_s and parameters.opened_at_s < self.restored_at_s + CLOCK_TOLERANCE_S:
+        # Twice: one for what could be joined before it though dated into the future, one for clocks that differ.
+        if self.restored_at_s and parameters.opened_at_s <= self.restored_at_s + 2 * CLOCK_TOLERANCE_S:
             raise RemoteProtocolError(RejectReason.OPENED_BEFORE, "this member was restored from a backup since")
 
     def check_served(self, parameters: OneShotOpen) -> None:
@@ -222,9 +223,20 @@ def step(context: MemberContext, rows: Rows, state: MemberState, event: MemberEv
                 return Transition(Over(RejectReason.SHARE_NOT_HELD))
             return Transition(state)
         case RetentionPassed():
-            return Transition(Over(RejectReason.SESSION_OVER)) if isinstance(state, Holding) else Transition(state)
+            return Transition(_when_time_is_over(state))
         case _:
             assert_never(event)
+
+
+def _when_time_is_over(state: MemberState) -> MemberState:
+    """Nobody waits for an answer any more, and one that was decided on and never came will not come."""
+    match state:
+        case Holding():
+            return Over(RejectReason.SESSION_OVER)
+        case Answering():
+            return Over(RejectReason.SHARE_NOT_HELD)
+        case _:
+            return state
 
 
 def _stored(rows: Rows, state: MemberState, event: BoxesStored) -> MemberTransition:

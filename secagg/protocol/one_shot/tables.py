@@ -16,6 +16,7 @@ from secagg.protocol.one_shot.coordinator_states import (
     PartsRow,
     Rows,
 )
+from secagg.protocol.one_shot.session import OneShotSession
 from secagg.protocol.rows import HeaderRow, LogRow, RejectedRow, RowKind, StagedRow, find, row_key, row_position
 from secagg.transcript.entries import OneShotClose, decode_entry
 from secagg.transcript.openers import Committee
@@ -89,13 +90,14 @@ class NamedSet:
     accepted: tuple[int, ...]
 
 
-def choose_named(rows: Rows, staged: Sequence[int], committee: Committee, max_corrupt: int) -> NamedSet:
+def choose_named(rows: Rows, staged: Sequence[int], session: OneShotSession, committee: Committee) -> NamedSet:
     """Who is named in the close, and which contributions count.
 
     Rule: as many members as possible, as long as what they lack is no more than ``max_corrupt`` contributions, which
-    could all be of corrupt clients: a member without which more would count is at fault itself, or cut off. Where even
-    the smallest sets lack more, the one with which most contributions count.
+    could all be of corrupt clients, and leaves ``min_contributors``: a member without which more would count is at
+    fault itself, or cut off. Where even the smallest sets lack more, the one with which most contributions count.
     """
+    parameters = session.parameters
     masks = Counter(holdings(rows, at).held for at in staged)
     best: tuple[int, ...] = tuple(range(committee.needed))
     most = -1
@@ -105,7 +107,7 @@ def choose_named(rows: Rows, staged: Sequence[int], committee: Committee, max_co
             counted = sum(number for mask, number in masks.items() if mask & together == together)
             if counted > most:
                 best, most = members, counted
-        if len(staged) - most <= max_corrupt:
+        if len(staged) - most <= parameters.max_corrupt and most >= parameters.min_contributors:
             break
     together = sum(1 << member for member in best)
     return NamedSet(best, tuple(at for at in staged if holdings(rows, at).held & together == together))

@@ -78,7 +78,7 @@ def joined(card: MemberCard, opened_at_s: int) -> RejectReason | None:
         port = GrpcMember(card, 20.0)
         try:
             others = one_shot.committee_of().members[1:]
-            member = CommitteeMember("Institute A", card.identity, card.sealing_key)
+            member = CommitteeMember("Institute A", card.identity, card.sealing_key, card.binding)
             session = one_shot.session_of(
                 one_shot.contributor_keys(4), opening=Committee((member, *others), 3, 1), opened_at_s=opened_at_s
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib
 import json
@@ -17,6 +18,7 @@ from secagg.cli.exit_codes import ExitCode
 from secagg.client import OneShotParticipation
 from secagg.crypto.sealing import SealingKey
 from secagg.crypto.secret import Secret
+from secagg.derive.openers import member_of
 from secagg.he.bfv import DecryptionKey
 from secagg.he.errors import HeUnavailableError
 from secagg.identity.cards import AuthorityCard, MemberCard
@@ -38,11 +40,10 @@ ATTESTORS = tuple(key_of(f"attestor {number}").public_bytes for number in range(
 
 def member_card(place: int, **changes: object) -> Path:
     sealing = SealingKey(Secret(hashlib.sha256(b"sealing %d" % place).digest())).public_bytes
-    card = {"name": f"member-{place}", "identity": key_of(f"member {place}").public_bytes, "sealing_key": sealing}
+    member = member_of(f"member-{place}", key_of(f"member {place}"), sealing)
+    card = MemberCard.of(member, f"127.0.0.1:{7001 + place}", "")
     path = Path(f"member-{place}.card")
-    path.write_bytes(
-        MemberCard(**{**card, "address": f"127.0.0.1:{7001 + place}", "certificate": "", **changes}).to_bytes()
-    )
+    path.write_bytes(dataclasses.replace(card, **changes).to_bytes())
     return path
 
 

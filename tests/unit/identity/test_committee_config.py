@@ -106,7 +106,7 @@ def pem(tmp_path) -> str:
 
 
 def member_card(pem: str) -> MemberCard:
-    return MemberCard("A", bytes(32), one_shot.sealing_key(0).public_bytes, "a.example:7445", pem)
+    return MemberCard.of(one_shot.committee_of().members[0], "a.example:7445", pem)
 
 
 def authority_card(pem: str) -> AuthorityCard:

@@ -25,9 +25,10 @@ from secagg.protocol.one_shot.client_states import (
     Send,
 )
 from secagg.protocol.one_shot.messages import CommitContribution, CommittedList, OneShotContribution
+from secagg.runtime.committee_member import member_sealing_key
 from secagg.transcript import merkle
 from secagg.transcript.entries import ContributionsCommitted, OneShotClose, OneShotResult, SessionAbort
-from secagg.transcript.openers import NamedMembers
+from secagg.transcript.openers import CommitteeMember, NamedMembers
 from secagg.transcript.policy import LogPolicy
 from secagg.transcript.statements import ConfirmStatement, Signed
 from tests.support.cohort import key_of
@@ -77,6 +78,11 @@ def ending(session=SESSION) -> tuple[OneShotClose, OneShotResult]:
     return close, OneShotResult(identifier, 3, some, some, some, some, some, some, (0, 1, 2), ())
 
 
+def sealed_by(member: CommitteeMember, place: int) -> CommitteeMember:
+    """The member under a sealing key of the coordinator's."""
+    return dataclasses.replace(member, sealing_key=member_sealing_key(key_of(f"coordinator's {place}")).public_bytes)
+
+
 class TestJoining:
     def test_draws_every_seed_once_and_sends_nothing(self):
         speaker = Speaker(SESSION)
@@ -112,6 +118,26 @@ class TestJoining:
         policy = trusting_policy(WITH_AUTHORITY, openers=others)
         detail = refused(lambda: Speaker(WITH_AUTHORITY, policy=policy), RejectReason.BELOW_POLICY, LocalProtocolError)
         assert AUTHORITY.identity.hex() in detail
+
+    def test_members_whose_sealing_key_is_not_the_one_that_they_signed_are_strangers(self):
+        committee = committee_of()
+        theirs = [sealed_by(member, place) for place, member in enumerate(committee.members)]
+        for wrong, acceptable in ((1, True), (2, False), (4, False)):
+            members = (*theirs[:wrong], *committee.members[wrong:])
+            session = one_shot_session(opening=dataclasses.replace(committee, members=members))
+            if acceptable:
+                Speaker(session)
+            else:
+                refused(lambda s=session: Speaker(s), RejectReason.BELOW_POLICY, LocalProtocolError)
+
+    @pytest.mark.parametrize(
+        "changes", [{"context": b"c" * 32}, {"prepared": bytes(64)}, {"identity": key_of("another").public_bytes}]
+    )
+    def test_a_context_that_the_authority_did_not_make_for_this_session_is_refused(self, changes):
+        session = one_shot_session(opening=dataclasses.replace(AUTHORITY, **changes))
+        refused(lambda: Speaker(session), RejectReason.BELOW_POLICY, LocalProtocolError)
+        other = one_shot_session(opening=AUTHORITY, session=bytes(16))
+        refused(lambda: Speaker(other), RejectReason.BELOW_POLICY, LocalProtocolError)
 
     def test_with_an_authority_somebody_has_to_vouch_for_the_log(self):
         context = dataclasses.replace(context_of(WITH_AUTHORITY), log=LogPolicy.without_witnesses())

@@ -13,11 +13,19 @@ from secagg.protocol.errors import RejectReason, RemoteProtocolError
 from secagg.protocol.one_shot import tables
 from secagg.protocol.one_shot.coordinator_states import HoldingRow, HoldingsReported, OpenerAnswered, Opening
 from secagg.protocol.one_shot.messages import Attested, CommitContribution, OneShotContribution
+from secagg.protocol.one_shot.session import OneShotSession
 from secagg.protocol.phases import Phase
 from secagg.protocol.rows import RowKind, UploadStaged, row_key
 from secagg.transcript.statements import Attestation, MemberAnswer, OneShotHeader, Rejected, Signed
 from tests.support.cohort import key_of, one_hot
-from tests.support.one_shot_cohort import Contributor, OneShotCohort, committee_of, member_key, open_one_shot
+from tests.support.one_shot_cohort import (
+    Contributor,
+    OneShotCohort,
+    committee_of,
+    member_key,
+    one_shot_parameters,
+    open_one_shot,
+)
 
 
 def run(play: Callable[[OneShotCohort], Awaitable[None]], count: int = 5) -> None:
@@ -247,6 +255,8 @@ def test_the_first_that_a_member_says_of_a_contribution_stands() -> None:
 
 # Whom the close names.
 
+OPENED, ROSTER = one_shot_parameters([key_of(f"contributor {number}") for number in range(5)])
+
 
 def held(*masks: int) -> dict[int, HoldingRow]:
     return {row_key(position, RowKind.HOLDING): HoldingRow(mask, 0) for position, mask in enumerate(masks)}
@@ -260,6 +270,8 @@ def held(*masks: int) -> dict[int, HoldingRow]:
         ([0b1111, 0b0111, 0b1111, 0b1111], 1, (0, 1, 2, 3), (0, 2, 3)),
         # More than corrupt clients can explain: the member goes.
         ([0b1111, 0b0111, 0b0111, 0b1111], 1, (0, 1, 2), (0, 1, 2, 3)),
+        # It could be a corrupt client's doing, but too few would be left: the member goes.
+        ([0b1111, 0b0111, 0b1111], 1, (0, 1, 2), (0, 1, 2)),
         ([0b0111] * 4, 0, (0, 1, 2), (0, 1, 2, 3)),
         ([0b1110] * 4, 0, (1, 2, 3), (0, 1, 2, 3)),
         # Nobody corrupt, one contribution that a member lacks: the member goes, no contribution does.
@@ -272,7 +284,9 @@ def held(*masks: int) -> dict[int, HoldingRow]:
 def test_as_many_members_are_named_as_corrupt_contributors_allow(
     masks: list[int], max_corrupt: int, members: tuple[int, ...], accepted: tuple[int, ...]
 ) -> None:
-    named = tables.choose_named(held(*masks), range(len(masks)), committee_of(4, 3, 1), max_corrupt)
+    parameters = dataclasses.replace(OPENED, max_corrupt=max_corrupt, min_contributors=max_corrupt + 2)
+    session = OneShotSession(parameters, ROSTER)
+    named = tables.choose_named(held(*masks), range(len(masks)), session, committee_of(4, 3, 1))
     assert (named.members, named.accepted) == (members, accepted)
 
 

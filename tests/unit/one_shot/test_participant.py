@@ -40,7 +40,7 @@ from tests.support.cohort import key_of, one_hot
 from tests.support.faults import FaultTime, FaultyStore
 from tests.support.jumping_loop import JumpingLoop
 from tests.support.one_shot_client import (
-    AUTHORITY,
+    authority_of,
     committed_list,
     context_of,
     first_view,
@@ -55,9 +55,7 @@ T = TypeVar("T")
 KEY = DecryptionKey.generate(CountingRng(b"authority"))
 ENCRYPTION = EncryptionContext.from_bytes(KEY.public_context())
 COMMITTEE = one_shot_session()
-WITH_AUTHORITY = one_shot_session(
-    opening=dataclasses.replace(AUTHORITY, context=hashlib.sha256(KEY.public_context()).digest())
-)
+WITH_AUTHORITY = one_shot_session(opening=authority_of(hashlib.sha256(KEY.public_context()).digest()))
 BOTH = pytest.mark.parametrize("session", [COMMITTEE, WITH_AUTHORITY], ids=["committee", "authority"])
 
 

@@ -26,7 +26,7 @@ from secagg.runtime import vectors
 from secagg.runtime.committee_member import member_sealing_key
 from secagg.transcript.entries import Encoding, Flattening, NoFlattening
 from tests.support.cohort import one_hot
-from tests.support.one_shot_client import AUTHORITY, KEYS, Speaker, one_shot_session
+from tests.support.one_shot_client import KEYS, Speaker, authority_of, one_shot_session
 from tests.support.one_shot_cohort import committee_of, member_key
 from tests.support.rng import CountingRng
 
@@ -120,7 +120,7 @@ def test_the_shares_of_one_set_do_not_open_the_sum_of_another():
 def test_an_authority_opens_the_same_sum_with_one_decryption():
     key = DecryptionKey.generate(CountingRng(b"authority"))
     digest = hashlib.sha256(key.public_context()).digest()
-    session = one_shot_session(opening=dataclasses.replace(AUTHORITY, context=digest))
+    session = one_shot_session(opening=authority_of(digest))
     encryption = EncryptionContext.from_bytes(key.public_context())
     uploads, ciphertexts = uploads_of(session, (0, 2, 4)), CiphertextSum()
     for number, each in enumerate(uploads):

@@ -19,7 +19,7 @@ from secagg.runtime.session_host import AnyHost, CoordinatorPorts
 from secagg.services.aggregation import AggregationServicer
 from secagg.services.operator import check_institutions
 from secagg.services.uploads import UploadDesk
-from secagg.transcript.openers import KeyAuthority
+from secagg.transcript.openers import KeyAuthority, PreparedKey
 from secagg.transcript.record import RecordError
 from secagg.transcript.statements import AdvertiseStatement, ContributionHeader, Signed
 from secagg.v1 import aggregation_pb2 as pb
@@ -138,14 +138,15 @@ def test_the_host_of_a_session_is_of_its_protocol() -> None:
     asyncio.run(run())
 
 
-CARDS = [
-    MemberCard(each.name, each.identity, each.sealing_key, "127.0.0.1:7445", "").to_bytes()
-    for each in ONE_SHOT.opening.members
-]
+CARDS = [MemberCard.of(each, "127.0.0.1:7445", "").to_bytes() for each in ONE_SHOT.opening.members]
 AUTHORITY_CARD = AuthorityCard("authority", AUTHORITY.public_bytes, "127.0.0.1:7446", "", ATTESTORS, 2)
+DIGEST = hashlib.sha256(CONTEXT).digest()
+PREPARED = PreparedKey(
+    ONE_SHOT.parameters.session, ONE_SHOT.parameters.coordinator, AUTHORITY.public_bytes, DIGEST
+).to_bytes()
 WITH_AUTHORITY = dataclasses.replace(
     ONE_SHOT.parameters,
-    opening=KeyAuthority("authority", AUTHORITY.public_bytes, hashlib.sha256(CONTEXT).digest(), ATTESTORS, 2),
+    opening=KeyAuthority("authority", AUTHORITY.public_bytes, DIGEST, AUTHORITY.sign_statement(PREPARED), ATTESTORS, 2),
 )
 
 

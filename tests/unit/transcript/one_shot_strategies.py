@@ -12,6 +12,8 @@ from secagg.transcript import entries, openers, statements
 from secagg.transcript.record import Record
 
 digests = st.binary(min_size=32, max_size=32)
+signatures = st.binary(min_size=64, max_size=64)
+sealing_keys = st.binary(min_size=8, max_size=8).map(lambda piece: piece * (openers.SEALING_KEY_BYTES // 8))
 sessions = st.binary(min_size=16, max_size=16)
 counts = st.integers(2, entries.MAX_CONTRIBUTORS)
 left_out = st.integers(0, entries.MAX_CONTRIBUTORS)
@@ -34,7 +36,9 @@ def committees(draw: st.DrawFn) -> openers.Committee:
     if 2 * needed <= size + corrupt or needed > size:
         corrupt, needed = 0, size
     members = tuple(
-        openers.CommitteeMember(f"member {place}", bytes([place]) * 32, bytes([place]) * openers.SEALING_KEY_BYTES)
+        openers.CommitteeMember(
+            f"member {place}", bytes([place]) * 32, bytes([place]) * openers.SEALING_KEY_BYTES, bytes([place]) * 64
+        )
         for place in range(size)
     )
     return openers.Committee(members, needed, corrupt)
@@ -44,7 +48,7 @@ def committees(draw: st.DrawFn) -> openers.Committee:
 def authorities(draw: st.DrawFn) -> openers.KeyAuthority:
     attestors = draw(st.lists(digests, min_size=1, max_size=openers.MAX_ATTESTORS, unique=True))
     needed = draw(st.integers(1, len(attestors)))
-    return openers.KeyAuthority("authority", draw(digests), draw(digests), tuple(attestors), needed)
+    return openers.KeyAuthority("authority", draw(digests), draw(digests), draw(signatures), tuple(attestors), needed)
 
 
 @st.composite
@@ -99,11 +103,9 @@ ONE_SHOT: dict[type[Record], st.SearchStrategy[Record]] = {
     ),
     entries.OneShotResult: one_shot_results(),
     openers.CommitteeMember: st.builds(
-        openers.CommitteeMember,
-        st.text(max_size=16),
-        digests,
-        st.binary(min_size=8, max_size=8).map(lambda piece: piece * (openers.SEALING_KEY_BYTES // 8)),
+        openers.CommitteeMember, st.text(max_size=16), digests, sealing_keys, signatures
     ),
+    openers.MemberKeys: st.builds(openers.MemberKeys, digests, sealing_keys),
     openers.Committee: committees(),
     openers.KeyAuthority: authorities(),
     openers.PreparedKey: st.builds(openers.PreparedKey, sessions, digests, digests, digests),

@@ -17,7 +17,12 @@ from secagg.transcript.record import RecordError
 
 
 def member(place: int, **changes: object) -> CommitteeMember:
-    named = {"name": f"m{place}", "identity": bytes([place]) * 32, "sealing_key": bytes([place]) * 1216}
+    named = {
+        "name": f"m{place}",
+        "identity": bytes([place]) * 32,
+        "sealing_key": bytes([place]) * 1216,
+        "binding": bytes(64),
+    }
     return CommitteeMember(**{**named, **changes})
 
 
@@ -70,9 +75,9 @@ def test_no_two_members_share_a_name_or_a_key(field):
 
 @pytest.mark.parametrize(("attestors", "attestations"), [((b"a" * 32, b"a" * 32), 1), ((b"a" * 32,), 2), ((), 1)])
 def test_an_authority_has_enough_attestors_each_once(attestors, attestations):
-    KeyAuthority("a", bytes(32), bytes(32), (b"a" * 32, b"b" * 32), 2)
+    KeyAuthority("a", bytes(32), bytes(32), bytes(64), (b"a" * 32, b"b" * 32), 2)
     with pytest.raises(RecordError):
-        KeyAuthority("a", bytes(32), bytes(32), attestors, attestations)
+        KeyAuthority("a", bytes(32), bytes(32), bytes(64), attestors, attestations)
 
 
 @pytest.mark.parametrize("places", [(1, 0), (1, 1)])

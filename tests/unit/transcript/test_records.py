@@ -290,7 +290,7 @@ def test_a_session_that_could_not_be_safe_cannot_be_constructed(changes, field, 
 
 
 def committee_of(members: int, needed: int, corrupt: int) -> openers.Committee:
-    made = [openers.CommitteeMember(f"{at}", bytes([at]) * 32, bytes([at]) * 1216) for at in range(members)]
+    made = [openers.CommitteeMember(f"{at}", bytes([at]) * 32, bytes([at]) * 1216, bytes(64)) for at in range(members)]
     return openers.Committee(tuple(made), needed, corrupt)
 
 
@@ -328,7 +328,7 @@ def test_no_two_members_share_what_tells_them_apart(field):
         (
             {
                 "encoding": entries.Encoding(10, 8, 2**18, 40, Fraction(1), entries.NoFlattening()),
-                "opening": openers.KeyAuthority("a", bytes(32), bytes(32), (bytes(32),), 1),
+                "opening": openers.KeyAuthority("a", bytes(32), bytes(32), bytes(64), (bytes(32),), 1),
             },
             "session-open.encoding.max_contributors",
         ),

@@ -19,7 +19,6 @@ from secagg.transcript.statements import Dropped
 from tests.support.forge import COSIGNED_AT_S
 from tests.support.forge_one_shot import context_of
 from tests.support.forge_one_shot_record import write_one_shot_record
-from tests.support.forge_session import sha256
 from tests.unit.verifier.damaging import BAD, after, damage, exit_code
 from tests.unit.verifier.session_checks import audit_of
 from verifier import cli
@@ -103,7 +102,7 @@ REWRITES = {
     "who dropped": {"dispositions": lambda leaves, _: [leaf for leaf in leaves if not isinstance(leaf, Dropped)]},
     "the reason of an abort": {"aborted.abort": lambda entry, _: replace(entry, reason="NOBODY_CAME")},
     "another authority's key": {
-        "authority.opening": lambda opening, _: replace(opening, context=sha256(context_of("other"))),
+        "authority.opening": lambda _, session: session.authority(context_of("other")),
         "authority.files": lambda files, _: files | {"context.bin": context_of("other")},
     },
 }

@@ -8,8 +8,11 @@ from fractions import Fraction
 
 import pytest
 
+from secagg.crypto.sealing import SealingKey
+from secagg.crypto.secret import Secret
+from secagg.derive.openers import member_of
 from secagg.transcript.entries import Flattening, NoFlattening, SessionClose, decode_entry
-from secagg.transcript.openers import NamedMembers, SummedCiphertext
+from secagg.transcript.openers import MemberKeys, NamedMembers, PreparedKey, SummedCiphertext
 from secagg.transcript.record import RecordError
 from secagg.transcript.statements import Accepted, Attestation, Dropped, Rejected
 from tests.support.forge import key_of
@@ -163,12 +166,16 @@ def test_ses_2_fails_for_a_close_with_an_authority_that_nothing_was_committed_to
 # SES-3
 
 
-def test_ses_3_asks_for_the_fraction_of_the_fewest_that_may_contribute(tmp_path):
-    written = write_one_shot_record(tmp_path)
-    assert failing(checked(with_policy(written, '"1/20"', '"1/3"'), Level.SUM)) == []
-    found = checked(with_policy(written, '"1/3"', '"2/5"'), Level.SUM)
+@pytest.mark.parametrize(("most", "cohort"), [(16, 13), (13, 13), (12, 12)])
+def test_ses_3_asks_for_the_fraction_of_the_most_that_may_contribute(tmp_path, most, cohort):
+    """Of thirteen in the roster, or as many as there may be: the coordinator chooses who of them is in the sum."""
+    opened = {name: set_fields(encoding=ring_encoding(60, most)) for name in ("open", "authority.open", "aborted.open")}
+    written = write_one_shot_record(tmp_path, opened)
+    assert failing(checked(with_policy(written, '"1/20"', f'"1/{cohort}"'), Level.SUM)) == []
+    found = checked(with_policy(written, f'"1/{cohort}"', f'"1/{cohort - 1}"'), Level.SUM)
     assert failing(found) == ["SES-3"]
-    assert "1 of 3, the policy asks for a fraction of 2/5" in reason(found, "SES-3")
+    assert found["SES-3"].failed == 3
+    assert f"1 of {cohort}, the policy asks for a fraction of 1/{cohort - 1}" in reason(found, "SES-3")
 
 
 # SES-5
@@ -247,7 +254,115 @@ def test_ses_8_takes_as_many_unknown_members_as_may_be_corrupt_and_no_more(tmp_p
     assert failing(found) == ["SES-8"]
     # Of the session with the committee and of the one that was aborted.
     assert found["SES-8"].failed == 2
-    assert "2 of 4 members are not pinned, at most 1 may be corrupt" in reason(found, "SES-8")
+    assert "2 of 4 members are not pinned, or did not sign" in reason(found, "SES-8")
+    assert "at most 1 may be corrupt" in reason(found, "SES-8")
+
+
+COORDINATORS = SealingKey(Secret(b"coordinator's sealing key".ljust(32))).public_bytes
+"""A key that the coordinator can open boxes with."""
+
+
+def with_members(*changes):
+    """An edit of the committee: of each place in turn, a member made from the honest one, or that one itself."""
+
+    def apply(committee, _):
+        members = [change(member) for change, member in zip(changes, committee.members, strict=True)]
+        return replace(committee, members=tuple(members))
+
+    return apply
+
+
+def itself(member):
+    return member
+
+
+def under_the_coordinators_key(member):
+    return replace(member, sealing_key=COORDINATORS)
+
+
+def under_the_coordinators_key_and_signature(member):
+    """The coordinator says for itself what the member did not."""
+    keys = MemberKeys(member.identity, COORDINATORS)
+    return replace(member, sealing_key=COORDINATORS, binding=key_of("coordinator").sign_statement(keys.to_bytes()))
+
+
+def bound_by_the_member_of_place_1(member):
+    return replace(member, binding=member_of(member.name, member_key(1), member.sealing_key).binding)
+
+
+def unbound(member):
+    return replace(member, binding=bytes(64))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        under_the_coordinators_key,
+        under_the_coordinators_key_and_signature,
+        bound_by_the_member_of_place_1,
+        unbound,
+    ],
+)
+@pytest.mark.parametrize("name", ["opening", "aborted_opening"])
+def test_ses_8_counts_a_pinned_member_that_did_not_sign_its_sealing_key_as_unknown(tmp_path, name, change):
+    """Everything else of the record agrees: the members answer, and what they answer opens the sum."""
+    found = found_of(tmp_path, **{name: with_members(change, itself, itself, itself)})
+    assert failing(found) == ["SES-8"]
+    assert found["SES-8"].failed == 1
+    assert "2 of 4 members are not pinned, or did not sign" in reason(found, "SES-8")
+
+
+def test_ses_8_takes_an_unbound_member_in_the_place_of_the_unknown_one_and_counts_nobody_twice(tmp_path):
+    exchanged = with_members(itself, itself, itself, under_the_coordinators_key)
+    assert failing_after(tmp_path / "unknown", opening=exchanged) == []
+    written = write_one_shot_record(
+        tmp_path / "known", {"opening": with_members(under_the_coordinators_key, itself, itself, itself)}
+    )
+    known = with_policy(written, member_key(0).public_bytes.hex(), member_key(3).public_bytes.hex())
+    found = checked(known, Level.SUM, None)
+    # The session whose member 0 is both unknown and unbound has one such member, and so has the other.
+    assert failing(found) == []
+
+
+def prepared_by(key, **fields):
+    """An edit of the authority: the signature of some key over what the authority should have signed, or nearly."""
+
+    def apply(authority, session):
+        coordinator = session.around.coordinator.public_bytes
+        prepared = PreparedKey(session.session_id, coordinator, authority.identity, authority.context)
+        signature = key_of(key).sign_statement(replace(prepared, **fields).to_bytes())
+        return replace(authority, prepared=signature)
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        prepared_by("another authority"),
+        prepared_by("another authority", identity=key_of("another authority").public_bytes),
+        prepared_by("authority", session=bytes(16)),
+        prepared_by("authority", coordinator=bytes(32)),
+        prepared_by("authority", context=bytes(32)),
+        set_fields(prepared=bytes(64)),
+    ],
+    ids=["another authority", "about itself", "another session", "another coordinator", "another context", "nobody"],
+)
+def test_ses_8_fails_for_a_context_that_the_pinned_authority_did_not_sign_for_this_session(tmp_path, edit):
+    found = found_of(tmp_path, authority_opening=edit)
+    assert failing(found) == ["SES-8"]
+    assert "did not sign that it made this context" in reason(found, "SES-8")
+
+
+def test_ses_8_fails_for_a_context_of_the_coordinators_own_beside_the_name_of_the_authority(tmp_path):
+    """Its digest is the logged one, and it is a public key: nothing else shows whose."""
+    theirs = context_of("coordinator")
+    found = found_of(
+        tmp_path,
+        authority_opening=set_fields(context=hashlib.sha256(theirs).digest()),
+        authority_files=lambda files, _: files | {"context.bin": theirs},
+    )
+    assert failing(found) == ["SES-8"]
 
 
 def test_ses_8_fails_for_an_authority_that_the_policy_does_not_pin(tmp_path):
@@ -374,10 +489,10 @@ def test_ses_10_fails_for_a_context_of_another_length(tmp_path, change):
 def test_ses_10_fails_for_a_logged_context_that_is_no_public_key(tmp_path):
     broken = b"no public key of any kind".ljust(len(context_of("any")), b"\0")
 
-    def logged(opening, _):
-        return replace(opening, context=hashlib.sha256(broken).digest())
-
-    edits = {"authority_opening": logged, "authority_files": lambda files, _: files | {"context.bin": broken}}
+    edits = {
+        "authority_opening": lambda _, session: session.authority(broken),
+        "authority_files": lambda files, _: files | {"context.bin": broken},
+    }
     assert failing_after(tmp_path, **edits) == ["SES-10"]
 
 
