@@ -25,13 +25,14 @@ _SHOWS_OF_SESSIONS = {
     Mode.COMMITTEE: (
         "In each {kind} that was checked, the log fixed, as far as the session came, who might take part and who opens "
         "the sum, and then who contributed, by statements that these clients signed; of the members who open it no "
-        f"more are unknown to the policy than the session takes to be corrupt. {_KEEPS_FLOORS}"
+        "more are unknown to the policy, or did not sign the key that boxes are sealed to, than the session takes to "
+        f"be corrupt. {_KEEPS_FLOORS}"
     ),
     Mode.AUTHORITY: (
         "In each {kind} that was checked, the log fixed, as far as the session came, who might take part and to whose "
         "key they encrypt, then what each committed to, and then who contributed: nothing that had not been committed "
-        "to, by statements that these clients signed. The policy names the authority, and at least one of those who "
-        f"had to attest. {_KEEPS_FLOORS}"
+        "to, by statements that these clients signed. The policy names the authority, which signed that it made the "
+        f"key for this session, and at least one of those who had to attest. {_KEEPS_FLOORS}"
     ),
 }
 _ADDED_UP = (

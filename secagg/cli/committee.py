@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,7 +131,7 @@ def _add_serve(commands: Any) -> None:  # noqa: ANN401
         "--restored",
         action="store_true",
         help="the state was restored from a backup, or lost: abandon every session in it, and serve only sessions that "
-        "are opened from five minutes after now on. Give it once, with the first start after the restore",
+        "are opened more than ten minutes from now. Give it once, with the first start after the restore",
     )
     add_passphrase_file(parser)
     parser.set_defaults(run=_serve)
@@ -270,7 +269,9 @@ def _serve(arguments: argparse.Namespace) -> ExitCode:
     if arguments.restored:
         abandoned = MemberState.accept_restored(config.state_directory, SystemClock().now_s())
         serving["abandoned"] = abandoned
-        reporter.progress(f"restored: {abandoned} sessions abandoned; what was opened before now stays closed")
+        reporter.progress(
+            f"restored: {abandoned} sessions abandoned; new ones are served if opened in ten minutes or later"
+        )
 
     def ready(port: int) -> None:
         where = str(type(config.listen)(config.listen.host, port))
@@ -286,33 +287,10 @@ def _serve(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _log(arguments: argparse.Namespace) -> ExitCode:
+    from secagg.cli.describe_openings import show_openings
     from secagg.store.member_state import JOURNAL_FILE
     from secagg.store.opening_journal import read_journal
 
-    config = load_config(arguments.config)
-    lines = read_journal(config.state_directory / JOURNAL_FILE)
-    shown = [
-        {
-            "at_s": line.at_s,
-            "session": line.session.hex(),
-            "close": line.close.hex(),
-            "count": line.count,
-            "outcome": line.outcome,
-            "words": line.words,
-        }
-        for line in lines
-    ]
-    text = "\n\n".join(
-        table(
-            [
-                ("time", datetime.datetime.fromtimestamp(line.at_s, datetime.UTC).isoformat()),
-                ("session", line.session.hex()),
-                ("close", line.close.hex() or "none that holds"),
-                ("contributions", str(line.count)),
-                ("outcome", line.words),
-            ]
-        )
-        for line in lines
-    )
-    Reporter.of(arguments).result({"opened": shown}, text or "nothing was opened, and nothing refused")
+    lines = read_journal(load_config(arguments.config).state_directory / JOURNAL_FILE)
+    show_openings(lines, Reporter.of(arguments))
     return ExitCode.OK

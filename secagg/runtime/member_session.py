@@ -34,7 +34,6 @@ from secagg.protocol.one_shot.member_states import (
     BoxesStored,
     HeldRow,
     HeldShare,
-    Holding,
     LogShown,
     MemberEffect,
     MemberEvent,

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 _BATCH = 64
 """Contributions whose boxes are brought at a time: about a mebibyte of whole shares."""
 
+_LINGER_S = 0.1
 _PIECE_BYTES = 1 << 20
 _FINAL = frozenset({RejectReason.WRONG_OPENING, RejectReason.OPENED_BEFORE})
 """Refusals of an authority after which it will never answer; the session waits for its deadline, or its operator."""
@@ -144,6 +145,8 @@ class Openers:
             batch = self._arrivals[told : told + _BATCH]
             if not batch:
                 await news.wait()
+                # Others may be arriving: a box by itself costs a member a call and two flushes.
+                await asyncio.sleep(_LINGER_S)
                 continue
             boxes = await asyncio.to_thread(self._boxes, member, tables.unsettled(self._host.rows, batch, member))
             if boxes:
@@ -253,8 +256,9 @@ class Openers:
         try:
             await self._host.driver.feed(OpenerAnswered(signed))
         except RemoteProtocolError as error:
-            # It answered something else than it was asked, or too late.
-            self._failed("answer_refused", error.reason.name)
+            # It came after the sum was open, or is none to what was asked.
+            if error.reason not in {RejectReason.WRONG_PHASE, RejectReason.SESSION_OVER}:
+                self._failed("answer_refused", error.reason.name)
 
 
 def _takes_reports(state: OneShotState) -> bool:

@@ -61,7 +61,7 @@ class CommitteeServicer(opb_grpc.CommitteeServiceServicer):
         self._limits = limits
         bounds = limits.max_openings, limits.max_openings_of_session, limits.wait_s
         # Evidence is public: what is over, of which there is more and more, must not stand in the way of what is not.
-        self._openings, self._repetitions = Places(*bounds), Places(*bounds)
+        self.openings, self.repetitions = Places(*bounds), Places(*bounds)
         self.log = log
 
     @refusing
@@ -122,7 +122,7 @@ class CommitteeServicer(opb_grpc.CommitteeServiceServicer):
 
         Bounded in every way: whoever reaches the port and has seen the log can begin a stream and never end it.
         """
-        places = self._repetitions if session.is_over else self._openings
+        places = self.repetitions if session.is_over else self.openings
         async with places.one(session.context.session.parameters.session):
             now_s = asyncio.get_running_loop().time
             end_s, count = now_s() + self._limits.stream_s, 0
@@ -154,7 +154,8 @@ class CommitteeServer:
         allow_many_connections()
         self._server = public_server(log, limits.max_concurrent_rpcs)
         self._health = health.aio.HealthServicer()
-        opb_grpc.add_CommitteeServiceServicer_to_server(CommitteeServicer(host, name, log, limits), self._server)
+        self.servicer = CommitteeServicer(host, name, log, limits)
+        opb_grpc.add_CommitteeServiceServicer_to_server(self.servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if reflect_to is ReflectionAudience.EVERYONE:
             names = (COMMITTEE, health.SERVICE_NAME, reflection.SERVICE_NAME)

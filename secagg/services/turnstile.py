@@ -44,13 +44,14 @@ class Turnstile:
 class Places:
     """Streams that are read at a time: so many in all, and so many of each session.
 
-    Whoever waits for one of its session takes none of the others'.
+    Whoever waits for one of its session takes none of the others'. ``taken`` and ``waiting`` say how many there are.
     """
 
     def __init__(self, places: int, of_session: int, wait_s: float) -> None:
         self._all = asyncio.Semaphore(places)
         self._of_session = of_session
         self._wait_s = wait_s
+        self.taken = self.waiting = 0
         self._sessions: weakref.WeakValueDictionary[bytes, asyncio.Semaphore] = weakref.WeakValueDictionary()
 
     @asynccontextmanager
@@ -58,7 +59,15 @@ class Places:
         """A place for as long as the context lasts. Raises TimeoutError: none became free in time."""
         own = self._sessions.setdefault(session, asyncio.Semaphore(self._of_session))
         async with AsyncExitStack() as taken:
-            async with asyncio.timeout(self._wait_s):
-                await taken.enter_async_context(own)
-                await taken.enter_async_context(self._all)
-            yield
+            self.waiting += 1
+            try:
+                async with asyncio.timeout(self._wait_s):
+                    await taken.enter_async_context(own)
+                    await taken.enter_async_context(self._all)
+            finally:
+                self.waiting -= 1
+            self.taken += 1
+            try:
+                yield
+            finally:
+                self.taken -= 1

@@ -1,8 +1,4 @@
-"""A committee member's real service under attack, by whoever reaches its port, by its coordinator, and by accidents.
-
-What is marked xfail is open: the attack succeeds. Once it is fixed the test passes, and strict xfail then fails the
-run: take the mark away and keep the test.
-"""
+"""A committee member's real service under attack, by whoever reaches its port, by its coordinator, and by accidents."""
 
 from __future__ import annotations
 
@@ -74,7 +70,6 @@ async def refused(member: RunningMember, request: OpenRequest) -> RejectReason:
 
 
 class TestWhoeverReachesThePort:
-    @pytest.mark.xfail(strict=True, reason="sixteen idle streams hold all openings, ten minutes at a time")
     def test_streams_that_say_nothing_keep_no_coordinator_waiting(self, tmp_path: Path) -> None:
         """All that a stranger has to know is a session's identifier, which is public."""
 
@@ -95,7 +90,6 @@ class TestWhoeverReachesThePort:
 
         asyncio.run(run())
 
-    @pytest.mark.xfail(strict=True, reason="headers of a closed set are bounded by n_max, whatever the roster's size")
     def test_a_stream_of_more_headers_than_the_roster_has_people_is_cut_off(self, tmp_path: Path) -> None:
         """32 bytes are kept of each header of one byte: up to 8 GiB a stream where n_max is 2^28."""
         session = one_shot.session_of([each.key for each in EVERYBODY], max_contributors=2**20)
@@ -231,7 +225,6 @@ class TestTheFirstCloseInPieces:
 
 
 class TestBackupsAndDisks:
-    @pytest.mark.xfail(strict=True, reason="MemberRules.check leaves a second open between future and restore")
     def test_what_could_be_joined_before_a_restore_cannot_be_joined_after_it(self) -> None:
         """At the latest date that was allowed, and answered; then restored from a backup of before, fast."""
         date_s = one_shot.NOW_S + CLOCK_TOLERANCE_S
@@ -241,7 +234,6 @@ class TestBackupsAndDisks:
             one_shot.rules_of(restored_at_s=one_shot.NOW_S).check(session.parameters, one_shot.NOW_S)
         assert caught.value.reason is RejectReason.OPENED_BEFORE
 
-    @pytest.mark.xfail(strict=True, reason="CommitteeMemberHost.start lets a RecordError of one roster end the process")
     def test_one_damaged_roster_keeps_no_other_session_from_being_served(self, tmp_path: Path) -> None:
         async def run() -> None:
             other = one_shot.session_of([each.key for each in EVERYBODY], session=b"O" * 16)
@@ -256,7 +248,6 @@ class TestBackupsAndDisks:
 
         asyncio.run(run())
 
-    @pytest.mark.xfail(strict=True, reason="a session that decided to answer and lost its boxes is tried for ever")
     def test_a_session_whose_boxes_are_gone_ends_when_its_time_is_over(self, tmp_path: Path) -> None:
         async def run() -> None:
             async with holding(tmp_path) as member:

@@ -23,6 +23,7 @@ from secagg.client import connect
 from secagg.identity.tls import PinnedCertificate
 from secagg.protocol.session import ClientPolicy
 from secagg.remote import open_session
+from secagg.runtime.clock import SystemClock
 from secagg.transcript.entries import OneShotDeadlines, OneShotOpen, SessionOpen
 from secagg.transcript.statements import Signed
 from tests.support import one_shot
@@ -168,8 +169,10 @@ async def site() -> AsyncIterator[Site]:
             cards = []
             for place in range(len(OPENING.members)):
                 own = {"coordinators": frozenset({made.key})}
-                member = serving_member(made.home / f"member-{place}", place, NO_WITNESSES, **own)
-                cards.append((await stack.enter_async_context(member)).card.to_bytes())
+                serving = serving_member(made.home / f"member-{place}", place, NO_WITNESSES, **own)
+                member = await stack.enter_async_context(serving)
+                member.clock.time_s = SystemClock().now_s()
+                cards.append(member.card.to_bytes())
             try:
                 await made.serve(2)
                 await made.open_session(cards)

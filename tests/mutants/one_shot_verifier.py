@@ -18,6 +18,9 @@ _ORDER_TEST = (
     "tests/unit/verifier/test_session.py::"
     "test_exactly_the_prefixes_of_the_order_with_at_most_an_abort_behind_them_are_legal"
 )
+_TOLERATED = f"{_SESSION_TESTS}::test_ses_3_asks_for_the_fraction_of_the_most_that_may_contribute"
+_UNBOUND = f"{_SESSION_TESTS}::test_ses_8_counts_a_pinned_member_that_did_not_sign_its_sealing_key_as_unknown"
+_UNPREPARED = f"{_SESSION_TESTS}::test_ses_8_fails_for_a_context_that_the_pinned_authority_did_not_sign_for_this_session"
 _SETS = f"{_SESSION_TESTS}::test_ses_9_fails_for_sets_that_are_not_what_they_should_be"
 _COMMITMENTS = f"{_SESSION_TESTS}::test_ses_9_fails_for_commitments_that_are_not_the_logged_ones"
 _PLACES_OF_DISPOSITIONS = f"{_SESSION_TESTS}::test_con_3_fails_for_dispositions_that_are_not_one_for_each_place"
@@ -84,9 +87,30 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "a one-shot session may bear any fraction of corrupt clients",
         _ANY_SESSION,
-        "        _check_tolerated(session, opened.min_contributors, findings)\n",
+        "        _check_tolerated(session, min(opened.roster_size, opened.encoding.max_contributors), findings)\n",
         "        pass\n",
-        f"{_SESSION_TESTS}::test_ses_3_asks_for_the_fraction_of_the_fewest_that_may_contribute",
+        _TOLERATED,
+    ),
+    mutant(
+        "the fraction of corrupt clients is that of the fewest that may contribute",
+        _ANY_SESSION,
+        "        _check_tolerated(session, min(opened.roster_size, opened.encoding.max_contributors), findings)\n",
+        "        _check_tolerated(session, opened.min_contributors, findings)\n",
+        _TOLERATED,
+    ),
+    mutant(
+        "the fraction of corrupt clients counts the whole roster where fewer may contribute",
+        _ANY_SESSION,
+        "        _check_tolerated(session, min(opened.roster_size, opened.encoding.max_contributors), findings)\n",
+        "        _check_tolerated(session, opened.roster_size, findings)\n",
+        _TOLERATED,
+    ),
+    mutant(
+        "the fraction of corrupt clients counts more than the roster has",
+        _ANY_SESSION,
+        "        _check_tolerated(session, min(opened.roster_size, opened.encoding.max_contributors), findings)\n",
+        "        _check_tolerated(session, opened.encoding.max_contributors, findings)\n",
+        _TOLERATED,
     ),
     mutant(
         "commitments may name any session",
@@ -129,6 +153,42 @@ MUTANTS: tuple[Mutant, ...] = (
         "        if unknown > committee.max_corrupt:\n",
         "        if unknown >= committee.max_corrupt:\n",
         f"{_SESSION_TESTS}::test_an_honest_record_is_clean_at_every_level",
+    ),
+    mutant(
+        "a known member may have any sealing key",
+        _SESSION,
+        "member.identity not in pinned.keys or not is_bound(member) for member",
+        "member.identity not in pinned.keys for member",
+        _UNBOUND,
+    ),
+    mutant(
+        "a member that signed its sealing key need not be known",
+        _SESSION,
+        "member.identity not in pinned.keys or not is_bound(member) for member",
+        "not is_bound(member) for member",
+        f"{_SESSION_TESTS}::test_ses_8_takes_as_many_unknown_members_as_may_be_corrupt_and_no_more",
+    ),
+    mutant(
+        "a member that is unknown and unbound counts twice",
+        _SESSION,
+        "sum(member.identity not in pinned.keys or not is_bound(member) for member",
+        "sum((member.identity not in pinned.keys) + (not is_bound(member)) for member",
+        f"{_SESSION_TESTS}::"
+        "test_ses_8_takes_an_unbound_member_in_the_place_of_the_unknown_one_and_counts_nobody_twice",
+    ),
+    mutant(
+        "a context need not be signed by the authority",
+        _SESSION,
+        "    if not is_prepared(session.one_shot, authority):\n",
+        "    if not authority.prepared:\n",
+        _UNPREPARED,
+    ),
+    mutant(
+        "anybody's signature over a sealing key or context will do",
+        "secagg/derive/openers.py",
+        "        verify_statement(identity, body, signature)\n    except SignatureError:\n        return False\n",
+        "        verify_statement(identity, body, signature)\n    except SignatureError:\n        return any(signature)\n",
+        f"{_UNBOUND} {_UNPREPARED}",
     ),
     mutant(
         "anybody may be the authority",

@@ -15,7 +15,7 @@ from secagg.institutions import GrpcMember
 from secagg.runtime.clock import SystemClock
 from secagg.runtime.committee_member import CommitteeMemberHost
 from secagg.runtime.member_ports import MemberPorts
-from secagg.services.committee import CommitteeLimits, CommitteeServer
+from secagg.services.committee import CommitteeLimits, CommitteeServer, CommitteeServicer
 from secagg.services.logs import EventLog
 from secagg.services.server import ServerSocket, server_credentials
 from secagg.store.member_state import MemberState
@@ -36,6 +36,7 @@ class RunningMember:
     state: MemberState
     clock: VirtualClock
     reports: list[tuple[str, bytes, str]]
+    servicer: CommitteeServicer
 
     def outcomes(self) -> list[str]:
         """What the journal says, oldest first."""
@@ -84,7 +85,7 @@ async def serving_member(
     card = MemberCard.of(member, f"127.0.0.1:{number}", pem.decode())
     port = GrpcMember(card, TIMEOUT_S, TIMEOUT_S)
     try:
-        yield RunningMember(port, card, host, state, clock, reports)
+        yield RunningMember(port, card, host, state, clock, reports, server.servicer)
     finally:
         await port.close()
         await server.stop()

@@ -271,6 +271,7 @@ def test_limits_of_one_shot_sessions_are_as_documented():
     assert "ones among its four lowest bits, minus 2" in section(2)
     assert "ones among its 42 lowest bits, minus 21" in section(2)
     assert f"not opened later than {member.CLOCK_TOLERANCE_S} seconds from now" in section(9)
+    assert f"later than {2 * member.CLOCK_TOLERANCE_S} seconds after it was restored" in section(9)
 
 
 def test_phases_of_one_shot_sessions_are_as_documented():

@@ -154,14 +154,17 @@ def documented_records() -> dict[str, dict[str, str]]:
     return members
 
 
-NOT_PUBLISHED = {Record, statements.Receipt, openers.PreparedKey, entries.SessionOpen}
-"""What is no line of a file; the last is what the two open entries have in common."""
+SIGNED_ALONE = {openers.MemberKeys, openers.PreparedKey}
+"""What is signed and in no file: the signature is."""
+NOT_PUBLISHED = {Record, statements.Receipt, entries.SessionOpen, *SIGNED_ALONE}
+"""What is no line of a file, nor part of one; SessionOpen is what the two open entries have in common."""
 RECORDS = {
     kind
     for module in MODULES
     for kind in vars(module).values()
     if isinstance(kind, type) and issubclass(kind, Record) and kind not in NOT_PUBLISHED
 }
+_SIGNED_ALONE = "| signed | members |"
 NOTES = {
     entries.PairwiseOpen: " (pairwise)",
     entries.OneShotOpen: " (one-shot)",
@@ -193,6 +196,15 @@ def test_the_members_of_every_record_are_as_documented(kind):
     assert list(members) == [field.name for field in dataclasses.fields(kind)]
     for field in dataclasses.fields(kind):
         check_member(members[field.name], field.metadata["codec"])
+
+
+def test_what_is_signed_and_in_no_file_is_documented_with_its_members():
+    rows = {row[0].strip("`"): dict(part.split(" ", 1) for part in row[1].split("; ")) for row in table(_SIGNED_ALONE)}
+    assert rows.keys() == {kind.TYPE for kind in SIGNED_ALONE}
+    for kind in SIGNED_ALONE:
+        assert list(rows[kind.TYPE]) == [field.name for field in dataclasses.fields(kind)]
+        for field in dataclasses.fields(kind):
+            check_member(rows[kind.TYPE][field.name], field.metadata["codec"])
 
 
 def check_member(text: str, codec) -> None:

@@ -134,7 +134,7 @@ class TestJoining:
             ({"coordinators": frozenset()}, RejectReason.NOT_SERVED),
             ({"registrars": frozenset({bytes(32)})}, RejectReason.NOT_SERVED),
             ({"min_contributors": 4}, RejectReason.NOT_SERVED),
-            ({"restored_at_s": one_shot.NOW_S - 299}, RejectReason.OPENED_BEFORE),
+            ({"restored_at_s": one_shot.NOW_S - 600}, RejectReason.OPENED_BEFORE),
         ],
     )
     def test_a_session_that_is_none_for_this_member_is_not_joined(self, session, rules, reason):
@@ -147,7 +147,7 @@ class TestJoining:
         assert isinstance(Machine(session, registrars=frozenset()).state, Holding)
 
     def test_a_restored_member_serves_what_was_opened_well_after_the_restore(self, session):
-        assert isinstance(Machine(session, restored_at_s=one_shot.NOW_S - 300).state, Holding)
+        assert isinstance(Machine(session, restored_at_s=one_shot.NOW_S - 601).state, Holding)
 
     def test_a_session_from_the_future_could_outlive_a_restore_and_is_not_joined(self, session):
         context = one_shot.member_context(session)
@@ -423,9 +423,20 @@ class TestTheEnd:
         again = Machine(session)
         again.hold(*everybody)
         again.feed(asked(session, everybody))
+        again.feed(SharesSummed(again.effects[0].close, SUM))
         before = again.state
         again.feed(RetentionPassed())
         assert again.state == before
+
+    def test_an_answer_that_never_came_is_not_waited_for_longer_than_its_session_is_kept(
+        self, session, holding, everybody
+    ):
+        holding.feed(asked(session, everybody))
+        holding.feed(RetentionPassed())
+        assert holding.state == Over(RejectReason.SHARE_NOT_HELD)
+        assert holding.refusal(asked(session, everybody)) is RejectReason.SHARE_NOT_HELD
+        holding.feed(SharesSummed(holding.effects[0].close, SUM))
+        assert holding.state == Over(RejectReason.SHARE_NOT_HELD)
 
     def test_evidence_that_does_not_hold_is_refused_in_every_state(self, session, holding, everybody):
         bad = LogShown(evidence_of(session, close_of(session, everybody), witnesses=()))
