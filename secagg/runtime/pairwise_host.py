@@ -98,16 +98,13 @@ class PairwiseHost(ShownPairwise):
             await super().submit(event)
             return
         async with self._one_at_a_time(event.signed.statement.identity):
-            await self.driver.check(lambda state, rows: admission.admit(self.session, cast("Rows", rows), state, event))
             await self._feed_kept(event, event.linear_hash)
 
     async def share_keys(self, message: ShareKeys) -> None:
         """Store a client's boxes, then feed its message."""
         data = b"".join(box.share_box + box.pair_box for box in message.boxes)
-        # Refused before anything is stored: else whoever reaches the port could fill the disk.
         event = SharesStored(message, hashlib.sha256(data).digest())
         async with self._one_at_a_time(message.signed.statement.identity):
-            await self.driver.check(lambda state, rows: admission.admit(self.session, cast("Rows", rows), state, event))
             await self._feed_kept(event, data)
 
     def _start(self, setup: SetupRow) -> coordinator.CoordinatorTransition:
@@ -147,11 +144,13 @@ class PairwiseHost(ShownPairwise):
     def _takes_uploads(state: CoordinatorState) -> bool:
         return isinstance(state, Collecting)
 
-    async def _feed_kept(self, event: CoordinatorEvent, data: bytes) -> None:
-        """Feed what names a blob: the blob is there before, and again after.
+    async def _feed_kept(self, event: Contribution | SharesStored, data: bytes) -> None:
+        """Feed what names a blob, if it is acceptable: the blob is there before, and again after.
 
         Until there is a row, nothing keeps the blob of an ended session, which may be the same, from being deleted.
         """
+        # Refused before anything is stored: else whoever reaches the port could fill the disk.
+        await self.driver.check(lambda state, rows: admission.admit(self.session, cast("Rows", rows), state, event))
         name, blobs = hashlib.sha256(data).digest(), self._ports.blobs
 
         def keep() -> None:

@@ -34,6 +34,8 @@ T = TypeVar("T")
 _CALL_S = 60.0
 _STOP_GRACE_S = 5.0
 _UNLIMITED = -1
+_IDLE_MS = 30_000
+"""A client that stays in its session keeps a connection to the coordinator: one here that idles is closed."""
 
 
 class CoordinatorOffice:
@@ -99,7 +101,7 @@ class IngestServer:
         self._directory = directory
         self._office = CoordinatorOffice(state_directory, place)
         self._desk = IngestDesk(directory.open_blobs(), self._office, self._report)
-        self._server = public_server(log, max_concurrent_rpcs)
+        self._server = public_server(log, max_concurrent_rpcs, ("grpc.max_connection_idle_ms", _IDLE_MS))
         serve_uploads_only(UploadServicer(self._desk, log), self._server)
 
     async def start(self, socket: ServerSocket) -> int:

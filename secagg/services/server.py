@@ -148,9 +148,10 @@ def _reflect(audience: ReflectionAudience, clients: grpc.aio.Server, operator: g
             reflection.enable_server_reflection(names, clients)
 
 
-def public_server(log: EventLog, max_concurrent_rpcs: int) -> grpc.aio.Server:
-    """A server for others than the operator; it refuses what does not decode."""
+def public_server(log: EventLog, max_concurrent_rpcs: int, *more: tuple[str, int]) -> grpc.aio.Server:
+    """A server for others than the operator, with ``more`` options of gRPC's; it refuses what does not decode."""
     options = [
+        *more,
         ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
         ("grpc.so_reuseport", 0),

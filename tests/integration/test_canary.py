@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import secagg.client
+import secagg.participation
 from secagg.client import connect
 from secagg.crypto.labels import Label
 from secagg.crypto.secret import Secret
@@ -473,7 +473,7 @@ def test_no_secret_is_left_anywhere(watch: Watch, tmp_path: Path, log_lines: io.
 def test_the_search_finds_what_a_client_would_write_without_sealing(
     watch: Watch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(secagg.client, "SealedSessionStore", lambda inner, key, read_random: inner)
+    monkeypatch.setattr(secagg.participation, "SealedSessionStore", lambda inner, key, read_random: inner)
     asyncio.run(run_session(tmp_path, watch))
     files = {name: data for name, data in watch.before_release.items() if "/inputs/" not in name}
     found = Haystack(files).where(known_secrets(watch))

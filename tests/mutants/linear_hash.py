@@ -45,15 +45,15 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "a linear hash is stored before its header is checked",
         "secagg/runtime/pairwise_host.py",
-        'admission.admit(self.session, cast("Rows", rows), state, message)',
+        'admission.admit(self.session, cast("Rows", rows), state, event)',
         "(state, rows)",
         f"{_UPLOADS}::TestSendsAnotherHashThanSigned::test_strangers_store_nothing",
     ),
     mutant(
         "a header counts whose linear hash is nowhere",
         "secagg/runtime/pairwise_host.py",
-        "await asyncio.to_thread(self._ports.blobs.put, message.linear_hash)",
-        "await asyncio.sleep(0)",
+        "        await asyncio.to_thread(keep)\n        await self.driver.feed(event)",
+        "        await self.driver.feed(event)",
         f"{_UPLOADS}::TestSendsAnotherHashThanSigned::test_the_hash_is_stored_before_the_header_counts",
     ),
     mutant(

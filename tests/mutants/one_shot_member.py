@@ -10,8 +10,11 @@ _R = "secagg/runtime/committee_member.py"
 _D = "secagg/store/member_state.py"
 _B = "secagg/store/box_file.py"
 _W = "secagg/services/committee.py"
+_T = "secagg/services/turnstile.py"
 _UM = "tests/unit/one_shot/test_member.py"
 _IM = "tests/integration/test_committee_member.py"
+_IS = "tests/integration/test_committee_streams.py"
+_SA = "tests/adversaries/test_one_shot_service_attacks.py"
 _A = "tests/adversaries/test_member_attacks.py"
 _UD = "tests/unit/store/test_member_state.py"
 
@@ -159,7 +162,7 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "a restored member joins what was opened before",
         _M,
-        "        if self.restored_at_s and parameters.opened_at_s < self.restored_at_s + CLOCK_TOLERANCE_S:\n",
+        "        if self.restored_at_s and parameters.opened_at_s <= self.restored_at_s + 2 * CLOCK_TOLERANCE_S:\n",
         "        if self.restored_at_s and parameters.opened_at_s < 0:\n",
         f"{_A}::TestAfterACrash::test_a_restored_member_answers_nothing_that_it_may_have_answered",
     ),
@@ -276,18 +279,120 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/unit/store/test_box_file.py",
     ),
     mutant(
-        "a closed set may have any size",
-        _W,
-        "    if count > most:\n        raise",
-        "    if count > 10**9:\n        raise",
+        "what could be joined before a restore can be joined after it",
+        _M,
+        "parameters.opened_at_s <= self.restored_at_s + 2 * CLOCK_TOLERANCE_S:",
+        "parameters.opened_at_s < self.restored_at_s + CLOCK_TOLERANCE_S:",
+        f"{_SA}::TestBackupsAndDisks::test_what_could_be_joined_before_a_restore_cannot_be_joined_after_it",
+    ),
+    mutant(
+        "an answer that never came is waited for for ever",
+        _S,
+        "        if not self.is_over and self._ports.clock.now_s() >= self.keeps_until_s:\n",
+        "        if isinstance(self.driver.state, member.Holding) and self._ports.clock.now_s() >= self.keeps_until_s:\n",
+        f"{_SA}::TestBackupsAndDisks::test_a_session_whose_boxes_are_gone_ends_when_its_time_is_over",
+    ),
+    mutant(
+        "what was decided on and never came stays decided",
+        _M,
+        "            return Over(RejectReason.SHARE_NOT_HELD)\n        case _:\n            return state\n",
+        "            return state\n        case _:\n            return state\n",
+        f"{_UM}::TestTheEnd::test_an_answer_that_never_came_is_not_waited_for_longer_than_its_session_is_kept",
+    ),
+    mutant(
+        "one damaged roster keeps the member from starting",
+        _R,
+        "        except (KeyError, IndexError, RecordError, PersistError) as error:\n",
+        "        except (KeyError, IndexError, PersistError) as error:\n",
+        f"{_SA}::TestBackupsAndDisks::test_one_damaged_roster_keeps_no_other_session_from_being_served",
+    ),
+    mutant(
+        "one missing row keeps the member from starting",
+        _R,
+        "        except (KeyError, IndexError, RecordError, PersistError) as error:\n",
+        "        except (IndexError, RecordError, PersistError) as error:\n",
+        f"{_IM}::test_a_damaged_session_is_reported_and_keeps_no_member_from_starting",
+    ),
+    mutant(
+        "a damaged state keeps the member from starting",
+        _R,
+        "            except (StoreError, OSError, PersistError, ProtocolError) as error:\n                # The others",
+        "            except (StoreError, OSError, ProtocolError) as error:\n                # The others",
+        f"{_IM}::test_a_damaged_session_is_reported_and_keeps_no_member_from_starting",
+    ),
+    mutant(
+        "a closed set has as many as the session admits, whoever is in the roster",
+        _S,
+        "        most = min(session.parameters.encoding.max_contributors, len(session.positions))\n",
+        "        most = session.parameters.encoding.max_contributors\n",
+        f"{_SA}::TestWhoeverReachesThePort::test_a_stream_of_more_headers_than_the_roster_has_people_is_cut_off",
+    ),
+    mutant(
+        "a closed set may have more than the member holds",
+        _S,
+        "        if count > held:\n",
+        "        if count < 0:\n",
         f"{_IM}::test_a_stream_that_is_no_closed_set_is_refused_with_its_field",
+    ),
+    mutant(
+        "a stream is read before its evidence holds",
+        _S,
+        "                await self.show(evidence)\n                self._check_not_over()\n                async for piece in leaves:\n"
+        "                    count += len(piece) // DIGEST_BYTES\n                    self._check_count(count)\n"
+        "                    came += piece\n",
+        "                async for piece in leaves:\n"
+        "                    count += len(piece) // DIGEST_BYTES\n                    self._check_count(count)\n"
+        "                    came += piece\n                await self.show(evidence)\n                self._check_not_over()\n",
+        f"{_SA}::TestWhoeverReachesThePort::test_streams_that_say_nothing_keep_no_coordinator_waiting",
+    ),
+    mutant(
+        "a stream may be silent for ever",
+        _W,
+        "asyncio.timeout_at(min(end_s, now_s() + self._limits.message_s))",
+        "asyncio.timeout_at(end_s)",
+        f"{_IS}::test_a_stream_that_falls_silent_is_ended",
+    ),
+    mutant(
+        "a stream may begin with silence for ever",
+        _W,
+        "        async with asyncio.timeout(self._limits.message_s):\n",
+        "        async with asyncio.timeout(None):\n",
+        f"{_IS}::test_a_stream_that_falls_silent_is_ended",
     ),
     mutant(
         "a stream may last for ever",
         _W,
-        "asyncio.timeout(self._limits.stream_s)",
-        "asyncio.timeout(None)",
-        f"{_IM}::test_a_stream_that_does_not_end_is_ended",
+        "asyncio.timeout_at(min(end_s, now_s() + self._limits.message_s))",
+        "asyncio.timeout(self._limits.message_s)",
+        f"{_IS}::test_a_stream_that_goes_on_for_ever_is_ended",
+    ),
+    mutant(
+        "who waits for a place waits for ever",
+        _T,
+        "                async with asyncio.timeout(self._wait_s):\n",
+        "                async with asyncio.timeout(None):\n",
+        f"{_IS}::test_who_waits_for_a_place_too_long_is_told_to_come_again",
+    ),
+    mutant(
+        "one session's streams take all places",
+        _T,
+        "                    await taken.enter_async_context(own)\n",
+        "",
+        f"{_IS}::test_streams_of_one_session_keep_no_other_waiting",
+    ),
+    mutant(
+        "answered sessions take the places of those to answer",
+        _W,
+        "        places = self.repetitions if session.is_over else self.openings\n",
+        "        places = self.openings\n",
+        f"{_IS}::test_streams_of_answered_sessions_keep_none_waiting_that_is_to_be_answered",
+    ),
+    mutant(
+        "a refusal is sent to a client that is still sending",
+        _W,
+        "            await let_finish(request)\n",
+        "",
+        f"{_IS}::test_a_refusal_reaches_a_client_that_is_still_sending",
     ),
     mutant(
         "any registrar's roster is taken",

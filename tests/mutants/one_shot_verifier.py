@@ -20,7 +20,9 @@ _ORDER_TEST = (
 )
 _TOLERATED = f"{_SESSION_TESTS}::test_ses_3_asks_for_the_fraction_of_the_most_that_may_contribute"
 _UNBOUND = f"{_SESSION_TESTS}::test_ses_8_counts_a_pinned_member_that_did_not_sign_its_sealing_key_as_unknown"
-_UNPREPARED = f"{_SESSION_TESTS}::test_ses_8_fails_for_a_context_that_the_pinned_authority_did_not_sign_for_this_session"
+_UNPREPARED = (
+    f"{_SESSION_TESTS}::test_ses_8_fails_for_a_context_that_the_pinned_authority_did_not_sign_for_this_session"
+)
 _SETS = f"{_SESSION_TESTS}::test_ses_9_fails_for_sets_that_are_not_what_they_should_be"
 _COMMITMENTS = f"{_SESSION_TESTS}::test_ses_9_fails_for_commitments_that_are_not_the_logged_ones"
 _PLACES_OF_DISPOSITIONS = f"{_SESSION_TESTS}::test_con_3_fails_for_dispositions_that_are_not_one_for_each_place"
@@ -173,8 +175,7 @@ MUTANTS: tuple[Mutant, ...] = (
         _SESSION,
         "sum(member.identity not in pinned.keys or not is_bound(member) for member",
         "sum((member.identity not in pinned.keys) + (not is_bound(member)) for member",
-        f"{_SESSION_TESTS}::"
-        "test_ses_8_takes_an_unbound_member_in_the_place_of_the_unknown_one_and_counts_nobody_twice",
+        f"{_SESSION_TESTS}::test_ses_8_takes_an_unbound_member_in_the_place_of_the_unknown_one_and_counts_nobody_twice",
     ),
     mutant(
         "a context need not be signed by the authority",
@@ -188,7 +189,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "secagg/derive/openers.py",
         "        verify_statement(identity, body, signature)\n    except SignatureError:\n        return False\n",
         "        verify_statement(identity, body, signature)\n    except SignatureError:\n        return any(signature)\n",
-        f"{_UNBOUND} {_UNPREPARED}",
+        _UNBOUND,
+        _UNPREPARED,
     ),
     mutant(
         "anybody may be the authority",

@@ -28,6 +28,7 @@ EVERYTHING = CoordinatorConfig(
     limits=CoordinatorLimits(10, 11, 9),
     retention_s=0,
     expose_reflection=ReflectionAudience.EVERYONE,
+    ingest_processes=3,
 )
 WITNESS = WitnessRule("w", witness_key("witness.example", bytes(31) + b"\x01"), "http://127.0.0.1:1")
 
@@ -38,6 +39,7 @@ def test_what_is_not_said_has_the_documented_default():
     assert config.limits == CoordinatorLimits(4096, 4294967296, 2000)
     assert config.retention_s == 2592000
     assert config.expose_reflection is ReflectionAudience.OPERATOR
+    assert config.ingest_processes == 0
     assert config.transport == TlsFiles(Path("tls.crt"), Path("tls.key"), None)
     assert config.record_directory == Path("record")
     assert config.log == LogConfig("aggregator.example/secagg", None)
@@ -111,6 +113,9 @@ def test_an_unknown_key_is_named_with_its_table():
         ("retention_s", "true"),
         ("retention_s", '"1"'),
         ("expose_reflection", "true"),
+        ("ingest_processes", "-1"),
+        ("ingest_processes", "65"),
+        ("ingest_processes", '"2"'),
         ("expose_reflection", '"all"'),
         ("limits", "3"),
         ("limits", "{ max_concurrent_rpcs = 0 }"),
@@ -205,3 +210,12 @@ def test_any_path_in_unicode_survives_being_written(name):
     log = LogConfig("a", Path(name))
     config = CoordinatorConfig(Path(name), Path("k"), TlsFiles(Path("c"), Path(name)), log, Path(name))
     assert CoordinatorConfig.from_toml(config.to_toml()) == config
+
+
+def test_ingest_processes_listen_on_the_ports_after_that_of_the_service():
+    config = CoordinatorConfig.from_toml(edited(COORDINATOR, listen='"127.0.0.1:7443"', ingest_processes="2"))
+    assert [str(config.ingest_listen(place)) for place in range(2)] == ["127.0.0.1:7444", "127.0.0.1:7445"]
+    free = CoordinatorConfig.from_toml(edited(COORDINATOR, listen='"127.0.0.1:0"', ingest_processes="2"))
+    assert {free.ingest_listen(place).port for place in range(2)} == {0}
+    beyond = edited(COORDINATOR, listen='"127.0.0.1:65534"', ingest_processes="2")
+    assert "no ports" in refused(CoordinatorConfig, beyond, "ingest_processes")
