@@ -25,6 +25,7 @@ from secagg.protocol.one_shot import client_states as one_shot_client_states
 from secagg.protocol.one_shot import coordinator_states as one_shot_coordinator_states
 from secagg.protocol.pairwise import client_states, coordinator_states
 from secagg.protocol.phases import Phase
+from secagg.services.committee import CommitteeLimits
 from secagg.services.uploads import MAX_CHUNK_BYTES
 from secagg.transcript import canonical, entries, openers, published, receipt, record, roster, statements
 from secagg.v1 import aggregation_pb2, opening_pb2
@@ -272,6 +273,11 @@ def test_limits_of_one_shot_sessions_are_as_documented():
     assert "ones among its 42 lowest bits, minus 21" in section(2)
     assert f"not opened later than {member.CLOCK_TOLERANCE_S} seconds from now" in section(9)
     assert f"later than {2 * member.CLOCK_TOLERANCE_S} seconds after it was restored" in section(9)
+    limits = CommitteeLimits()
+    assert limits.max_openings_of_session == 2
+    assert f"{limits.max_openings} in all" in section(13)
+    assert f"waits {limits.wait_s:.0f} seconds at most" in section(13)
+    assert f"silent for {limits.message_s:.0f} seconds, one that does not end in {limits.stream_s:.0f}," in section(13)
 
 
 def test_phases_of_one_shot_sessions_are_as_documented():

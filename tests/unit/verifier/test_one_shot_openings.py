@@ -603,7 +603,7 @@ class TestRealCiphertexts:
             return {index: (context.encrypt(session.secrets[index], rng),) for index in parts}
 
         edits = {
-            "authority.opening": lambda opening, _: replace(opening, context=sha256(context.to_bytes())),
+            "authority.opening": lambda _, session: session.authority(context.to_bytes()),
             "authority.parts": encrypted,
             "authority.files": lambda files, _: files | {"context.bin": context.to_bytes()},
         }
