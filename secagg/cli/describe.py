@@ -7,6 +7,7 @@ from typing import Any
 
 from secagg.arith.quantiser import Quantiser
 from secagg.cli.output import Rows
+from secagg.derive.openers import is_bound
 from secagg.lora.layout import Layout
 from secagg.lora.template import AdapterTemplate
 from secagg.protocol.errors import LocalProtocolError
@@ -14,7 +15,7 @@ from secagg.protocol.one_shot.session import OneShotSession
 from secagg.protocol.pairwise.session import PairwiseSession
 from secagg.protocol.sessions import AnySession
 from secagg.transcript.entries import Encoding, Flattening, SessionOpen
-from secagg.transcript.openers import Committee, KeyAuthority
+from secagg.transcript.openers import Committee, CommitteeMember, KeyAuthority
 
 _UNNAMED_BASE = bytes(32)
 
@@ -153,7 +154,7 @@ def opening_words(opening: Committee | KeyAuthority, pinned: frozenset[bytes] | 
     lines = [
         f"any {opening.needed} of a committee of {len(opening.members)}, of whom {opening.max_corrupt} may be corrupt:"
     ]
-    lines += [f"{member.identity.hex()} {member.name}{_pin(member.identity, pinned)}" for member in opening.members]
+    lines += [f"{member.identity.hex()} {member.name}{_standing(member, pinned)}" for member in opening.members]
     return "\n".join(lines)
 
 
@@ -162,6 +163,13 @@ def opener_identities(opening: Committee | KeyAuthority) -> frozenset[bytes]:
     if isinstance(opening, KeyAuthority):
         return frozenset({opening.identity})
     return frozenset(member.identity for member in opening.members)
+
+
+def _standing(member: CommitteeMember, pinned: frozenset[bytes] | None) -> str:
+    """Whether a member counts as honest."""
+    if not is_bound(member):
+        return ", whose sealing key it did NOT sign: counts as corrupt"
+    return _pin(member.identity, pinned)
 
 
 def _pin(identity: bytes, pinned: frozenset[bytes] | None) -> str:

@@ -1126,7 +1126,7 @@ def test_a_stream_whose_connection_breaks_is_continued_in_chunks_where_it_had_co
 def test_an_upload_goes_on_when_the_coordinator_has_forgotten_its_token(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:
-    find, calls = uploads.UploadDesk._find, itertools.count(1)
+    find, calls = uploads.UploadDesk.find, itertools.count(1)
 
     def forgetful(desk: uploads.UploadDesk, token: str) -> uploads.Upload:
         if next(calls) == call:
@@ -1136,14 +1136,14 @@ def test_an_upload_goes_on_when_the_coordinator_has_forgotten_its_token(
     async def harm(stage: Stage) -> None:
         await stage.advertised()
         await stage.shared()
-        monkeypatch.setattr(uploads.UploadDesk, "_find", forgetful)
+        monkeypatch.setattr(uploads.UploadDesk, "find", forgetful)
         one = stage.clients[0]
         message, blobs = pop(one), holding(one.upload)
         while True:
             with suppress(TransportError):
                 one.feed(await stage.coordinator.port.upload(stage.session, message, blobs))
                 break
-        monkeypatch.setattr(uploads.UploadDesk, "_find", find)
+        monkeypatch.setattr(uploads.UploadDesk, "find", find)
 
     staged(harm, tmp_path)
 
