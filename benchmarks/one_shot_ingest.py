@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.one_shot_session import RESULT_S, Plan, serve_committee
+from benchmarks.one_shot_session import OPENED_AT, RESULT_S, Plan, serve_committee
 from benchmarks.pairwise import ORIGIN, Pipe, Report, memory_mib
 from benchmarks.pairwise import _key as identity_key
 from benchmarks.service import CALL_TIMEOUT_S, Where, cpu_s, disk_mb_per_s, own_channel, processes
@@ -193,6 +193,7 @@ class Contributions:
             hashlib.sha256(linear_hash).digest(),
             session.upload_lanes,
             tuple(hashlib.sha256(part).digest() for part in parts),
+            OPENED_AT,
         )
         self._heads[upload.digest()] = data, base
         return OneShotContribution(Signed(header, identity.sign_statement(header.to_bytes())), linear_hash, parts)

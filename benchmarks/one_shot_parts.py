@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.arith import Figure, measure
 from benchmarks.one_shot_play import chunks_of
-from benchmarks.one_shot_session import Plan
+from benchmarks.one_shot_session import OPENED_AT, Plan
 from benchmarks.pairwise import NO_WITNESSES, ORIGIN, Pipe, Report, memory_mib
 from benchmarks.pairwise import _key as identity_key
 from secagg.arith.linear_hash import HASH_BYTES, LimbSum, hash_limb_sum
@@ -324,6 +324,7 @@ def _message(session: OneShotSession, number: int) -> Prepared:
         hashlib.sha256(linear_hash).digest(),
         session.upload_lanes,
         tuple(hashlib.sha256(part).digest() for part in parts),
+        OPENED_AT,
     )
     signed = Signed(header, identity.sign_statement(header.to_bytes()))
     return OneShotContribution(signed, linear_hash, parts), upload

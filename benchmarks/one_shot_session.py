@@ -75,6 +75,9 @@ RESULT_S = 300.0
 
 QUARTERS = 4
 
+OPENED_AT = 1
+"""Index of a session's open entry, where it is the first of its log: after the entry of the roster."""
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -113,6 +113,12 @@ def _checked(arguments: argparse.Namespace, reporter: Reporter) -> tuple[Audit, 
         raise CommandError("RECORD", f"{record}: there is no such directory", "bring the record here first")
     try:
         policy = load_policy(arguments.policy)
+        if policy.log.is_met_by(()):
+            raise CommandError(
+                "POLICY",
+                f"{arguments.policy} asks for no witness: of a log that nobody vouches for nothing is attested",
+                "name a log policy with a quorum of witnesses in it",
+            )
     except AuditPolicyError as error:
         raise CommandError(
             "POLICY", f"{arguments.policy}: {error}", "`secagg-verify check --help` has its format"

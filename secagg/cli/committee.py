@@ -288,7 +288,7 @@ def _serve(arguments: argparse.Namespace) -> ExitCode:
 
 def _log(arguments: argparse.Namespace) -> ExitCode:
     from secagg.cli.describe_openings import show_openings
-    from secagg.store.member_state import JOURNAL_FILE
+    from secagg.store.institution_state import JOURNAL_FILE
     from secagg.store.opening_journal import read_journal
 
     lines = read_journal(load_config(arguments.config).state_directory / JOURNAL_FILE)

@@ -1,10 +1,11 @@
-"""A committee member's process: the parts put together, from the start to the signal that ends it."""
+"""A committee member's process: the parts put together."""
 
 from __future__ import annotations
 
 import asyncio
 
-from secagg.cli.daemon import Ready, running, socket_of
+from secagg.cli.daemon import Ready
+from secagg.cli.institution_serving import serve_institution
 from secagg.crypto.signing import SigningKey
 from secagg.identity.committee_config import CommitteeConfig
 from secagg.protocol.one_shot.member import MemberRules
@@ -14,26 +15,20 @@ from secagg.runtime.member_ports import MemberPorts
 from secagg.services.committee import CommitteeServer
 from secagg.services.logs import EventLog
 from secagg.store.member_state import MemberState
+from secagg.transcript.policy import LogPolicy
 
 
 async def serve(config: CommitteeConfig, key: SigningKey, ready: Ready, stop: asyncio.Event) -> None:
     """Serve a committee member, composed of the ports on disk, until ``stop``; ``ready`` is told the port.
 
-    Raises:
-        IdentityFileError: the TLS files cannot be used.
-        ConfigError: the policy file cannot be used.
-        StoreError: the state directory is in use, or must not be used.
-        CommandError: the address cannot be bound.
+    Raises as ``serve_institution`` does.
     """
-    socket = socket_of(config.listen, await asyncio.to_thread(config.server_transport))
-    policy = await asyncio.to_thread(config.policy)
-    state = await asyncio.to_thread(MemberState, config.state_directory)
     log = EventLog()
 
     def report(event: str, session: bytes, reason: str) -> None:
         log.event(event, session=session.hex(), reason=reason)
 
-    try:
+    def server_of(state: MemberState, policy: LogPolicy) -> CommitteeServer:
         ports = MemberPorts(
             store=state.sessions,
             boxes=state.boxes,
@@ -46,9 +41,6 @@ async def serve(config: CommitteeConfig, key: SigningKey, ready: Ready, stop: as
             memory_of=state.memory_of,
             report=report,
         )
-        server = CommitteeServer(CommitteeMemberHost(ports), config.name, log, reflect_to=config.expose_reflection)
-        async with running(server, socket, config.listen) as port:
-            ready(port)
-            await stop.wait()
-    finally:
-        await state.close()
+        return CommitteeServer(CommitteeMemberHost(ports), config.name, log, reflect_to=config.expose_reflection)
+
+    await serve_institution(config, MemberState, server_of, ready, stop)

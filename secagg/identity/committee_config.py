@@ -7,43 +7,32 @@ do.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from secagg.identity.address import Address
-from secagg.identity.config import ReflectionAudience, load_policy, read_audience
+from secagg.identity.config import ReflectionAudience
 from secagg.identity.errors import ConfigError
-from secagg.identity.tls import ServerTransport
-from secagg.identity.toml_reader import (
-    Table,
-    check_integer,
-    check_path,
-    document,
-    quoted,
-    quoted_list,
-    read_address,
-    read_keys,
-    read_text,
-    resolved,
-)
-from secagg.identity.transport import (
-    Plaintext,
-    TlsFiles,
-    check_plaintext,
-    read_server_transport,
-    server_transport,
-    transport_paragraphs,
-)
-from secagg.transcript.entries import MAX_CONTRIBUTORS
-from secagg.transcript.policy import LogPolicy
+from secagg.identity.institution_config import Comments, InstitutionConfig, institution_document, take_common
+from secagg.identity.toml_reader import Table
 
 DEFAULT_ADDRESS = Address("127.0.0.1", 7445)
-DEFAULT_MIN_CONTRIBUTORS = 3
-_MAX_NAME_BYTES = 64
+_COMMENTS = Comments(
+    title="# Configuration of a member of secagg committees. Relative paths count from the directory of this file.",
+    state_directory=(
+        "# Sessions, sealed boxes, what was opened. Never restore it from a backup without telling the service:\n"
+        "# `committee serve --restored` then refuses whatever may have been opened before."
+    ),
+    key_file="# The signing key. The key that boxes are sealed to follows from it: whoever has it can open them.",
+    coordinators="# Whose sessions are served: public keys of coordinators.",
+    log_policy=(
+        "# Which logs, and who must have cosigned them (a C2SP policy file). Without one a coordinator can show\n"
+        "# this member another log than others, and so another closed set."
+    ),
+)
 
 
-@dataclass(frozen=True, slots=True)
-class CommitteeConfig:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitteeConfig(InstitutionConfig):
     """What a committee member is started with.
 
     Keys of the file (a default in brackets; others have to be there):
@@ -66,33 +55,13 @@ class CommitteeConfig:
     ==================  ================================================================================
     """
 
-    name: str
-    address: Address
-    state_directory: Path
-    key_file: Path
-    transport: TlsFiles | Plaintext
     listen: Address = DEFAULT_ADDRESS
-    coordinators: frozenset[bytes] = frozenset()
-    registrars: frozenset[bytes] = frozenset()
-    min_contributors: int = DEFAULT_MIN_CONTRIBUTORS
-    log_policy: Path | None = None
-    expose_reflection: ReflectionAudience = ReflectionAudience.NOBODY
 
     FILE_NAME: ClassVar[str] = "committee.toml"
 
     def __post_init__(self) -> None:
         """Raise ConfigError."""
-        if not 0 < len(self.name.encode("utf-8")) <= _MAX_NAME_BYTES or not self.name.isprintable():
-            raise ConfigError("name", f"expected printable text of 1 to {_MAX_NAME_BYTES} bytes")
-        if self.address.port == 0:
-            raise ConfigError("address", "expected a port from 1 to 65535")
-        check_path("state_directory", self.state_directory)
-        check_path("key_file", self.key_file)
-        if self.log_policy is not None:
-            check_path("log_policy", self.log_policy)
-        check_integer("min_contributors", self.min_contributors, 2, MAX_CONTRIBUTORS)
-        check_plaintext(self.transport, "listen", self.listen)
-        check_plaintext(self.transport, "address", self.address)
+        InstitutionConfig.__post_init__(self)
         if self.expose_reflection is ReflectionAudience.OPERATOR:
             raise ConfigError("expose_reflection", 'expected "nobody" or "everyone"')
 
@@ -100,58 +69,10 @@ class CommitteeConfig:
     def from_toml(cls, text: str) -> CommitteeConfig:
         """Read a document; paths stay as written. Raises ConfigError."""
         top = Table.parse(text)
-        config = cls(
-            name=top.text("name"),
-            listen=read_address("listen", top.text_or("listen", str(DEFAULT_ADDRESS))),
-            address=read_address("address", top.text("address")),
-            state_directory=top.path("state_directory"),
-            key_file=top.path("key_file"),
-            transport=read_server_transport(top),
-            coordinators=read_keys("coordinators", top.texts("coordinators", ())),
-            registrars=read_keys("registrars", top.texts("registrars", ())),
-            min_contributors=top.integer("min_contributors", DEFAULT_MIN_CONTRIBUTORS),
-            log_policy=top.path_or("log_policy", None),
-            expose_reflection=read_audience(top.text_or("expose_reflection", ReflectionAudience.NOBODY.value)),
-        )
+        config = cls(**take_common(top, DEFAULT_ADDRESS))
         top.finish()
         return config
 
-    @classmethod
-    def load(cls, path: Path) -> CommitteeConfig:
-        """Read a file; its relative paths count from its directory. Raises ConfigError, IdentityFileError."""
-        return resolved(cls.from_toml(read_text(path)), path.absolute().parent)
-
     def to_toml(self) -> str:
         """A commented document that ``from_toml`` reads back to an equal value."""
-        transport, tls = transport_paragraphs(self.transport, "Coordinators")
-        return document(
-            "# Configuration of a member of secagg committees. Relative paths count from the directory of this file.",
-            f"# For people.\nname = {quoted(self.name)}",
-            f"# Where coordinators connect; anything but a loopback address needs TLS.\nlisten = {quoted(self.listen)}",
-            f"# Where they reach it, as it stands in the card.\naddress = {quoted(self.address)}",
-            "# Sessions, sealed boxes, what was opened. Never restore it from a backup without telling the service:\n"
-            "# `committee serve --restored` then refuses whatever may have been opened before.\n"
-            f"state_directory = {quoted(self.state_directory)}",
-            "# The signing key. The key that boxes are sealed to follows from it: whoever has it can open them.\n"
-            f"key_file = {quoted(self.key_file)}",
-            transport,
-            "# Whose sessions are served: public keys of coordinators.\n"
-            f"coordinators = {quoted_list(sorted(key.hex() for key in self.coordinators))}",
-            "# Registrars whose rosters are taken. Empty: whoever a coordinator names, who can invent people.\n"
-            f"registrars = {quoted_list(sorted(key.hex() for key in self.registrars))}",
-            f"# No sum of fewer is opened, whatever a session says.\nmin_contributors = {self.min_contributors}",
-            "# Which logs, and who must have cosigned them (a C2SP policy file). Without one a coordinator can show\n"
-            "# this member another log than others, and so another closed set.\n"
-            + ('# log_policy = "log.policy"' if self.log_policy is None else f"log_policy = {quoted(self.log_policy)}"),
-            '# Who can list the services: "nobody", "everyone".\n'
-            f"expose_reflection = {quoted(self.expose_reflection.value)}",
-            tls,
-        )
-
-    def server_transport(self) -> ServerTransport:
-        """Read the TLS files. Raises IdentityFileError."""
-        return server_transport(self.transport, self.listen)
-
-    def policy(self) -> LogPolicy:
-        """The policy in the file, or the one that asks for no witness. Raises ConfigError, IdentityFileError."""
-        return LogPolicy.without_witnesses() if self.log_policy is None else load_policy(self.log_policy)
+        return institution_document(self, _COMMENTS)

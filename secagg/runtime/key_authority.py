@@ -27,6 +27,7 @@ from secagg.protocol.one_shot.authority_states import (
     AuthorityState,
     ClosedSum,
     Deciding,
+    EndShown,
     Prepared,
     SumRequest,
 )
@@ -106,7 +107,12 @@ class KeyAuthorityHost:
         state = (await self._known(name)).state
         asked: AskedSum | None = None
         try:
-            asked = await asyncio.to_thread(self._check_request, state, request)
+            try:
+                asked = await asyncio.to_thread(self._check_request, state, request)
+            except RemoteProtocolError as error:
+                if error.reason is RejectReason.SESSION_OVER:
+                    await self._end(name)
+                raise
             signed = authority.answer_to(state, asked.close_digest)
             if signed is None:
                 closed, lanes = await self._read(asked, pieces)
@@ -119,6 +125,11 @@ class KeyAuthorityHost:
         # Before the answer leaves: whatever was given away stands in the journal.
         await self._write_down(session, asked, None)
         return signed
+
+    async def _end(self, name: bytes) -> None:
+        """The verified log has the session's end: its key goes, whatever is shown of an older log later."""
+        async with self._turn(name):
+            await (await self._known(name)).feed(EndShown())
 
     async def _known(self, name: bytes) -> Driver[AuthorityState, AuthorityEvent, None]:
         driver = self._driver(name)

@@ -10,17 +10,15 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
-
 from secagg.identity.config import ReflectionAudience
 from secagg.identity.roster_file import verify_signed_roster
 from secagg.protocol.errors import RejectReason
 from secagg.runtime.committee_member import CommitteeMemberHost, shown_parameters
 from secagg.runtime.member_session import MemberSession
+from secagg.services.institution_server import InstitutionServer
 from secagg.services.logs import EventLog
 from secagg.services.refusals import REFUSALS, Context, let_finish, refusing
-from secagg.services.server import ServerSocket, add_port, allow_many_connections, keep_freed_memory, public_server
+from secagg.services.server import ServerSocket
 from secagg.services.turnstile import Places
 from secagg.transcript.merkle import leaf_hash
 from secagg.v1 import opening_pb2 as opb
@@ -28,7 +26,6 @@ from secagg.v1 import opening_pb2_grpc as opb_grpc
 from secagg.wire import convert, convert_opening, fields
 
 COMMITTEE = opb.DESCRIPTOR.services_by_name["CommitteeService"].full_name
-_STOP_GRACE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +133,7 @@ class CommitteeServicer(opb_grpc.CommitteeServiceServicer):
                 headers = convert_opening.open_sum_more_from_pb(message, count)
 
 
-class CommitteeServer:
+class CommitteeServer(InstitutionServer):
     """Serves one member."""
 
     def __init__(
@@ -148,18 +145,10 @@ class CommitteeServer:
         reflect_to: ReflectionAudience = ReflectionAudience.NOBODY,
     ) -> None:
         limits = limits or CommitteeLimits()
+        super().__init__(COMMITTEE, log, limits.max_concurrent_rpcs, reflect_to)
         self._host = host
-        self._log = log
-        keep_freed_memory()
-        allow_many_connections()
-        self._server = public_server(log, limits.max_concurrent_rpcs)
-        self._health = health.aio.HealthServicer()
         self.servicer = CommitteeServicer(host, name, log, limits)
-        opb_grpc.add_CommitteeServiceServicer_to_server(self.servicer, self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        if reflect_to is ReflectionAudience.EVERYONE:
-            names = (COMMITTEE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, self._server)
+        opb_grpc.add_CommitteeServiceServicer_to_server(self.servicer, self.grpc)
 
     async def start(self, socket: ServerSocket) -> int:
         """Resume the sessions, then listen; returns the port.
@@ -169,16 +158,7 @@ class CommitteeServer:
             StoreError: the store does not answer.
         """
         await self._host.start()
-        port = add_port(self._server, socket)
-        await self._server.start()
-        for name in ("", COMMITTEE):
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        self._log.event("serving", address=socket.address, port=port)
-        return port
+        return await super().start(socket)
 
-    async def stop(self) -> None:
-        """Say not serving, let calls end, stop the sessions' work; everything acknowledged is durable already."""
-        await self._health.enter_graceful_shutdown()
-        await self._server.stop(_STOP_GRACE_S)
+    async def _end_work(self) -> None:
         await self._host.close()
-        self._log.event("stopped")

@@ -73,7 +73,7 @@ class UploadServicer:
 def serve_uploads_only(servicer: UploadServicer, server: grpc.aio.Server) -> None:
     """Let ``server`` have these three calls; all others of the service are UNIMPLEMENTED."""
     one, many = grpc.unary_unary_rpc_method_handler, grpc.stream_unary_rpc_method_handler
-    handlers = {
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
         "WriteChunk": one(cast("Any", servicer.WriteChunk), pb.WriteChunkRequest.FromString, _encoded),
         "StreamChunks": many(cast("Any", servicer.StreamChunks), pb.StreamChunksRequest.FromString, _encoded),
         "FinishUpload": one(cast("Any", servicer.FinishUpload), pb.FinishUploadRequest.FromString, _encoded),

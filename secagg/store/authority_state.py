@@ -8,26 +8,27 @@ then every session in it is abandoned, and its key with it.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
-from secagg.runtime.ports import StaleStoreError
-from secagg.store.checkpoints import FileCheckpointMemory
 from secagg.store.files import disk_errors
+from secagg.store.institution_state import (
+    JOURNAL_FILE,
+    SESSIONS_FILE,
+    InstitutionState,
+    abandon_sessions,
+    refuse_stale,
+)
 from secagg.store.marked import make_marked, mark_again, mark_problem
-from secagg.store.opening_journal import FileOpeningJournal
-from secagg.store.sqlite import SqliteSessionStore, mark_restored
 
-SESSIONS_FILE = "sessions.db"
-JOURNAL_FILE = "opened.jsonl"
-_LOGS = "logs"
+__all__ = ["JOURNAL_FILE", "SESSIONS_FILE", "AuthorityState"]
+
 _ADVICE = (
     "An authority that forgot what it answered must not answer again: start it with --restored, and it opens nothing "
     "of the sessions that it made keys for before"
 )
 
 
-class AuthorityState:
+class AuthorityState(InstitutionState):
     """The open state directory of one authority, for one process at a time."""
 
     def __init__(self, directory: Path) -> None:
@@ -39,11 +40,8 @@ class AuthorityState:
         """
         with disk_errors(f"{directory}: opening the authority's state"):
             problem = mark_problem(directory)
-        if problem:
-            raise StaleStoreError(f"{directory}: {problem}. {_ADVICE}")
-        self._directory = directory
-        self.sessions = SqliteSessionStore(directory / SESSIONS_FILE)
-        self.journal = FileOpeningJournal(directory / JOURNAL_FILE)
+        refuse_stale(directory, problem, _ADVICE)
+        super().__init__(directory)
 
     @staticmethod
     def create(directory: Path) -> None:
@@ -61,21 +59,7 @@ class AuthorityState:
             StoreError: it is open, damaged, or the disk refuses.
         """
         with disk_errors(f"{directory}: accepting a restored state"):
-            database = directory / SESSIONS_FILE
-            if not database.exists():
-                # Nothing is left of it, so nothing of it can be resumed; its sidecar files speak of another one.
-                for sidecar in directory.glob(f"{SESSIONS_FILE}.*"):
-                    sidecar.unlink()
             # Before the directory counts as the one that was made: a crash in between leaves it refused.
-            abandoned = mark_restored(database) if database.exists() else 0
+            abandoned = abandon_sessions(directory)
         mark_again(directory)
         return abandoned
-
-    def memory_of(self, coordinator: bytes, origin: str) -> FileCheckpointMemory:
-        """Where the last checkpoint of a coordinator's log is kept."""
-        name = hashlib.sha256(coordinator + origin.encode("utf-8")).hexdigest()
-        return FileCheckpointMemory(self._directory / _LOGS / f"{name}.checkpoint")
-
-    async def close(self) -> None:
-        """Close the files."""
-        await self.sessions.close()

@@ -8,31 +8,25 @@ was is refused until the operator says that it was restored: then nothing that m
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
-from secagg.runtime.ports import StaleStoreError, StoreError
+from secagg.runtime.ports import StoreError
 from secagg.store.box_file import DirectoryBoxStore
-from secagg.store.checkpoints import FileCheckpointMemory
 from secagg.store.files import FILE_MODE, disk_errors, replace_durably
+from secagg.store.institution_state import InstitutionState, abandon_sessions, refuse_stale
 from secagg.store.marked import make_marked, mark_again, mark_problem
-from secagg.store.opening_journal import FileOpeningJournal
-from secagg.store.sqlite import SqliteSessionStore, mark_restored
 
-SESSIONS_FILE = "sessions.db"
-JOURNAL_FILE = "opened.jsonl"
 RESTORED_FILE = "restored"
 BIRTH_FILE = "born"
 NOTED_FILE = "born.noted"
 BOX_DIRECTORY = "boxes"
-_LOGS = "logs"
 _ADVICE = (
     "A member that forgot what it answered must not answer again: start it with --restored, and it opens nothing "
     "that was opened before"
 )
 
 
-class MemberState:
+class MemberState(InstitutionState):
     """The open state directory of one member, for one process at a time."""
 
     def __init__(self, directory: Path) -> None:
@@ -44,13 +38,10 @@ class MemberState:
         """
         with disk_errors(f"{directory}: opening the member's state"):
             problem = mark_problem(directory) or _birth_problem(directory)
-        if problem:
-            raise StaleStoreError(f"{directory}: {problem}. {_ADVICE}")
-        self._directory = directory
+        refuse_stale(directory, problem, _ADVICE)
         self.restored_at_s = _restored_at(directory)
-        self.sessions = SqliteSessionStore(directory / SESSIONS_FILE)
+        super().__init__(directory)
         self.boxes = DirectoryBoxStore(directory / BOX_DIRECTORY)
-        self.journal = FileOpeningJournal(directory / JOURNAL_FILE)
 
     @staticmethod
     def create(directory: Path) -> None:
@@ -74,24 +65,10 @@ class MemberState:
             at_s = max(now_s, _restored_at(directory) if directory.is_dir() else 0)
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             replace_durably(directory / RESTORED_FILE, b"%d\n" % at_s)
-            database = directory / SESSIONS_FILE
-            if not database.exists():
-                # Nothing is left of it, so nothing of it can be resumed; its sidecar files speak of another one.
-                for sidecar in directory.glob(f"{SESSIONS_FILE}.*"):
-                    sidecar.unlink()
-            abandoned = mark_restored(database) if database.exists() else 0
+            abandoned = abandon_sessions(directory)
             _write_birth(directory)
         mark_again(directory)
         return abandoned
-
-    def memory_of(self, coordinator: bytes, origin: str) -> FileCheckpointMemory:
-        """Where the last checkpoint of a coordinator's log is kept."""
-        name = hashlib.sha256(coordinator + origin.encode("utf-8")).hexdigest()
-        return FileCheckpointMemory(self._directory / _LOGS / f"{name}.checkpoint")
-
-    async def close(self) -> None:
-        """Close the files."""
-        await self.sessions.close()
 
 
 def _write_birth(directory: Path) -> None:

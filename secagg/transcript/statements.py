@@ -133,7 +133,8 @@ class OneShotHeader(Record):
     """The contribution to a one-shot session: digests and length of the upload, digests of the ``parts``.
 
     ``parts`` are the SHA-256 digests of one sealed box for each committee member, in their order, or of the one
-    ciphertext for a key authority.
+    ciphertext for a key authority. ``opened_at`` is the index in the log of the open entry that the contributor has
+    seen: were the same entry logged again, nothing that was signed before would count there.
     """
 
     TYPE: ClassVar[str] = "one-shot-contribution"
@@ -143,6 +144,7 @@ class OneShotHeader(Record):
     linear_hash: bytes = hex_field(32)
     lanes: int = integer_field(1)
     parts: tuple[bytes, ...] = list_field(hex_codec(32), MAX_MEMBERS)
+    opened_at: int = integer_field(0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from secagg.protocol.one_shot.authority_states import (
     Authority,
     AuthorityState,
     Deciding,
+    Ended,
     Prepared,
     Refused,
     SumRequest,
@@ -304,7 +305,19 @@ def test_a_fork_of_the_log_that_was_seen_is_refused() -> None:
 def test_a_session_that_has_ended_is_not_opened_any_more() -> None:
     abort = SessionAbort(SESSION, "too late", 0, bytes(32))
     request = STAGE.closed.request(files=STAGE.closed.files(abort))
-    assert refusal(STAGE.closed, request) is RejectReason.SESSION_OVER
+
+    async def asking() -> None:
+        store = MemorySessionStore()
+        host = host_on(store, AUTHORITY)
+        await host.prepare(SESSION, COORDINATOR.public_bytes)
+        for _ in range(2):
+            with pytest.raises(RemoteProtocolError) as caught:
+                await ask(host, STAGE.closed, request)
+            assert caught.value.reason is RejectReason.SESSION_OVER
+        stored = await store.load(NAME)
+        assert AUTHORITY_PERSISTENCE.decode(stored.state) == Ended()
+
+    asyncio.run(asking())
 
 
 def test_a_session_that_is_not_closed_is_not_opened() -> None:

@@ -275,7 +275,8 @@ class TestContributorsWhoSpoil:
             second = OneShotSession(parameters, roster)
             host = await registry.open(second, one_shot_setup(second, cohort.blobs))
             context = OneShotClientContext(one.context.identity, second, one.context.policy, one.context.log)
-            header = dataclasses.replace(one.contribution.signed.statement, session=second.digest)
+            opened_at = host.evidence().start
+            header = dataclasses.replace(one.contribution.signed.statement, session=second.digest, opened_at=opened_at)
             signed = Signed(header, context.identity.sign_statement(header.to_bytes()))
             commit, swept = cohort.ports.store.commit, False
 

@@ -223,6 +223,25 @@ def test_a_sum_with_wrong_entries_never_gets_into_a_close() -> None:
     play(script, processes=1)
 
 
+def test_chunks_are_smaller_the_more_uploads_are_under_way() -> None:
+    async def script(site: IngestSite) -> None:
+        desk = site.server._uploads
+        assert (await site.announce(0)).preferred_chunk_bytes == 1 << 20
+        assert (await site.announce(0)).preferred_chunk_bytes == 1 << 20
+        assert desk.under_way() == 1, "announced again is no other upload"
+        now_s = asyncio.get_running_loop().time()
+        desk._announced_s = {f"{number:032x}": now_s - 61 for number in range(1000)} | {
+            f"{number:032x}": now_s for number in range(1000, 1127)
+        }
+        assert (await site.announce(0)).preferred_chunk_bytes == 256 << 10
+        assert desk.under_way() == 128, "those of more than a minute ago are not counted"
+        await site.upload(*range(COUNT))
+        assert desk.under_way() == 127
+        await close_exactly(site)
+
+    play(script)
+
+
 # Adversaries.
 
 

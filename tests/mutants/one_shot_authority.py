@@ -19,6 +19,45 @@ _SUM = "secagg/runtime/masked_sum.py"
 MUTANTS: tuple[Mutant, ...] = (
     # Waits for the uploads of the others and cancels them.
     mutant(
+        "a list of commitments may come after a second copy of the open entry",
+        "secagg/protocol/one_shot/committed.py",
+        "        if header.opened_at != opened_at:",
+        "        if header.opened_at < 0:",
+        "tests/adversaries/test_authority_more_attacks.py::"
+        "test_a_second_list_after_a_second_copy_of_the_open_entry_is_never_answered",
+    ),
+    mutant(
+        "the key outlives a session whose end was seen",
+        "secagg/runtime/key_authority.py",
+        "                if error.reason is RejectReason.SESSION_OVER:",
+        "                if error.reason is RejectReason.ABORTED:",
+        "tests/adversaries/test_authority_more_attacks.py::"
+        "test_a_session_whose_abort_the_authority_has_seen_is_over_for_it",
+    ),
+    mutant(
+        "attestors sign what nobody witnessed",
+        "secagg/cli/attest.py",
+        "        if policy.log.is_met_by(()):",
+        "        if policy is None:",
+        "tests/adversaries/test_authority_more_attacks.py::test_attestors_sign_nothing_of_a_log_that_nobody_witnessed",
+    ),
+    mutant(
+        "a call may be silent for ever",
+        "secagg/services/authority.py",
+        "        async with asyncio.timeout(self._limits.message_s):",
+        "        async with asyncio.timeout(None):",
+        "tests/adversaries/test_authority_more_attacks.py::"
+        "test_strangers_that_open_calls_and_say_nothing_keep_nobody_out",
+    ),
+    mutant(
+        "a list of commitments may be longer than a session takes",
+        "secagg/protocol/one_shot/authority_rules.py",
+        "    if committed.count > parameters.encoding.max_contributors:",
+        "    if committed.count < 0:",
+        "tests/adversaries/test_authority_more_attacks.py::"
+        "test_a_list_of_commitments_longer_than_a_session_takes_is_not_read",
+    ),
+    mutant(
         "an authority opens what was not committed to",
         _RULES,
         "places = {leaf: place for place, leaf in enumerate(committed)}",
@@ -87,9 +126,9 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     mutant(
         "a restored authority goes on with the sessions of the backup",
-        "secagg/store/authority_state.py",
-        "abandoned = mark_restored(database) if database.exists() else 0",
-        "abandoned = 0",
+        "secagg/store/institution_state.py",
+        "        return mark_restored(database)\n",
+        "        return 0\n",
         f"{_STATE_TESTS}::test_a_state_that_is_gone_emptied_or_a_copy_is_refused_until_it_is_accepted_without_its_sessions",
     ),
     # Whom it serves.

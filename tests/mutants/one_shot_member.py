@@ -8,6 +8,7 @@ _M = "secagg/protocol/one_shot/member.py"
 _S = "secagg/runtime/member_session.py"
 _R = "secagg/runtime/committee_member.py"
 _D = "secagg/store/member_state.py"
+_I = "secagg/store/institution_state.py"
 _B = "secagg/store/box_file.py"
 _W = "secagg/services/committee.py"
 _T = "secagg/services/turnstile.py"
@@ -245,9 +246,9 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     mutant(
         "a copy of the state is the state",
-        _D,
-        "        if problem:\n",
-        "        if not directory.exists():\n",
+        _I,
+        "    if problem:\n",
+        "    if not directory.exists():\n",
         f"{_UD}::TestTheStateDirectory::test_an_empty_backup_of_the_first_day_is_not_taken_for_the_state",
     ),
     mutant(

@@ -45,6 +45,7 @@ from secagg.transcript.openers import KeyAuthority, PreparedKey, SummedCiphertex
 from secagg.transcript.roster import Roster, RosterMember
 from secagg.transcript.statements import Attestation, OneShotHeader, Signed, Statement
 from tests.support.cohort import VirtualClock, key_of, tiny_template
+from tests.support.one_shot import OPENED_AT
 from tests.support.published import NO_WITNESSES, ORIGIN, evidence_of
 from tests.support.rng import CountingRng
 
@@ -157,6 +158,7 @@ class Upload:
                 hashlib.sha256(hash_lanes(self.lanes).astype("<u8").tobytes()).digest(),
                 self.lanes.size,
                 (hashlib.sha256(self.ciphertext).digest(),),
+                OPENED_AT,
             ),
         )
 

@@ -155,6 +155,7 @@ class OneShotForge:
         self.session_id = hashlib.sha256(f"session {name}".encode()).digest()[:16]
         self.files: dict[str, bytes] = {}
         self.uploads: dict[int, np.ndarray] = {}
+        self.opened_at = 1
 
     def secret(self, purpose: str, *numbers: int) -> Secret:
         """32 bytes that follow from the name of the session, a purpose and numbers."""
@@ -357,6 +358,7 @@ class OneShotForge:
             sha256(self.hashes[index].tobytes()),
             lanes.size,
             tuple(sha256(part) for part in self.parts[index]),
+            self.opened_at,
         )
 
     def _disposition(self, index: int) -> Disposition:

@@ -72,6 +72,13 @@ class OneShotRecord(Forge):
             self.append(step())
         return self
 
+    def append(self, entry: Any) -> None:
+        """Log an entry; a session is told where its open entry stands."""
+        for session in self.sessions:
+            if getattr(session, "parameters", None) is entry:
+                session.opened_at = len(self.entries)
+        super().append(entry)
+
     def play(self, session: OneShotForge, *steps: str) -> OneShotRecord:
         """The roster, and so many steps of one session."""
         self.append(self.roster_entry())

@@ -53,6 +53,8 @@ from tests.support.rng import CountingRng
 ORIGIN = "log.example/secagg"
 NOW_S = 1_000_000
 """When sessions are opened; where clocks of tests start."""
+OPENED_AT = 1
+"""After the entry of the roster."""
 WITNESS_NAME = "witness.example"
 WITNESS = key_of("witness")
 COORDINATOR = key_of("coordinator")
@@ -207,6 +209,7 @@ def contribute(
         hashlib.sha256(linear_hash).digest(),
         upload.size,
         tuple(hashlib.sha256(box).digest() for box in boxes),
+        OPENED_AT,
     )
     return Contribution(key, signed_by(key, header), boxes, secret, upload, linear_hash)
 

@@ -103,7 +103,9 @@ def header_of(session: OneShotSession, number: int, /, **changes: Any) -> OneSho
     masked = masked_of(session, number)
     digests = tuple(hashlib.sha256(part).digest() for part in masked.parts)
     linear_hash = hashlib.sha256(masked.linear_hash).digest()
-    header = OneShotHeader(session.digest, KEYS[number].public_bytes, masked.digest, linear_hash, masked.lanes, digests)
+    header = OneShotHeader(
+        session.digest, KEYS[number].public_bytes, masked.digest, linear_hash, masked.lanes, digests, 0
+    )
     return dataclasses.replace(header, **changes)
 
 

@@ -84,12 +84,17 @@ def _bound(session: SessionRecord, findings: Findings) -> None:
 
 
 def _bound_one_shot(session: SessionRecord, findings: Findings) -> None:
-    """Rule: each header names this open entry."""
-    for number, header in enumerate(session.get(one_shot_values.COMMITTED).headers, start=1):
-        _check_session(session, (COMMITMENTS, number), header.session, findings)
+    """Rule: each header names this open entry, and where in the log it stands."""
+    lists = [(COMMITMENTS, session.get(one_shot_values.COMMITTED).headers)]
     if session.entries.stage >= Stage.CLOSED:
-        for number, header in enumerate(session.get(one_shot_values.CLOSED).headers, start=1):
-            _check_session(session, (CONTRIBUTIONS, number), header.session, findings)
+        lists.append((CONTRIBUTIONS, session.get(one_shot_values.CLOSED).headers))
+    (_, opened_at), *_ = session.audit.get(SESSIONS).places[session.parameters.session]
+    for file, headers in lists:
+        for number, header in enumerate(headers, start=1):
+            _check_session(session, (file, number), header.session, findings)
+            if header.opened_at != opened_at:
+                place = session.files.place(file, number, "statement.opened_at")
+                findings.fail(place, f"{header.opened_at}, the open entry is entry {opened_at}")
 
 
 def _check_session(session: SessionRecord, where: tuple[str, int], named: bytes, findings: Findings) -> None:

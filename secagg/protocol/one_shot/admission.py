@@ -36,7 +36,7 @@ from secagg.protocol.one_shot.coordinator_states import (
 from secagg.protocol.one_shot.messages import Attested, CommitContribution, OneShotContribution
 from secagg.protocol.one_shot.session import OneShotSession
 from secagg.protocol.published import check_signature, check_statement_session, roster_position
-from secagg.protocol.rows import HeaderRow, RowKind, StagedRow, TakenRow, find, row_key
+from secagg.protocol.rows import HeaderRow, LogRow, RowKind, StagedRow, TakenRow, find, row_key
 from secagg.transcript.entries import OneShotClose
 from secagg.transcript.openers import Committee, KeyAuthority, SummedCiphertext
 from secagg.transcript.statements import (
@@ -69,7 +69,7 @@ def admit(session: OneShotSession, rows: Rows, state: OneShotState, event: Admis
     """
     signed = event.message.signed if isinstance(event, ContributionStored) else event.signed
     check_statement_session(signed.statement, session)
-    position, kind, row = _own_row(session, event, signed)
+    position, kind, row = _own_row(session, rows, event, signed)
     known = rows.get(row_key(position, kind))
     if known is not None:
         if known == row:
@@ -78,13 +78,13 @@ def admit(session: OneShotSession, rows: Rows, state: OneShotState, event: Admis
     return {row_key(position, kind): row, **_more_rows(session, rows, state, (event, position))}
 
 
-def _own_row(session: OneShotSession, event: Admissible, signed: Signed) -> tuple[int, RowKind, Row]:
+def _own_row(session: OneShotSession, rows: Rows, event: Admissible, signed: Signed) -> tuple[int, RowKind, Row]:
     """Whose message it is, and its own row; its signature is checked, and what it brings against its digests."""
     match event, signed.statement:
         case CommitContribution(), OneShotHeader():
-            return _contributor(session, signed), RowKind.COMMITMENT, CommitmentRow(signed)
+            return _contributor(session, rows, signed), RowKind.COMMITMENT, CommitmentRow(signed)
         case ContributionStored(message), OneShotHeader() as header:
-            position = _contributor(session, signed)
+            position = _contributor(session, rows, signed)
             _check_linear_hash(header, message.linear_hash)
             _check_parts(session, header, message.parts)
             return position, RowKind.HEADER, HeaderRow(signed)
@@ -117,7 +117,7 @@ def _more_rows(
     return {}
 
 
-def _contributor(session: OneShotSession, signed: Signed) -> int:
+def _contributor(session: OneShotSession, rows: Rows, signed: Signed) -> int:
     header = signed.statement
     position = roster_position(session, header.identity)
     check_signature(signed, header.identity)
@@ -127,6 +127,9 @@ def _contributor(session: OneShotSession, signed: Signed) -> int:
         raise RemoteProtocolError(RejectReason.WRONG_LENGTH, f"{header.lanes} lanes, expected {session.upload_lanes}")
     if len(header.parts) != session.parts:
         raise RemoteProtocolError(RejectReason.WRONG_PARTS, f"{len(header.parts)} digests, expected {session.parts}")
+    opened = find(rows, 0, RowKind.LOG, LogRow)
+    if opened is None or header.opened_at != opened.index:
+        raise RemoteProtocolError(RejectReason.WRONG_LOG_ROOT, f"opened_at: {header.opened_at} is not where it stands")
     return position
 
 

@@ -25,6 +25,8 @@ from secagg.protocol.one_shot.authority_states import (
     AuthorityState,
     ClosedSum,
     Deciding,
+    Ended,
+    EndShown,
     Prepared,
     Refused,
     SumCertified,
@@ -100,6 +102,8 @@ def step(authority: Authority, state: AuthorityState, event: AuthorityEvent) -> 
             if _decided(state, event.close) is None:
                 return Transition(state)
             return Transition(Refused(event.close, event.reason))
+        case EndShown():
+            return Transition(Ended()) if isinstance(state, Prepared) else Transition(state)
         case _:
             assert_never(event)
 
@@ -109,10 +113,13 @@ def answer_to(state: AuthorityState, close: bytes) -> Signed | None:
 
     Raises:
         RemoteProtocolError: OPENED_BEFORE; another one was decided on. WRONG_OPENING; this one was refused for good.
+            SESSION_OVER; the session had ended before anything was decided.
     """
     match state:
         case Prepared():
             return None
+        case Ended():
+            raise RemoteProtocolError(RejectReason.SESSION_OVER, "the log was seen with the session's end")
         case Deciding() | Answered() | Refused() if state.close != close:
             raise RemoteProtocolError(RejectReason.OPENED_BEFORE, "close: another closed set was decided on")
         case Deciding():
@@ -154,6 +161,6 @@ def _decide(state: AuthorityState, closed: ClosedSum) -> AuthorityTransition:
 
 def _decided(state: AuthorityState, close: bytes) -> Deciding | None:
     """The decision that an outcome belongs to; None if it was recorded before."""
-    if isinstance(state, Prepared) or state.close != close:
+    if isinstance(state, Prepared | Ended) or state.close != close:
         raise LocalProtocolError(RejectReason.WRONG_PHASE, "a decryption that was not decided on")
     return state if isinstance(state, Deciding) else None

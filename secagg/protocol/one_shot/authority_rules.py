@@ -110,8 +110,7 @@ def check_request(authority: Authority, made: MadeKey | None, request: SumReques
         raise RemoteProtocolError(RejectReason.SESSION_OVER, "evidence: the session has ended")
     if committed is None or not isinstance(close, OneShotClose):
         raise RemoteProtocolError(RejectReason.WRONG_PHASE, "evidence: the session is not closed")
-    asked = AskedSum(_session_of(parameters, request.files), view, committed, close)
-    _check_count(asked)
+    _check_count(parameters, committed, close)
     if not isinstance(close.opener, SummedCiphertext):
         raise RemoteProtocolError(RejectReason.WRONG_CIPHERTEXT, "close.opener: names members")
     if hashlib.sha256(request.ciphertext_sum).digest() != close.opener.digest:
@@ -120,8 +119,9 @@ def check_request(authority: Authority, made: MadeKey | None, request: SumReques
         check_ciphertext(request.ciphertext_sum)
     except CiphertextError as error:
         raise RemoteProtocolError(RejectReason.WRONG_CIPHERTEXT, f"ciphertext_sum: {error}") from None
-    _check_attestations(authority, asked, close.opener, request.attestations)
-    return asked
+    # Before the roster is read, which can be long: strangers have no attestations.
+    _check_attestations(authority, parameters, close, request.attestations)
+    return AskedSum(_session_of(parameters, request.files), view, committed, close)
 
 
 def check_sets(asked: AskedSum, committed: Sequence[bytes], contributions: Sequence[bytes]) -> ClosedSum:
@@ -137,7 +137,7 @@ def check_sets(asked: AskedSum, committed: Sequence[bytes], contributions: Seque
     Raises:
         RemoteProtocolError: LOG_MISMATCH, NOT_COMMITTED, or as ``check_committed``.
     """
-    check_committed(asked.session, asked.committed, committed)
+    check_committed(asked.session, asked.view.start, asked.committed, committed)
     check_root("contributions", asked.close.contributions, contributions)
     if len(contributions) != asked.close.count:
         raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "contributions: count differs")
@@ -180,7 +180,6 @@ def _session_of(parameters: OneShotOpen, files: ShownSessionFiles) -> OneShotSes
     """The session with its roster, which the registrar that the open entry names has signed."""
     try:
         head = RosterHead.from_bytes(files.roster_head)
-        roster = Roster.from_leaves(files.roster)
         verify_statement(parameters.registrar, files.roster_head, files.roster_signature)
     except RecordError as error:
         raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, f"roster: {error}") from None
@@ -188,29 +187,38 @@ def _session_of(parameters: OneShotOpen, files: ShownSessionFiles) -> OneShotSes
         raise RemoteProtocolError(RejectReason.BAD_SIGNATURE, "roster_signature: not the registrar's") from None
     if head != RosterHead(parameters.registrar, parameters.roster_size, parameters.roster):
         raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "roster_head: not that of the open entry")
-    return OneShotSession(parameters, roster)
+    if len(files.roster) != parameters.roster_size:
+        raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "roster: size differs from the open entry")
+    try:
+        return OneShotSession(parameters, Roster.from_leaves(files.roster))
+    except RecordError as error:
+        raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, f"roster: {error}") from None
 
 
-def _check_count(asked: AskedSum) -> None:
-    count, parameters = asked.close.count, asked.session.parameters
+def _check_count(parameters: OneShotOpen, committed: ContributionsCommitted, close: OneShotClose) -> None:
+    count = close.count
     if count < parameters.min_contributors:
         raise RemoteProtocolError(
             RejectReason.BELOW_MINIMUM, f"close.count: {count}, at least {parameters.min_contributors} are asked for"
         )
     if count > parameters.encoding.max_contributors:
         raise RemoteProtocolError(RejectReason.COHORT_FULL, f"close.count: {count}")
+    if committed.count > parameters.encoding.max_contributors:
+        raise RemoteProtocolError(RejectReason.COHORT_FULL, f"contributions-committed.count: {committed.count}")
 
 
 def _check_attestations(
-    authority: Authority, asked: AskedSum, opener: SummedCiphertext, attestations: Sequence[Signed]
+    authority: Authority, parameters: OneShotOpen, close: OneShotClose, attestations: Sequence[Signed]
 ) -> None:
     """Whoever is not configured here counts for nothing, whatever the session's own list says."""
-    session, policy = asked.session, authority.policy
-    needed = max(policy.attestations, opener_of(session.parameters).attestations)
+    policy = authority.policy
+    needed = max(policy.attestations, opener_of(parameters).attestations)
+    session, closed = (hashlib.sha256(entry.to_bytes()).digest() for entry in (parameters, close))
+    ciphertext_sum = close.opener.digest if isinstance(close.opener, SummedCiphertext) else b""
     vouching: set[bytes] = set()
     for signed in attestations:
         identity = signed.statement.identity
-        due = Attestation(session.digest, asked.close_digest, identity, opener.digest)
+        due = Attestation(session, closed, identity, ciphertext_sum)
         if identity in policy.attestors and signed.statement == due and _is_signed(signed):
             vouching.add(identity)
     if len(vouching) < needed:

@@ -87,6 +87,11 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """The log was seen with the session's end, and nothing had been decided; there is no key any more."""
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """What the closed set decrypts to is no sum of mask secrets; there is no key any more."""
 
@@ -94,7 +99,7 @@ class Refused:
     reason: str
 
 
-AuthorityState: TypeAlias = Prepared | Deciding | Answered | Refused
+AuthorityState: TypeAlias = Prepared | Deciding | Answered | Refused | Ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +135,11 @@ class SumNotCertified:
     reason: str
 
 
-AuthorityEvent: TypeAlias = ClosedSum | SumCertified | SumNotCertified
+@dataclass(frozen=True, slots=True)
+class EndShown:
+    """Event: the log, verified, has the session's result or its abort."""
 
-AUTHORITY_PERSISTENCE = Persistence(Prepared, Deciding, Answered, Refused, Signed, AuthorityAnswer)
+
+AuthorityEvent: TypeAlias = ClosedSum | SumCertified | SumNotCertified | EndShown
+
+AUTHORITY_PERSISTENCE = Persistence(Prepared, Deciding, Answered, Refused, Ended, Signed, AuthorityAnswer)

@@ -131,6 +131,7 @@ def _masked(context: OneShotClientContext, state: OneShotClientState, event: Inp
         hashlib.sha256(event.linear_hash).digest(),
         event.lanes,
         tuple(hashlib.sha256(part).digest() for part in event.parts),
+        state.view.start,
     )
     signed = Signed(header, context.identity.sign_statement(header.to_bytes()))
     if isinstance(session.opening, KeyAuthority):
@@ -165,7 +166,7 @@ def _committed(
         return Transition(Aborted(view, RejectReason.ABORTED))
     if view.committed is None:
         raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "no contributions-committed entry")
-    listed = check_committed(context.session, view.committed, event.leaves)
+    listed = check_committed(context.session, view.start, view.committed, event.leaves)
     own = listed.get(context.identity.public_bytes)
     if own is None:
         # A state, not an error: whoever was left out of one list never looks at another, also after a crash.

@@ -18,12 +18,13 @@ _NAME = "contributions-committed"
 
 
 def check_committed(
-    session: OneShotSession, entry: ContributionsCommitted, leaves: Sequence[bytes]
+    session: OneShotSession, opened_at: int, entry: ContributionsCommitted, leaves: Sequence[bytes]
 ) -> dict[bytes, Signed]:
     """The signed headers by identity, in order of roster position.
 
     Rules: as many as the entry says, between ``min_contributors`` and ``max_contributors``; under the entry's root;
-    each of another identity of the roster, in order of position there, signed by it for this session; each with as
+    each of another identity of the roster, in order of position there, signed by it for this session, opened at
+    this index of the log (a list after a second copy of the open entry could be made to fit the first); each with as
     many lanes and parts as the session has. No two sign one digest: masked inputs and ciphertexts look random, so
     whoever has that of another copied it, and would count the other twice.
 
@@ -48,6 +49,8 @@ def check_committed(
         if position <= before:
             raise RemoteProtocolError(RejectReason.LOG_MISMATCH, f"{_NAME}: roster positions out of order")
         _check_header(session, signed, header)
+        if header.opened_at != opened_at:
+            raise RemoteProtocolError(RejectReason.WRONG_LOG_ROOT, f"opened_at: {header.opened_at}, not {opened_at}")
         own = (header.upload, header.linear_hash, *header.parts)
         if not digests.isdisjoint(own):
             raise RemoteProtocolError(RejectReason.DOUBLED_UPLOAD, header.identity.hex())

@@ -195,7 +195,7 @@ def test_a_roster_that_is_not_the_sessions_is_refused() -> None:
     assert reason_of(STAGE.closed, files=dataclasses.replace(files, roster=files.roster[:-1])) is (
         RejectReason.LOG_MISMATCH
     )
-    other = dataclasses.replace(files, roster=(b"nonsense",))
+    other = dataclasses.replace(files, roster=(b"nonsense", *files.roster[1:]))
     assert reason_of(STAGE.closed, files=other) is RejectReason.MALFORMED_MESSAGE
 
 

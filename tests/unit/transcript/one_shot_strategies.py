@@ -116,6 +116,7 @@ ONE_SHOT: dict[type[Record], st.SearchStrategy[Record]] = {
         *[digests] * 4,
         st.integers(1, 2**53 - 1),
         st.lists(digests, max_size=openers.MAX_MEMBERS).map(tuple),
+        st.integers(0, 2**53 - 1),
     ),
     statements.MemberAnswer: st.builds(statements.MemberAnswer, digests, digests, digests, _ring_vectors()),
     statements.AuthorityAnswer: st.builds(statements.AuthorityAnswer, digests, digests, digests, _ring_vectors()),

@@ -43,7 +43,7 @@ def several(strategy):
 
 one_shot_signed = st.builds(
     Signed,
-    st.builds(OneShotHeader, digests, digests, digests, digests, st.integers(1, 2**20), paths),
+    st.builds(OneShotHeader, digests, digests, digests, digests, st.integers(1, 2**20), paths, st.integers(0, 2**20)),
     signatures,
 )
 linear_hashes = blobs.map(lambda seed: hashlib.shake_256(seed).digest(HASH_BYTES))
@@ -327,7 +327,7 @@ def test_a_request_with_a_malformed_field_names_it(kind):
 
 
 def test_parts_come_with_headers_of_one_shot_sessions_only_and_with_no_more_than_a_committee_has():
-    header = OneShotHeader(*[bytes(32)] * 4, 4096, (bytes(32),))
+    header = OneShotHeader(*[bytes(32)] * 4, 4096, (bytes(32),), 1)
     signed_one = Signed(header, bytes(64)).to_bytes()
 
     def upload(statement: bytes, parts: int) -> pb.StartUploadRequest:
