@@ -25,8 +25,8 @@ from verifier.session_lists import (
     check_list,
     disposition_leaf,
     fail_at,
-    signed_leaf,
     signed_lines,
+    statements_by_identity,
 )
 from verifier.session_record import SessionRecord
 
@@ -110,24 +110,11 @@ class Committed:
 
 
 def _committed(session: SessionRecord) -> Committed:
-    """Rules: as many lines as logged, under the logged root, identities ascending (equal ones are for ELG-2)."""
+    """Rules: those of ``statements_by_identity``."""
     session.get(COUNTS)
     if session.entries.committed is None:
         return Committed((), ())
-    entry, tree = session.committed, Frontier()
-    signed: list[Signed] = []
-    headers: list[OneShotHeader] = []
-    for place, line in signed_lines(session, COMMITMENTS, MAX_HEADER_BYTES, entry.count):
-        leaf = signed_leaf(place, line)
-        if not isinstance(leaf.statement, OneShotHeader):
-            fail_at(place, f"a statement of type {leaf.statement.TYPE}")
-        if headers and leaf.statement.identity < headers[-1].identity:
-            fail_at(place, "identities not in ascending order")
-        signed.append(leaf)
-        headers.append(leaf.statement)
-        tree.append(leaf_hash(line))
-    check_list(session.files.place(COMMITMENTS), tree, entry.count, entry.root)
-    return Committed(tuple(signed), tuple(headers))
+    return Committed(*statements_by_identity(session, COMMITMENTS, MAX_HEADER_BYTES, session.committed, OneShotHeader))
 
 
 COMMITTED = Derived("SES-9", _committed)

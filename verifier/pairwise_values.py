@@ -40,8 +40,8 @@ from verifier.session_lists import (
     check_list,
     disposition_leaf,
     fail_at,
-    signed_leaf,
     signed_lines,
+    statements_by_identity,
 )
 from verifier.session_record import SessionRecord
 
@@ -128,23 +128,12 @@ class Advertised:
 
 
 def _advertised(session: SessionRecord) -> Advertised:
-    """Rules: as many lines as logged, under the logged root, identities ascending (equal ones are for ELG-2)."""
+    """Rules: those of ``statements_by_identity``."""
     # A cohort that has a graph is small enough to be held.
     session.get(GRAPH_PARAMETERS)
-    entry, tree = session.advertised, Frontier()
-    signed: list[Signed] = []
-    statements: list[AdvertiseStatement] = []
-    for place, line in signed_lines(session, KEYS, MAX_STATEMENT_BYTES, entry.count):
-        leaf = signed_leaf(place, line)
-        if not isinstance(leaf.statement, AdvertiseStatement):
-            fail_at(place, f"a statement of type {leaf.statement.TYPE}")
-        if statements and leaf.statement.identity < statements[-1].identity:
-            fail_at(place, "identities not in ascending order")
-        signed.append(leaf)
-        statements.append(leaf.statement)
-        tree.append(leaf_hash(line))
-    check_list(session.files.place(KEYS), tree, entry.count, entry.root)
-    return Advertised(tuple(signed), tuple(statements))
+    return Advertised(
+        *statements_by_identity(session, KEYS, MAX_STATEMENT_BYTES, session.advertised, AdvertiseStatement)
+    )
 
 
 ADVERTISED = Derived("SES-4", _advertised)

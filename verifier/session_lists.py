@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, NoReturn, TypeVar
 
+from secagg.transcript.entries import ContributionsCommitted, KeysAdvertised
 from secagg.transcript.merkle import Frontier, leaf_hash
 from secagg.transcript.record import RecordError
 from secagg.transcript.statements import (
     Accepted,
+    AdvertiseStatement,
     ContributionHeader,
     Disposition,
     Dropped,
@@ -72,6 +74,46 @@ def signed_leaf(place: Place, line: bytes) -> Signed:
         return Signed.from_bytes(line)
     except RecordError as error:
         fail_at(place, str(error))
+
+
+StatementT = TypeVar("StatementT", AdvertiseStatement, OneShotHeader)
+
+
+def statements_by_identity(
+    session: SessionRecord,
+    file: str,
+    most_bytes: int,
+    entry: KeysAdvertised | ContributionsCommitted,
+    kind: type[StatementT],
+) -> tuple[tuple[Signed, ...], tuple[StatementT, ...]]:
+    """The signed statements of a list, and what they state.
+
+    Rules: as many lines as logged, under the logged root, identities ascending (equal ones are for ELG-2).
+
+    Args:
+        session: whose list.
+        file: the list.
+        most_bytes: of a line.
+        entry: what the log says of the list.
+        kind: of the statements.
+
+    Raises:
+        CheckFailedError: a rule does not hold.
+    """
+    tree = Frontier()
+    signed: list[Signed] = []
+    statements: list[StatementT] = []
+    for place, line in signed_lines(session, file, most_bytes, entry.count):
+        leaf = signed_leaf(place, line)
+        if not isinstance(leaf.statement, kind):
+            fail_at(place, f"a statement of type {leaf.statement.TYPE}")
+        if statements and leaf.statement.identity < statements[-1].identity:
+            fail_at(place, "identities not in ascending order")
+        signed.append(leaf)
+        statements.append(leaf.statement)
+        tree.append(leaf_hash(line))
+    check_list(session.files.place(file), tree, entry.count, entry.root)
+    return tuple(signed), tuple(statements)
 
 
 HeaderT_co = TypeVar("HeaderT_co", bound=ContributionHeader | OneShotHeader, covariant=True)

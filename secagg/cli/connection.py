@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secagg.cli.failures import CommandError
-from secagg.cli.options import address, hex_bytes, read_config_error
+from secagg.cli.options import address, hex_bytes, read_config
 
 if TYPE_CHECKING:
     from secagg.client import Coordinator
@@ -85,12 +85,8 @@ def client_config(arguments: argparse.Namespace) -> ClientConfig:
 def load_config(path: Path) -> ClientConfig:
     """The configuration in a file; errors name it."""
     from secagg.identity.client_config import ClientConfig
-    from secagg.identity.errors import ConfigError
 
-    try:
-        return ClientConfig.load(path)
-    except ConfigError as error:
-        raise read_config_error(path, error, "secagg client init FILE") from None
+    return read_config(ClientConfig.load, path, "secagg client init FILE")
 
 
 def explicit_config(arguments: argparse.Namespace, identity: Path, state: Path) -> ClientConfig:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from secagg.crypto.signing import SigningKey
     from secagg.identity.client_config import ClientConfig
     from secagg.protocol.session import ClientPolicy
+    from secagg.runtime.vectors import EncodingReport
 
 RECEIPTS = "receipts"
 
@@ -215,6 +216,7 @@ def _report_delivered(
     rows = [
         ("session", arguments.session.hex()),
         ("delivered", "the coordinator holds your masked adapter: nothing more is asked of you"),
+        *_earlier(arguments, encoding),
     ]
     if encoding is not None and encoding.clamped:
         rows.append(("clamped", f"{encoding.clamped} coordinates were too large for the session's bound"))
@@ -233,6 +235,14 @@ def _report_delivered(
     )
 
 
+def _earlier(arguments: argparse.Namespace, encoding: EncodingReport | None) -> Rows:
+    """Whoever masked an adapter for a session cannot change it: another one that is given later goes nowhere."""
+    if encoding is not None:
+        return []
+    words = "what an earlier run of this identity masked for this session counts, and cannot be changed; "
+    return [("NOT sent now", f"{words}{arguments.adapter} was not used")]
+
+
 def _report(
     reporter: Reporter,
     arguments: argparse.Namespace,
@@ -241,7 +251,11 @@ def _report(
     keeper: _ReceiptKeeper,
 ) -> None:
     encoding = participation.encoding
-    rows = [("session", arguments.session.hex()), ("contributors", f"{result.contributors}, you among them")]
+    rows = [
+        ("session", arguments.session.hex()),
+        ("contributors", f"{result.contributors}, you among them"),
+        *_earlier(arguments, encoding),
+    ]
     if encoding is not None and encoding.clamped:
         rows.append(("clamped", f"{encoding.clamped} coordinates were too large for the session's bound"))
     if keeper.file.exists():

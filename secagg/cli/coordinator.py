@@ -9,7 +9,16 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secagg.cli.daemon import CERTIFICATE_DAYS, add_config, certificate_hosts, make_home
+from secagg.cli.daemon import (
+    CERTIFICATE_DAYS,
+    add_config,
+    add_directory,
+    add_listen,
+    announcing,
+    certificate_hosts,
+    make_home,
+    tls_facts,
+)
 from secagg.cli.exit_codes import ExitCode
 from secagg.cli.failures import CommandError
 from secagg.cli.options import (
@@ -17,9 +26,8 @@ from secagg.cli.options import (
     add_group,
     add_new_passphrase,
     add_passphrase_file,
-    address,
     load_key,
-    read_config_error,
+    read_config,
 )
 from secagg.cli.output import Reporter, table
 
@@ -61,13 +69,8 @@ def _add_init(commands: Any) -> None:  # noqa: ANN401
         line that names the log in their policies and their auditors', and the command that starts the service.""",
         "secagg coordinator init aggregator --listen 0.0.0.0:7443 --host aggregator.example",
     )
-    parser.add_argument("directory", type=Path, metavar="DIR", help="where to; made if it is missing")
-    parser.add_argument(
-        "--listen",
-        type=address,
-        metavar="HOST:PORT",
-        help="where to serve; port 0 takes a free one (default: 127.0.0.1:7443)",
-    )
+    add_directory(parser)
+    add_listen(parser, 7443)
     parser.add_argument(
         "--host",
         action="append",
@@ -154,12 +157,8 @@ def _add_mark_moved(commands: Any) -> None:  # noqa: ANN401
 def load_config(path: Path) -> CoordinatorConfig:
     """The configuration in a file; errors name it."""
     from secagg.identity.config import CoordinatorConfig
-    from secagg.identity.errors import ConfigError
 
-    try:
-        return CoordinatorConfig.load(path)
-    except ConfigError as error:
-        raise read_config_error(path, error, "secagg coordinator init DIR") from None
+    return read_config(CoordinatorConfig.load, path, "secagg coordinator init DIR")
 
 
 def _init(arguments: argparse.Namespace) -> ExitCode:
@@ -240,28 +239,17 @@ def _check_socket_path(state: Path) -> None:
 def _serve(arguments: argparse.Namespace) -> ExitCode:
     from secagg.cli.serving import serve_until_signal
     from secagg.identity.keys import KeyKind
-    from secagg.identity.tls import ServerTls, fingerprint
     from secagg.services.logs import log_to
 
     config = load_config(arguments.config)
     if arguments.ingest is not None:
         config = dataclasses.replace(config, ingest_processes=arguments.ingest)
     _check_socket_path(config.state_directory)
-    transport = config.server_transport()
+    secured = tls_facts(config.server_transport())
     key = load_key(config.key_file, KeyKind.COORDINATOR, arguments)
     reporter = Reporter.of(arguments)
-    serving: dict[str, object] = {"event": "serving", "coordinator_key": key.public_bytes.hex()}
-    if isinstance(transport, ServerTls):
-        serving["tls_fingerprint"] = fingerprint(transport.certificate_chain)
-
-    def ready(port: int) -> None:
-        where = str(type(config.listen)(config.listen.host, port))
-        secured = "TLS" if "tls_fingerprint" in serving else "plaintext on loopback"
-        reporter.result(
-            {**serving, "address": where, "port": port},
-            f"serving on {where} ({secured}), coordinator key {key.public_bytes.hex()}",
-        )
-
+    facts = {"coordinator_key": key.public_bytes.hex(), **secured}
+    ready = announcing(reporter, config.listen, facts, f"coordinator key {key.public_bytes.hex()}")
     log_to()
     asyncio.run(serve_until_signal(config, key, ready))
     return ExitCode.OK

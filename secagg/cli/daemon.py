@@ -6,13 +6,15 @@ import argparse
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from secagg.cli.exit_codes import ExitCode
 from secagg.cli.failures import CommandError
+from secagg.cli.options import address
+from secagg.cli.output import Reporter
 
 if TYPE_CHECKING:
     from secagg.identity.address import Address
@@ -40,6 +42,21 @@ def add_config(parser: argparse.ArgumentParser, file_name: str, made_by: str) ->
     """``--config FILE``."""
     parser.add_argument(
         "--config", type=Path, required=True, metavar="FILE", help=f"{file_name}, as `{made_by}` writes it"
+    )
+
+
+def add_directory(parser: argparse.ArgumentParser) -> None:
+    """``DIR``, for commands that set a service up."""
+    parser.add_argument("directory", type=Path, metavar="DIR", help="where to; made if it is missing")
+
+
+def add_listen(parser: argparse.ArgumentParser, port: int) -> None:
+    """``--listen``, with the port of this kind of service."""
+    parser.add_argument(
+        "--listen",
+        type=address,
+        metavar="HOST:PORT",
+        help=f"where to serve; port 0 takes a free one (default: 127.0.0.1:{port})",
     )
 
 
@@ -103,6 +120,33 @@ async def until_signal(serve: Callable[[asyncio.Event], Awaitable[None]]) -> Non
     for number in signals:
         loop.add_signal_handler(number, end)
     await serve(stop)
+
+
+def tls_facts(transport: ServerTransport) -> dict[str, object]:
+    """The fingerprint of the certificate that a service shows, if it shows one."""
+    from secagg.identity.tls import ServerTls, fingerprint
+
+    return {"tls_fingerprint": fingerprint(transport.certificate_chain)} if isinstance(transport, ServerTls) else {}
+
+
+def announcing(reporter: Reporter, listen: Address, facts: Mapping[str, object], who: str) -> Ready:
+    """What says that a gRPC service serves.
+
+    Args:
+        reporter: where to.
+        listen: where the service listens; the port may be another.
+        facts: what it says of itself, with ``tls_facts``.
+        who: the key under which it serves, for people.
+    """
+
+    def ready(port: int) -> None:
+        where = str(type(listen)(listen.host, port))
+        secured = "TLS" if "tls_fingerprint" in facts else "plaintext on loopback"
+        reporter.result(
+            {"event": "serving", **facts, "address": where, "port": port}, f"serving on {where} ({secured}), {who}"
+        )
+
+    return ready
 
 
 def address_in_use(listen: Address, cause: str = "") -> CommandError:

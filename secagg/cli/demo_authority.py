@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from secagg.cli.authority import CARD_FILE, KEY_FILE, STATE_DIRECTORY
+from secagg.cli.authority import CARD_FILE, KEY_FILE
 from secagg.cli.demo_course import Opened, Running, Say, all_or_none
 from secagg.cli.demo_one_shot import OneShotCourse, certificate_in, new_home
 from secagg.cli.demo_plan import DemoFailedError, DemoPlan, Departure, plan_one_shot
 from secagg.cli.demo_process import ran, serving, started
 from secagg.cli.demo_site import FREE_PORT, Pins, Site, deadlines
+from secagg.cli.institution import STATE_DIRECTORY
 from secagg.crypto.rng import SystemRng
 from secagg.he.seal import load_api
 from secagg.identity.address import Address

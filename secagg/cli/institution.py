@@ -1,4 +1,4 @@
-"""What ``secagg committee`` and ``secagg authority`` share: options, the directory of a new institution, what is said."""
+"""What the commands of institutions that open sums share: options, the directory of a new one, what is said."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from secagg.cli.daemon import (
     add_listen,
     certificate_hosts,
     make_home,
-    secured_facts,
+    tls_facts,
 )
 from secagg.cli.exit_codes import ExitCode
 from secagg.cli.failures import CommandError
-from secagg.cli.options import add_command, add_new_passphrase, add_passphrase_file, address, hex_bytes
+from secagg.cli.options import add_command, add_new_passphrase, add_passphrase_file, address, hex_bytes, load_key
 from secagg.cli.output import Reporter, table
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from secagg.identity.address import Address
     from secagg.identity.cards import AuthorityCard, MemberCard
     from secagg.identity.institution_config import InstitutionConfig
-    from secagg.identity.tls import CertificateFiles
+    from secagg.identity.keys import KeyKind
 
 STATE_DIRECTORY = "state"
 
@@ -38,6 +38,7 @@ class Institution:
 
     command: str
     noun: str
+    makes: str
     key_file: str
     card_file: str
 
@@ -51,6 +52,7 @@ class Institution:
 class Home:
     """Where the files of a new institution go."""
 
+    kind: Institution
     directory: Path
     key_file: Path
     card_file: Path
@@ -61,7 +63,7 @@ class Home:
     def of(cls, kind: Institution, directory: Path) -> Home:
         """The files of this kind of institution in a directory."""
         names = (kind.key_file, kind.card_file, kind.config_file, STATE_DIRECTORY)
-        return cls(directory, *(directory / name for name in names))
+        return cls(kind, directory, *(directory / name for name in names))
 
     def make(self) -> None:
         """Make the directory. Raises IdentityFileError: a file would be overwritten, or others have access."""
@@ -101,10 +103,10 @@ def add_contact(parser: argparse.ArgumentParser, kind: Institution, port: int) -
     )
 
 
-def add_public_keys(parser: argparse.ArgumentParser, option: str, explained: str) -> argparse.Action:
+def add_public_keys(parser: argparse.ArgumentParser, option: str, explained: str, *, required: bool = False) -> None:
     """An option that takes a public key each time that it is given."""
-    return parser.add_argument(
-        option, type=hex_bytes(32), action="append", default=[], metavar="HEX", help=explained
+    parser.add_argument(
+        option, type=hex_bytes(32), action="append", default=[], required=required, metavar="HEX", help=explained
     )
 
 
@@ -162,8 +164,13 @@ def add_log(commands: Any, kind: Institution, load: Callable[[Path], Institution
 # A new institution
 
 
-def planned(arguments: argparse.Namespace, kind: Institution, default_listen: Address) -> dict[str, Any]:
-    """What the options say that all institutions have, as arguments for a configuration. Nothing is made yet.
+def planned(
+    arguments: argparse.Namespace, kind: Institution, default_listen: Address
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What the options say that all institutions have, and the names for the certificate. Nothing is made yet.
+
+    Returns:
+        Arguments for a configuration; names and addresses.
 
     Raises:
         CommandError: the names for the certificate or the address for the card are none.
@@ -172,10 +179,11 @@ def planned(arguments: argparse.Namespace, kind: Institution, default_listen: Ad
     from secagg.identity.transport import TlsFiles
 
     listen = arguments.listen or default_listen
-    return {
+    hosts = certificate_hosts(listen, arguments.host, "coordinators")
+    common = {
         "name": arguments.name,
         "listen": listen,
-        "address": arguments.address or _public_address(listen, planned_hosts(arguments, listen)[0]),
+        "address": arguments.address or _public_address(listen, hosts[0]),
         "state_directory": Path(STATE_DIRECTORY),
         "key_file": Path(kind.key_file),
         "transport": TlsFiles(Path(CERTIFICATE_FILE), Path(KEY_FILE)),
@@ -184,11 +192,7 @@ def planned(arguments: argparse.Namespace, kind: Institution, default_listen: Ad
         "min_contributors": arguments.min_contributors,
         "log_policy": arguments.log_policy and arguments.log_policy.absolute(),
     }
-
-
-def planned_hosts(arguments: argparse.Namespace, listen: Address) -> tuple[str, ...]:
-    """The names and addresses for the certificate. Raises CommandError."""
-    return certificate_hosts(listen, arguments.host, "coordinators")
+    return common, hosts
 
 
 def _public_address(listen: Address, host: str) -> Address:
@@ -197,3 +201,90 @@ def _public_address(listen: Address, host: str) -> Address:
             "ADDRESS", "--listen has port 0, and coordinators need one to connect to", "give --address HOST:PORT"
         )
     return type(listen)(host, listen.port)
+
+
+def write_home(
+    home: Home,
+    config: InstitutionConfig,
+    hosts: Sequence[str],
+    card_of: Callable[[str], AuthorityCard | MemberCard],
+    create_state: Callable[[Path], None],
+) -> str:
+    """Make certificate, state, card and configuration of an institution that has its key.
+
+    Args:
+        home: where to; ``make`` made it.
+        config: the configuration.
+        hosts: the names and addresses for the certificate, beside that of the card.
+        card_of: the card, with a certificate in PEM.
+        create_state: makes the state directory.
+
+    Returns:
+        The certificate's fingerprint.
+    """
+    from secagg.identity.files import PUBLIC_MODE, create_exclusively
+    from secagg.identity.tls import create_certificate
+    from secagg.runtime.clock import SystemClock
+
+    files = create_certificate(home.directory, (*hosts, config.address.host), SystemClock().now_s(), CERTIFICATE_DAYS)
+    card = card_of(files.certificate.read_text(encoding="ascii"))
+    create_state(home.state)
+    create_exclusively(home.card_file, card.to_bytes() + b"\n", PUBLIC_MODE)
+    create_exclusively(home.config_file, config.to_toml().encode("utf-8"), PUBLIC_MODE)
+    return files.fingerprint
+
+
+def say_what_is_open(config: InstitutionConfig, without_policy: str, reporter: Reporter) -> None:
+    """Say which keys of the configuration are still to be filled in, or left to the coordinators' word."""
+    if not config.coordinators:
+        reporter.progress(f"no coordinator is served: add keys to coordinators in {config.FILE_NAME}")
+    if not config.registrars:
+        reporter.progress("no registrar is named: a coordinator chooses who counts as a person (registrars)")
+    if config.log_policy is None:
+        reporter.progress(without_policy)
+
+
+def say_made(
+    reporter: Reporter,
+    home: Home,
+    config: InstitutionConfig,
+    identity: bytes,
+    fingerprint: str,
+    *rows: tuple[str, str],
+) -> None:
+    """Say what was made, with ``rows`` that only this kind has, and what comes next."""
+    following = f"secagg {home.kind.command} serve --config {home.config_file}"
+    to_operators = f"hand it to their operators (`secagg session open --{home.kind.command}`)"
+    reporter.result(
+        {
+            "config": str(home.config_file),
+            "card": str(home.card_file),
+            "identity": identity.hex(),
+            "tls_fingerprint": fingerprint,
+            "address": str(config.address),
+            "listen": str(config.listen),
+            "next": following,
+        },
+        table(
+            [
+                ("made", f"{home.directory}: configuration, {home.kind.makes}, certificate, empty state, card"),
+                ("for coordinators", f"{home.card_file}: {to_operators}"),
+                ("contributors pin", identity.hex()),
+                *rows,
+                ("serves", "\n".join(sorted(each.hex() for each in config.coordinators)) or "nobody yet"),
+                ("next", following),
+            ]
+        ),
+    )
+
+
+# One that serves
+
+
+def opened_key(
+    arguments: argparse.Namespace, config: InstitutionConfig, kind: KeyKind
+) -> tuple[SigningKey, dict[str, object]]:
+    """The institution's key, and what it will say of itself once it serves. The TLS files are read first."""
+    secured = tls_facts(config.server_transport())
+    key = load_key(config.key_file, kind, arguments)
+    return key, {"identity": key.public_bytes.hex(), **secured}

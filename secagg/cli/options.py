@@ -10,7 +10,7 @@ from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from secagg.cli.failures import CommandError
 from secagg.cli.output import OutputFormat
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from secagg.identity.address import Address
     from secagg.identity.keys import KeyKind
 
+ConfigT = TypeVar("ConfigT")
 _MOST_DIGITS = 40
 _HELP_COLUMNS = 112
 
@@ -172,7 +173,16 @@ def load_key(path: Path, kind: KeyKind, arguments: argparse.Namespace) -> Signin
     return load_key_file(path, kind, ask)
 
 
-def read_config_error(path: Path, error: ValueError, make_new: str) -> CommandError:
-    """A ConfigError with the name of the file it is in."""
-    key = getattr(error, "key", "file")
-    return CommandError(key, f"{path}: {error}", f"correct the file, or make another with `{make_new}`", kind="config")
+def read_config(load: Callable[[Path], ConfigT], path: Path, make_new: str) -> ConfigT:
+    """The configuration in a file.
+
+    Raises:
+        CommandError: it says something wrong; the error names the file, and the command that makes another.
+    """
+    from secagg.identity.errors import ConfigError
+
+    try:
+        return load(path)
+    except ConfigError as error:
+        advice = f"correct the file, or make another with `{make_new}`"
+        raise CommandError(error.key, f"{path}: {error}", advice, kind="config") from None

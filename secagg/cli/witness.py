@@ -7,16 +7,15 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secagg.cli.daemon import Ready, add_config, address_in_use, make_home, until_signal
+from secagg.cli.daemon import Ready, add_config, add_directory, add_listen, address_in_use, make_home, until_signal
 from secagg.cli.exit_codes import ExitCode
 from secagg.cli.options import (
     add_command,
     add_group,
     add_new_passphrase,
     add_passphrase_file,
-    address,
     load_key,
-    read_config_error,
+    read_config,
 )
 from secagg.cli.output import Reporter, table
 
@@ -56,14 +55,9 @@ def _add_init(commands: Any) -> None:  # noqa: ANN401
         has to be replaced. Nothing that exists is overwritten. Prints the line for policies.""",
         "secagg witness init w1 --name witness.example/w1 --listen 0.0.0.0:7444 --url https://witness.example",
     )
-    parser.add_argument("directory", type=Path, metavar="DIR", help="where to; made if it is missing")
+    add_directory(parser)
     parser.add_argument("--name", required=True, help="the witness's name: best a URL without its scheme")
-    parser.add_argument(
-        "--listen",
-        type=address,
-        metavar="HOST:PORT",
-        help="where to serve; port 0 takes a free one (default: 127.0.0.1:7444)",
-    )
+    add_listen(parser, 7444)
     parser.add_argument(
         "--url", default="", metavar="URL", help="where others reach it (default: http:// and the address of --listen)"
     )
@@ -121,13 +115,9 @@ def _log(text: str) -> VerifierKey:
 
 def load_config(path: Path) -> WitnessConfig:
     """The configuration in a file; errors name it."""
-    from secagg.identity.errors import ConfigError
     from secagg.identity.witness_config import WitnessConfig
 
-    try:
-        return WitnessConfig.load(path)
-    except ConfigError as error:
-        raise read_config_error(path, error, "secagg witness init DIR --name NAME") from None
+    return read_config(WitnessConfig.load, path, "secagg witness init DIR --name NAME")
 
 
 def _init(arguments: argparse.Namespace) -> ExitCode:

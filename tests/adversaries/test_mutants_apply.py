@@ -10,13 +10,14 @@ import pytest
 
 from tests.mutants.mutant import Mutant
 from tests.mutants.run import MUTANTS, ROOT, judged
+from tests.support.syntax import syntax_tree
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_mutant_weakens_one_place_that_is_there(mutant: Mutant) -> None:
     text = (ROOT / mutant.file).read_text(encoding="utf-8")
     assert text.count(mutant.old) == 1
-    ast.parse(text.replace(mutant.old, mutant.new))
+    syntax_tree(text.replace(mutant.old, mutant.new))
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
@@ -44,7 +45,7 @@ def defined(file: Path) -> frozenset[str]:
     """Names of the functions, classes and methods of a test file, as in node ids."""
     functions = ast.FunctionDef | ast.AsyncFunctionDef
     names = set()
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+    for node in syntax_tree(file).body:
         if isinstance(node, functions | ast.ClassDef):
             names.add(node.name)
         if isinstance(node, ast.ClassDef):

@@ -300,14 +300,14 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "a session says how many attestations an authority wants",
         _RULES,
-        "needed = max(policy.attestations, opener_of(session.parameters).attestations)",
-        "needed = opener_of(session.parameters).attestations",
+        "needed = max(policy.attestations, opener_of(parameters).attestations)",
+        "needed = opener_of(parameters).attestations",
         f"{_ATTACKS}::test_a_session_that_asks_for_fewer_attestations_than_the_authority_is_held_to_the_authoritys_number",
     ),
     mutant(
         "an authority wants fewer attestations than its session",
         _RULES,
-        "needed = max(policy.attestations, opener_of(session.parameters).attestations)",
+        "needed = max(policy.attestations, opener_of(parameters).attestations)",
         "needed = policy.attestations",
         f"{_ATTACKS}::test_a_session_that_asks_for_more_attestations_than_the_authority_is_held_to_that",
     ),

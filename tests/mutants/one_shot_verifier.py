@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants.mutant import Mutant, mutant
 
 _VALUES = "verifier/one_shot_values.py"
+_LISTS = "verifier/session_lists.py"
 _PLACES = "verifier/roster_places.py"
 _SESSION = "verifier/families/one_shot_session.py"
 _CIPHERTEXTS = "verifier/families/ciphertexts.py"
@@ -117,14 +118,21 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "commitments may name any session",
         _ANY_SESSION,
-        "        _check_session(session, (COMMITMENTS, number), header.session, findings)\n",
-        "        findings.count()\n",
+        "    lists = [(COMMITMENTS, session.get(one_shot_values.COMMITTED).headers)]\n",
+        "    lists = []\n",
         f"{_SESSION_TESTS}::test_ses_5_fails_for_a_header_of_another_session",
+    ),
+    mutant(
+        "a header may belong to another copy of the open entry",
+        _ANY_SESSION,
+        "            if header.opened_at != opened_at:",
+        "            if header.opened_at < 0:",
+        f"{_SESSION_TESTS}::test_ses_5_fails_for_a_header_of_another_copy_of_the_open_entry",
     ),
     mutant(
         "one-shot contributions may name any session",
         _ANY_SESSION,
-        "            _check_session(session, (CONTRIBUTIONS, number), header.session, findings)\n",
+        "            _check_session(session, (file, number), header.session, findings)\n",
         "            findings.count()\n",
         f"{_SESSION_TESTS}::test_ses_5_fails_for_a_header_of_another_session",
     ),
@@ -278,15 +286,15 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     mutant(
         "commitments need not be in order",
-        _VALUES,
-        "        if headers and leaf.statement.identity < headers[-1].identity:\n",
-        "        if headers and not leaf.statement.identity:\n",
+        _LISTS,
+        "        if statements and leaf.statement.identity < statements[-1].identity:\n",
+        "        if statements and not leaf.statement.identity:\n",
         _SETS,
     ),
     mutant(
         "commitments need not be the logged ones",
-        _VALUES,
-        "    check_list(session.files.place(COMMITMENTS), tree, entry.count, entry.root)\n",
+        _LISTS,
+        "    check_list(session.files.place(file), tree, entry.count, entry.root)\n",
         "",
         _COMMITMENTS,
     ),

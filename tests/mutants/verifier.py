@@ -394,7 +394,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     mutant(
         "SES-4: ascending",
-        "verifier/pairwise_values.py",
+        "verifier/session_lists.py",
         "if statements and leaf.statement.identity < statements[-1].identity:",
         "if False:",
         "tests/unit/verifier/test_session.py",

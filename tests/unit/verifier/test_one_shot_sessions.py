@@ -198,6 +198,20 @@ def test_ses_5_fails_for_a_header_of_another_session(tmp_path, edits, file):
     assert found["SES-5"].failures[0].place.file.endswith(file)
 
 
+@pytest.mark.parametrize(
+    ("edits", "file"),
+    [
+        ({"headers": resigned(FIRST, opened_at=7)}, "contributions.jsonl"),
+        ({"authority_headers": resigned(10, opened_at=7)}, "commitments.jsonl"),
+    ],
+)
+def test_ses_5_fails_for_a_header_of_another_copy_of_the_open_entry(tmp_path, edits, file):
+    found = found_of(tmp_path, **edits)
+    assert failing(found) == ["SES-5"]
+    place = found["SES-5"].failures[0].place
+    assert (place.file.endswith(file), place.field) == (True, "statement.opened_at")
+
+
 # SES-6
 
 

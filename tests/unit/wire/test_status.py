@@ -19,6 +19,7 @@ from secagg.v1 import aggregation_pb2 as pb
 from secagg.v1 import aggregation_pb2_grpc as rpc
 from secagg.wire import status
 from secagg.wire.status import from_rpc_error, reject_code, to_status
+from tests.support.syntax import syntax_tree
 
 ROOT = Path(__file__).resolve().parents[3]
 Code = grpc.StatusCode
@@ -147,7 +148,7 @@ def test_upload_errors_cross_a_real_server_with_the_place_to_go_on():
 def test_every_text_of_an_upload_error_in_the_code_has_its_reason():
     found = set()
     for path in [*(ROOT / "secagg" / "store").glob("*.py"), *(ROOT / "secagg" / "runtime").glob("*.py")]:
-        for node in ast.walk(ast.parse(path.read_bytes())):
+        for node in ast.walk(syntax_tree(path)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "UploadError":
                 text = node.args[0]
                 if isinstance(text, ast.JoinedStr):  # The one number in these texts is the length of a digest.
