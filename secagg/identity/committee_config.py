@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from secagg.identity.address import Address
-from secagg.identity.config import ReflectionAudience
-from secagg.identity.errors import ConfigError
 from secagg.identity.institution_config import Comments, InstitutionConfig, institution_document, take_common
 from secagg.identity.toml_reader import Table
 
@@ -58,12 +56,6 @@ class CommitteeConfig(InstitutionConfig):
     listen: Address = DEFAULT_ADDRESS
 
     FILE_NAME: ClassVar[str] = "committee.toml"
-
-    def __post_init__(self) -> None:
-        """Raise ConfigError."""
-        InstitutionConfig.__post_init__(self)
-        if self.expose_reflection is ReflectionAudience.OPERATOR:
-            raise ConfigError("expose_reflection", 'expected "nobody" or "everyone"')
 
     @classmethod
     def from_toml(cls, text: str) -> CommitteeConfig:

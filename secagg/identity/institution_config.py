@@ -80,6 +80,8 @@ class InstitutionConfig(ABC):
         check_path("key_file", self.key_file)
         if self.log_policy is not None:
             check_path("log_policy", self.log_policy)
+        if self.expose_reflection is ReflectionAudience.OPERATOR:
+            raise ConfigError("expose_reflection", 'expected "nobody" or "everyone"')
         check_integer("min_contributors", self.min_contributors, 2, MAX_CONTRIBUTORS)
         check_plaintext(self.transport, "listen", self.listen)
         check_plaintext(self.transport, "address", self.address)

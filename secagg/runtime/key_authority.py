@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from secagg.crypto.kdf import derive
@@ -40,6 +41,8 @@ from secagg.runtime.masked_sum import Lanes, MaskedSumReader
 from secagg.runtime.member_ports import ANSWERED, OpeningJournal, OpeningLine
 from secagg.runtime.ports import SessionStore, StaleStoreError
 from secagg.transcript.statements import Signed
+
+_AuthorityDriver = Driver[AuthorityState, AuthorityEvent, None]
 
 _KEY_BYTES = 16
 
@@ -83,8 +86,7 @@ class KeyAuthorityHost:
             StoreError: the store refuses.
         """
         name = store_name(session, coordinator)
-        async with self._turn(name):
-            driver = self._driver(name)
+        async with self._turn(name) as driver:
             if not await _resumed(driver):
                 made = await asyncio.to_thread(authority.prepare, self.own, session, coordinator, self._ports.rng)
                 await driver.create(made)
@@ -104,7 +106,7 @@ class KeyAuthorityHost:
         if parameters.session != session:
             raise RemoteProtocolError(RejectReason.WRONG_SESSION, "session: not that of the open entry")
         name = store_name(session, parameters.coordinator)
-        state = (await self._known(name)).state
+        state = (await _known(self._driver(name))).state
         asked: AskedSum | None = None
         try:
             try:
@@ -116,9 +118,8 @@ class KeyAuthorityHost:
             signed = authority.answer_to(state, asked.close_digest)
             if signed is None:
                 closed, lanes = await self._read(asked, pieces)
-                async with self._turn(name):
-                    driver = await self._known(name)
-                    signed = await self._decide(driver, closed, asked, request.ciphertext_sum, lanes)
+                async with self._turn(name) as driver:
+                    signed = await self._decide(await _known(driver), closed, asked, request.ciphertext_sum, lanes)
         except RemoteProtocolError as error:
             await self._write_down(session, asked, error)
             raise
@@ -128,14 +129,8 @@ class KeyAuthorityHost:
 
     async def _end(self, name: bytes) -> None:
         """The verified log has the session's end: its key goes, whatever is shown of an older log later."""
-        async with self._turn(name):
-            await (await self._known(name)).feed(EndShown())
-
-    async def _known(self, name: bytes) -> Driver[AuthorityState, AuthorityEvent, None]:
-        driver = self._driver(name)
-        if not await _resumed(driver):
-            raise RemoteProtocolError(RejectReason.UNKNOWN_SESSION, "no key was made for the session")
-        return driver
+        async with self._turn(name) as driver:
+            await (await _known(driver)).feed(EndShown())
 
     async def _read(self, asked: AskedSum, pieces: AsyncIterator[DecryptPiece]) -> tuple[ClosedSum, Lanes]:
         """The lists and the masked sum, as the log's entries say; what is too long is not kept."""
@@ -154,7 +149,7 @@ class KeyAuthorityHost:
 
     async def _decide(
         self,
-        driver: Driver[AuthorityState, AuthorityEvent, None],
+        driver: _AuthorityDriver,
         closed: ClosedSum,
         asked: AskedSum,
         ciphertext_sum: bytes,
@@ -207,10 +202,17 @@ class KeyAuthorityHost:
         line = OpeningLine(self._ports.clock.now_s(), session, close, count, outcome, words)
         await asyncio.to_thread(self._ports.journal.add, line)
 
-    def _turn(self, name: bytes) -> asyncio.Lock:
-        return self._turns.setdefault(name, asyncio.Lock())
+    @asynccontextmanager
+    async def _turn(self, name: bytes) -> AsyncGenerator[_AuthorityDriver]:
+        """One call at a time changes a session; it leaves when what it wrote has landed, even if it was cut off."""
+        async with self._turns.setdefault(name, asyncio.Lock()):
+            driver = self._driver(name)
+            try:
+                yield driver
+            finally:
+                await driver.close(())
 
-    def _driver(self, name: bytes) -> Driver[AuthorityState, AuthorityEvent, None]:
+    def _driver(self, name: bytes) -> _AuthorityDriver:
         return Driver(name, self._ports.store, AUTHORITY_PERSISTENCE, self._step, _no_effects)
 
     def _step(
@@ -225,7 +227,13 @@ def store_name(session: bytes, coordinator: bytes) -> bytes:
     return derive(Secret(coordinator), Label.AUTHORITY_SESSION, session, length_bytes=_KEY_BYTES).expose()
 
 
-async def _resumed(driver: Driver[AuthorityState, AuthorityEvent, None]) -> bool:
+async def _known(driver: _AuthorityDriver) -> _AuthorityDriver:
+    if not await _resumed(driver):
+        raise RemoteProtocolError(RejectReason.UNKNOWN_SESSION, "no key was made for the session")
+    return driver
+
+
+async def _resumed(driver: _AuthorityDriver) -> bool:
     try:
         return await driver.resume()
     except StaleStoreError:

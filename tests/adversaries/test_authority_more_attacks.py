@@ -28,6 +28,7 @@ from secagg.protocol.session import ClientPolicy
 from secagg.runtime.institutions import DecryptPiece
 from secagg.runtime.key_authority import store_name
 from secagg.runtime.memory import MemorySessionStore
+from secagg.runtime.ports import Commit, SessionKey
 from secagg.services.authority import AuthorityLimits, AuthorityServer
 from secagg.services.logs import EventLog
 from secagg.services.server import ServerSocket
@@ -309,6 +310,37 @@ def test_calls_that_are_cut_off_at_any_moment_leave_one_closed_set_at_most(tmp_p
 
     for number in range(20):
         asyncio.run(once(number))
+
+
+class SlowStore(MemorySessionStore):
+    """Commits land some time after they were asked for, once ``slow`` is set; reads do not wait for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slow = False
+        self.committing = asyncio.Event()
+
+    async def commit(self, session: SessionKey, expected_version: int, commit: Commit) -> Sequence[int]:
+        if self.slow:
+            self.committing.set()
+            await asyncio.sleep(0.05)
+        return await super().commit(session, expected_version, commit)
+
+
+def test_who_asks_after_a_call_that_was_cut_off_while_it_wrote_waits_until_that_has_landed() -> None:
+    async def asking() -> None:
+        store = SlowStore()
+        host = authority_on(store)
+        await host.prepare(SESSION, COORDINATOR.public_bytes)
+        store.slow = True
+        first = asyncio.ensure_future(host.decrypt(SESSION, STAGE.closed.request(), STAGE.closed.pieces()))
+        await store.committing.wait()
+        first.cancel()
+        # The decision stands: the same question is answered, and not refused because the store was busy with it.
+        assert await host.decrypt(SESSION, STAGE.closed.request(), STAGE.closed.pieces())
+        assert first.cancelled()
+
+    asyncio.run(asking())
 
 
 # What strangers, and coordinators that are served, can make an authority keep.

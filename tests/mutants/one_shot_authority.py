@@ -35,6 +35,14 @@ MUTANTS: tuple[Mutant, ...] = (
         "test_a_session_whose_abort_the_authority_has_seen_is_over_for_it",
     ),
     mutant(
+        "a call that is cut off lets the next one in before its commit has landed",
+        _HOST,
+        "                await driver.close(())",
+        "                pass",
+        "tests/adversaries/test_authority_more_attacks.py::"
+        "test_who_asks_after_a_call_that_was_cut_off_while_it_wrote_waits_until_that_has_landed",
+    ),
+    mutant(
         "attestors sign what nobody witnessed",
         "secagg/cli/attest.py",
         "        if policy.log.is_met_by(()):",

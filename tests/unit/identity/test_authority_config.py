@@ -76,6 +76,7 @@ def test_paths_count_from_the_directory_of_the_file(tmp_path: Path) -> None:
         ('coordinators = ["nonsense"]', "coordinators[0]"),
         ('registrars = "one"', "registrars"),
         ('expose_reflection = "friends"', "expose_reflection"),
+        ('expose_reflection = "operator"', "expose_reflection"),
         ("certify = false", "certify"),
     ],
 )
