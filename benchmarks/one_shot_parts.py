@@ -23,12 +23,13 @@ from secagg.arith.linear_hash import HASH_BYTES, LimbSum, hash_limb_sum
 from secagg.crypto.rng import SystemRng
 from secagg.crypto.secret import Secret
 from secagg.derive import member_boxes
+from secagg.protocol.log import LogView
 from secagg.protocol.one_shot import admission, client, coordinator
 from secagg.protocol.one_shot.client_states import InputMasked, Masking, MaskInput
 from secagg.protocol.one_shot.coordinator_states import Collecting, ContributionStored
 from secagg.protocol.one_shot.messages import OneShotContribution
 from secagg.protocol.one_shot.session import OneShotSession
-from secagg.protocol.rows import SetupRow, UploadStaged
+from secagg.protocol.rows import LogRow, RowKind, SetupRow, UploadStaged, row_key
 from secagg.protocol.session import ClientPolicy
 from secagg.runtime import vectors
 from secagg.runtime.clock import SystemClock
@@ -71,8 +72,10 @@ async def contributor(plan: Plan, repeats: int, pipe: Pipe) -> None:
         )
     masked = InputMasked(digest, made.lanes.size, linear_hash, parts)
     context = client.OneShotClientContext(identity, session, ClientPolicy(), NO_WITNESSES)
-    signing = measure(lambda: client.step(context, Masking(None), masked), repeats)  # type: ignore[arg-type]
-    (send,) = client.step(context, Masking(None), masked).effects  # type: ignore[arg-type]
+    entry = session.entry
+    masking = Masking(LogView(OPENED_AT, (), (entry,), (entry,)))
+    signing = measure(lambda: client.step(context, masking, masked), repeats)
+    (send,) = client.step(context, masking, masked).effects
     peak = memory_mib("VmHWM")
     announced = convert.contribution_to_pb(bytes(16), send.message).ByteSize()  # type: ignore[arg-type, union-attr]
     chunks = chunks_of("", vectors.as_bytes(made.lanes))
@@ -299,7 +302,7 @@ def _stepping(session: OneShotSession, messages: Sequence[OneShotContribution]) 
     state = Collecting(0, len(session.positions), 0)
 
     def steps() -> None:
-        rows: dict[int, Any] = {}
+        rows: dict[int, Any] = {row_key(0, RowKind.LOG): LogRow(session.entry, OPENED_AT)}
         for message in messages:
             moment = coordinator.Moment(session, rows, 0)
             header = message.signed.statement

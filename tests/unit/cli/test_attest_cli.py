@@ -250,6 +250,7 @@ def coordinator() -> Iterator[tuple[Taking, int]]:
         asyncio.run_coroutine_threadsafe(server.stop(None), loop).result(30)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
+        loop.close()
 
 
 def test_it_is_delivered_to_the_coordinator_of_a_client_configuration(
