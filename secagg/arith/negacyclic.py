@@ -29,12 +29,13 @@ transform errs by 2.2 u in the 2-norm, the twist by 1.2 u, the product of roots 
 What is assumed of the platform: IEEE 754 doubles, round to nearest, and an FFT of the structure in 2.
 """
 
-import math
 from typing import Final
 
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
+
+from secagg.arith.twist import twist_tables
 
 DEGREE: Final = 2048
 """`N`: the ring is `Z_{2^64}[X] / (X^N + 1)`."""
@@ -58,21 +59,7 @@ _FOLDED: Final = DEGREE // 2
 _GROUPS: Final = BLOCK_POLYNOMIALS // POLYNOMIALS_PER_INVERSE
 _HALVES = np.uint64(0x8000_8000_8000_8000)
 
-
-def _twist() -> NDArray[np.complex128]:
-    """`exp(i pi k / N)` for k below N / 2, from angles of at most pi / 4."""
-    angles = math.pi * np.arange(_FOLDED // 2 + 1) / DEGREE
-    cosine, sine = np.cos(angles), np.sin(angles)
-    out = np.empty(_FOLDED, dtype=np.complex128)
-    out.real = np.concatenate((cosine, sine[-2:0:-1]))
-    out.imag = np.concatenate((sine, cosine[-2:0:-1]))
-    return out
-
-
-_TWIST = _twist()
-_UNTWIST = _TWIST.conj()
-for _table in (_TWIST, _UNTWIST):
-    _table.flags.writeable = False
+_TWIST, _UNTWIST = twist_tables(DEGREE)
 
 
 def _transform(folded: NDArray[np.complex128]) -> NDArray[np.complex128]:

@@ -38,6 +38,26 @@ def check_elements(name: str, values: NDArray[np.uint64], dimensions: int) -> No
         raise ArithmeticInputError(name, f"holds a value at or above {PRIME}")
 
 
+def elements_from_bytes(encoded: bytes, length_bytes: int) -> NDArray[np.uint64]:
+    """Decodes a share, field elements as little-endian uint32; every share has exactly one encoding.
+
+    Args:
+        encoded: the bytes.
+        length_bytes: how many there must be.
+
+    Returns:
+        uint64[length_bytes / 4], field elements.
+
+    Raises:
+        ArithmeticInputError: field `share`: wrong length, or a value of p or more.
+    """
+    if len(encoded) != length_bytes:
+        raise ArithmeticInputError("share", f"must be {length_bytes} bytes, got {len(encoded)}")
+    elements = np.frombuffer(encoded, dtype="<u4").astype(np.uint64)
+    check_elements("share", elements, 1)
+    return elements
+
+
 def check_points(points: NDArray[np.uint64]) -> None:
     """Refuses evaluation points that are not distinct nonzero field elements, uint64[m], m <= MAX_POINTS.
 

@@ -48,6 +48,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secagg.arith.errors import ArithmeticInputError
+from secagg.arith.twist import twist_tables
 
 DEGREE: Final = 4096
 """`N`: the ring is `Z_{2^64}[X] / (X^N + 1)`."""
@@ -70,21 +71,7 @@ _INTEGERS: Final = np.uint64(0x4330_0000_0000_0000)
 _ROUNDER: Final = 1.5 * 2.0**52
 _ROUNDER_BITS: Final = np.uint64(0x4338_0000_0000_0000)
 
-
-def _twist() -> NDArray[np.complex128]:
-    """`exp(i pi k / N)` for k below N / 2, from angles of at most pi / 4."""
-    angles = math.pi * np.arange(_FOLDED // 2 + 1) / DEGREE
-    cosine, sine = np.cos(angles), np.sin(angles)
-    out = np.empty(_FOLDED, dtype=np.complex128)
-    out.real = np.concatenate((cosine, sine[-2:0:-1]))
-    out.imag = np.concatenate((sine, cosine[-2:0:-1]))
-    return out
-
-
-_TWIST = _twist()
-_UNTWIST = _TWIST.conj()
-for _table in (_TWIST, _UNTWIST):
-    _table.flags.writeable = False
+_TWIST, _UNTWIST = twist_tables(DEGREE)
 
 
 def error_bound(limb_bits: int, square_sum: int) -> float:

@@ -25,7 +25,14 @@ from numpy.typing import NDArray
 
 from secagg.arith.errors import ArithmeticInputError, CertificationError
 from secagg.arith.keystream import Keystream
-from secagg.arith.prime_field import MAX_POINTS, PRIME, check_elements, extrapolation_matrix, matrix_product
+from secagg.arith.prime_field import (
+    MAX_POINTS,
+    PRIME,
+    check_elements,
+    elements_from_bytes,
+    extrapolation_matrix,
+    matrix_product,
+)
 from secagg.arith.shamir import ReconstructionPlan, reconstruct, uniform_elements
 
 SHARE_ELEMENTS: Final = 4096
@@ -133,11 +140,7 @@ def shares_from_bytes(encoded: bytes) -> NDArray[np.uint64]:
     Raises:
         ArithmeticInputError: field `share`: wrong length, or a value of p or more.
     """
-    if len(encoded) != SHARE_BYTES:
-        raise ArithmeticInputError("share", f"must be {SHARE_BYTES} bytes, got {len(encoded)}")
-    share = np.frombuffer(encoded, dtype="<u4").astype(np.uint64)
-    check_elements("share", share, 1)
-    return share
+    return elements_from_bytes(encoded, SHARE_BYTES)
 
 
 def add_share(total: NDArray[np.uint64], share: NDArray[np.uint64]) -> None:

@@ -17,6 +17,7 @@ from secagg.arith.prime_field import (
     PRIME,
     check_elements,
     check_points,
+    elements_from_bytes,
     extrapolation_matrix,
     inverse,
     matrix_product,
@@ -134,11 +135,7 @@ def share_from_bytes(encoded: bytes) -> NDArray[np.uint64]:
     Raises:
         ArithmeticInputError: field `share`: wrong length, or a value of p or more.
     """
-    if len(encoded) != SHARE_BYTES:
-        raise ArithmeticInputError("share", f"must be {SHARE_BYTES} bytes, got {len(encoded)}")
-    limbs = np.frombuffer(encoded, dtype="<u4").astype(np.uint64)
-    check_elements("share", limbs, 1)
-    return limbs
+    return elements_from_bytes(encoded, SHARE_BYTES)
 
 
 def uniform_elements(read: Callable[[int], bytes], shape: int | tuple[int, ...]) -> NDArray[np.uint64]:
