@@ -50,7 +50,7 @@ class GrpcMember:
 
     async def log_size(self, origin: str) -> int:
         """See ``MemberPort.log_size``. Raises RemoteProtocolError(BAD_KEY): another member answers there."""
-        response = await self._call(self._stub.GetMember, opb.GetMemberRequest(origin=origin))
+        response = await _call(self._stub.GetMember, opb.GetMemberRequest(origin=origin), self._timeout_s)
         facts = convert_opening.member_facts_from_pb(response)
         if (facts.identity, facts.sealing_key) != (self.card.identity, self.card.sealing_key):
             raise RemoteProtocolError(RejectReason.BAD_KEY, f"{self.card.address} has other keys than the card")
@@ -58,14 +58,14 @@ class GrpcMember:
 
     async def join(self, session: bytes, files: ShownSessionFiles) -> None:
         """See ``MemberPort.join``."""
-        await self._call(self._stub.JoinSession, convert_opening.join_session_to_pb(session, files))
+        await _call(self._stub.JoinSession, convert_opening.join_session_to_pb(session, files), self._timeout_s)
 
     async def hold(self, session: bytes, items: Sequence[HeldBox]) -> tuple[str, ...]:
         """See ``MemberPort.hold``; so many items are sent at a time as fit into a megabyte."""
         verdicts: list[str] = []
         for batch in _batches(items):
             request = convert_opening.hold_shares_to_pb(session, batch)
-            response = await self._call(self._stub.HoldShares, request)
+            response = await _call(self._stub.HoldShares, request, self._timeout_s)
             verdicts += convert_opening.verdicts_from_pb(response, len(batch))
         return tuple(verdicts)
 
@@ -77,14 +77,6 @@ class GrpcMember:
         except grpc.aio.AioRpcError as error:
             raise _meaning(error) from None
         return convert_opening.answer_from_pb(response)
-
-    async def _call(
-        self, method: grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT], request: RequestT
-    ) -> ResponseT:
-        try:
-            return await method(request, timeout=self._timeout_s)
-        except grpc.aio.AioRpcError as error:
-            raise _meaning(error) from None
 
 
 class GrpcAuthority:
@@ -104,10 +96,7 @@ class GrpcAuthority:
     async def log_size(self, origin: str) -> int:
         """See ``AuthorityPort.log_size``. Raises RemoteProtocolError(BAD_KEY): another authority answers there."""
         request = opb.GetAuthorityRequest(origin=origin)
-        try:
-            response = await self._stub.GetAuthority(request, timeout=self._timeout_s)
-        except grpc.aio.AioRpcError as error:
-            raise _meaning(error) from None
+        response = await _call(self._stub.GetAuthority, request, self._timeout_s)
         facts = convert_authority.authority_facts_from_pb(response)
         if facts.identity != self.card.identity:
             raise RemoteProtocolError(RejectReason.BAD_KEY, f"{self.card.address} has another key than the card")
@@ -116,10 +105,7 @@ class GrpcAuthority:
     async def prepare(self, session: bytes, coordinator: bytes) -> PreparedContext:
         """See ``AuthorityPort.prepare``."""
         request = convert_authority.prepare_session_to_pb(session, coordinator)
-        try:
-            response = await self._stub.PrepareSession(request, timeout=self._timeout_s)
-        except grpc.aio.AioRpcError as error:
-            raise _meaning(error) from None
+        response = await _call(self._stub.PrepareSession, request, self._timeout_s)
         made = convert_authority.prepared_from_pb(response)
         made.checked(session, coordinator, self.card.identity)
         return made
@@ -234,6 +220,15 @@ def _batches(items: Sequence[HeldBox]) -> Iterator[list[HeldBox]]:
         length += size
     if batch:
         yield batch
+
+
+async def _call(
+    method: grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT], request: RequestT, timeout_s: float
+) -> ResponseT:
+    try:
+        return await method(request, timeout=timeout_s)
+    except grpc.aio.AioRpcError as error:
+        raise _meaning(error) from None
 
 
 def _meaning(error: grpc.aio.AioRpcError) -> Exception:
