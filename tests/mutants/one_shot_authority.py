@@ -20,7 +20,7 @@ MUTANTS: tuple[Mutant, ...] = (
     # Waits for the uploads of the others and cancels them.
     mutant(
         "a list of commitments may come after a second copy of the open entry",
-        "secagg/protocol/one_shot/committed.py",
+        _COMMITTED,
         "        if header.opened_at != opened_at:",
         "        if header.opened_at < 0:",
         "tests/adversaries/test_authority_more_attacks.py::"
@@ -28,7 +28,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     mutant(
         "the key outlives a session whose end was seen",
-        "secagg/runtime/key_authority.py",
+        _HOST,
         "                if error.reason is RejectReason.SESSION_OVER:",
         "                if error.reason is RejectReason.ABORTED:",
         "tests/adversaries/test_authority_more_attacks.py::"
@@ -59,7 +59,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     mutant(
         "a list of commitments may be longer than a session takes",
-        "secagg/protocol/one_shot/authority_rules.py",
+        _RULES,
         "    if committed.count > parameters.encoding.max_contributors:",
         "    if committed.count < 0:",
         "tests/adversaries/test_authority_more_attacks.py::"

@@ -57,7 +57,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "secagg/protocol/session.py",
         "            self.check_cohort(parameters, min(parameters.roster_size, parameters.encoding.max_contributors))\n",
         "",
-        "tests/unit/one_shot/test_client.py",
+        _CLIENT,
     ),
     mutant(
         "strangers in a committee count as honest",

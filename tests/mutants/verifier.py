@@ -162,7 +162,7 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "an opening that fails is blamed on nobody",
         _OPENINGS,
-        "        _fail(session.files.place(OPENINGS), error.reason)",
+        "        fail_at(session.files.place(OPENINGS), error.reason)",
         "        return Removal((), (), ())",
         f"{_OPENING_TESTS}::TestSeedsAndRoots::test_another_root_than_the_committed_one_is_found",
     ),

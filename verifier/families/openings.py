@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping
-from typing import NoReturn
 
 from secagg.crypto.signing import SignatureError, verify_statement
 from secagg.derive import boxes
@@ -32,7 +31,7 @@ from verifier.checks import (
 )
 from verifier.families import one_shot_openings
 from verifier.pairwise_values import ADVERTISED, CLOSED_COHORT, CONTRIBUTORS
-from verifier.session_lists import MAX_ANSWER_BYTES, OPENINGS, check_list, signed_lines
+from verifier.session_lists import MAX_ANSWER_BYTES, OPENINGS, check_list, fail_at, signed_leaf, signed_lines
 from verifier.session_record import SessionRecord
 
 PAIR_BOXES = "pair-boxes.jsonl"
@@ -41,10 +40,6 @@ MAX_PAIR_BYTES = 8192
 """A pair box with its path."""
 
 _PAIR_SEED = slice(2 * boxes.COMMITMENT_BYTES, 3 * boxes.COMMITMENT_BYTES)
-
-
-def _fail(place: Place, reason: str) -> NoReturn:
-    raise CheckFailedError.at(place, reason)
 
 
 # The answers
@@ -57,17 +52,14 @@ def _published(session: SessionRecord) -> Mapping[int, Signed]:
     answers: dict[int, Signed] = {}
     last = -1
     for place, line in signed_lines(session, OPENINGS, MAX_ANSWER_BYTES, session.close.count):
-        try:
-            signed = Signed.from_bytes(line)
-        except RecordError as error:
-            _fail(place, str(error))
+        signed = signed_leaf(place, line)
         if not isinstance(signed.statement, UnmaskStatement):
-            _fail(place, f"a statement of type {signed.statement.TYPE}")
+            fail_at(place, f"a statement of type {signed.statement.TYPE}")
         index = indices.get(signed.statement.identity)
         if index is None:
-            _fail(place, "not of a member of U1")
+            fail_at(place, "not of a member of U1")
         if index <= last:
-            _fail(place, f"index {index} after {last}")
+            fail_at(place, f"index {index} after {last}")
         last = index
         answers[index] = signed
         tree.append(leaf_hash(line))
@@ -87,17 +79,17 @@ def _answers(session: SessionRecord) -> Mapping[int, UnmaskStatement]:
         place = session.files.place(OPENINGS, number)
         statement = signed.statement
         if not isinstance(statement, UnmaskStatement):
-            _fail(place, f"a statement of type {statement.TYPE}")
+            fail_at(place, f"a statement of type {statement.TYPE}")
         if index not in contributors:
-            _fail(place, f"index {index} is not in the closed set")
+            fail_at(place, f"index {index} is not in the closed set")
         if statement.session != session.digest:
-            _fail(place, "of another session")
+            fail_at(place, "of another session")
         if statement.close != session.entries.close_digest:
-            _fail(place, "to another close entry")
+            fail_at(place, "to another close entry")
         try:
             verify_statement(statement.identity, statement.to_bytes(), signed.signature)
         except SignatureError as error:
-            _fail(place, str(error))
+            fail_at(place, str(error))
         answers[index] = statement
     return answers
 
@@ -120,11 +112,11 @@ def _right_kinds(session: SessionRecord) -> Mapping[int, UnmaskStatement]:
         place = session.files.place(OPENINGS, number, "statement.shares")
         expected = _mask_neighbours(cohort, index)
         if [share.index for share in statement.shares] != expected:
-            _fail(place, "not one share of each client that it masked with")
+            fail_at(place, "not one share of each client that it masked with")
         for share in statement.shares:
             if isinstance(share, SelfMaskShare) != (share.index in cohort.missing):
                 kind = "in the sum" if share.index in cohort.missing else "not in the sum"
-                _fail(place, f"a share of type {share.TYPE} of index {share.index}, which is {kind}")
+                fail_at(place, f"a share of type {share.TYPE} of index {share.index}, which is {kind}")
     return answers
 
 
@@ -174,28 +166,28 @@ def _pairs(session: SessionRecord) -> Mapping[tuple[int, int], PublishedPair]:
         try:
             pair = decode_published_pair(line)
         except RecordError as error:
-            _fail(place, str(error))
+            fail_at(place, str(error))
         ends, kind = next(expected)
         if (pair.sender, pair.recipient) != ends or not isinstance(pair, kind):
-            _fail(place, f"{pair.TYPE} of {pair.sender} and {pair.recipient}, expected {kind.TYPE} of {ends}")
+            fail_at(place, f"{pair.TYPE} of {pair.sender} and {pair.recipient}, expected {kind.TYPE} of {ends}")
         _check_path(cohort, pair, place)
         pairs[ends] = pair
     if len(pairs) != len(needed):
-        _fail(session.files.place(PAIR_BOXES), f"{len(pairs)} pairs, {len(needed)} are needed")
+        fail_at(session.files.place(PAIR_BOXES), f"{len(pairs)} pairs, {len(needed)} are needed")
     return pairs
 
 
 def _check_path(cohort: ClosedCohort, pair: PublishedPair, place: Place) -> None:
     sender = cohort.shared[pair.sender]
     if not isinstance(sender, ShareStatement):
-        _fail(place, f"index {pair.sender} did not share keys")
+        fail_at(place, f"index {pair.sender} did not share keys")
     digest = hashlib.sha256(pair.box).digest() if isinstance(pair, PairBox) else pair.pair_box
     leaf = leaf_hash(boxes.box_leaf_of_digests(pair.recipient, pair.share_box, digest, pair.commitments))
     recipients = cohort.graph.neighbours(pair.sender)
     try:
         verify_inclusion(leaf, recipients.index(pair.recipient), len(recipients), pair.path, sender.boxes)
     except ProofError as error:
-        _fail(place, f"not under the root of boxes that index {pair.sender} signed: {error}")
+        fail_at(place, f"not under the root of boxes that index {pair.sender} signed: {error}")
 
 
 PAIRS: Derived[SessionRecord, Mapping[tuple[int, int], PublishedPair]] = Derived("OPN-5", _pairs)
@@ -212,7 +204,7 @@ def _enough(session: SessionRecord) -> Mapping[int, UnmaskStatement]:
     for index in (*cohort.missing, *(index for index in cohort.dropped() if cohort.users(index))):
         if counts[index] < cohort.threshold:
             reason = f"{counts[index]} shares of index {index}, {cohort.threshold} are needed"
-            _fail(session.files.place(OPENINGS), reason)
+            fail_at(session.files.place(OPENINGS), reason)
     return answers
 
 
@@ -234,7 +226,7 @@ def _opened(session: SessionRecord) -> Removal:
         if error.index in pairs.asked:
             failure = CheckFailedError.at(session.files.place(PAIR_BOXES), error.reason)
             raise InputRefusedError("OPN-5", failure) from None
-        _fail(session.files.place(OPENINGS), error.reason)
+        fail_at(session.files.place(OPENINGS), error.reason)
 
 
 OPENED: Derived[SessionRecord, Removal] = Derived("OPN-4", _opened)
