@@ -136,7 +136,7 @@ async def unmasking(plan: Plan, repeats: int, pipe: Pipe) -> None:
             "contributors": contributors,
             "certify_and_unmask": measure(lambda: masked.certified(total), repeats),
             "with_reconstruction": measure(lambda: open_with_shares(committee, answers, masked), repeats),
-            "decode": measure(lambda: decode(encoding, encoded, contributors), repeats),
+            "decode": measure(lambda: decode(encoding, session.parameters.noise, encoded, contributors), repeats),
         }
     )
 

@@ -18,7 +18,7 @@ from benchmarks.pairwise import _key as identity_key
 from benchmarks.pairwise import _rounded as rounded
 from benchmarks.service import processes
 from secagg.arith.keystream import Keystream
-from secagg.arith.quantiser import Quantiser, clip
+from secagg.arith.quantiser import clip
 from secagg.crypto.kdf import derive
 from secagg.crypto.labels import Label
 from secagg.crypto.rng import SystemRng
@@ -32,6 +32,7 @@ from secagg.protocol.session import ClientPolicy
 from secagg.runtime import vectors
 from secagg.services.uploads import PREFERRED_CHUNK_BYTES
 from secagg.transcript.entries import OneShotOpen
+from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.roster import Roster
 from secagg.v1 import aggregation_pb2 as pb
 from secagg.wire import convert
@@ -96,7 +97,7 @@ class Worker:
         with self.meter.measure(NOT_COUNTED):
             clipped, _ = clip(values, encoding.clip_norm)
             stream = Keystream(derive(plan.rounding, Label.QUANTISER_STREAM).expose())
-            self.integers += Quantiser(encoding.value_bits, encoding.bound()).quantise(clipped, stream)[0]
+            self.integers += encoding.quantiser(NoDifferentialPrivacy()).quantise(clipped, stream)[0]
         with self.meter.measure("linear_hash"):
             linear_hash = vectors.linear_hash_of(made.lanes)
         with self.meter.measure("digest"):

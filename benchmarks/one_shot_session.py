@@ -63,7 +63,9 @@ from secagg.store.member_state import MemberState
 from secagg.store.session_files import SessionDirectory
 from secagg.store.sqlite import SqliteSessionStore
 from secagg.transcript import canonical
-from secagg.transcript.entries import Encoding, NoDifferentialPrivacy, NoFlattening, OneShotDeadlines, OneShotOpen
+from secagg.transcript.encoding import Encoding, NoFlattening
+from secagg.transcript.entries import OneShotDeadlines, OneShotOpen
+from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.openers import Committee
 from secagg.transcript.roster import Roster, RosterMember
 from secagg.v1 import aggregation_pb2 as pb

@@ -44,7 +44,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from secagg.arith.keystream import Keystream
-from secagg.arith.quantiser import Quantiser, clip
+from secagg.arith.quantiser import clip
 from secagg.crypto.kdf import derive
 from secagg.crypto.labels import Label
 from secagg.crypto.rng import SystemRng
@@ -76,14 +76,9 @@ from secagg.store.blobs import DirectoryBlobStore
 from secagg.store.log_files import LogDirectory
 from secagg.store.session_files import SessionDirectory
 from secagg.transcript import canonical
-from secagg.transcript.entries import (
-    Deadlines,
-    Encoding,
-    NoDifferentialPrivacy,
-    NoFlattening,
-    PairwiseOpen,
-    SessionOpen,
-)
+from secagg.transcript.encoding import Encoding, NoFlattening
+from secagg.transcript.entries import Deadlines, PairwiseOpen, SessionOpen
+from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.policy import LogPolicy
 from secagg.transcript.roster import Roster, RosterMember
 from secagg.v1 import aggregation_pb2 as pb
@@ -556,7 +551,7 @@ class Worker:
         with self.meter.measure(NOT_COUNTED):
             clipped, _ = clip(values, encoding.clip_norm)
             stream = Keystream(derive(plan.rounding, Label.QUANTISER_STREAM).expose())
-            self.integers += Quantiser(encoding.value_bits, encoding.bound()).quantise(clipped, stream)[0]
+            self.integers += encoding.quantiser(NoDifferentialPrivacy()).quantise(clipped, stream)[0]
         with self.meter.measure("linear_hash"):
             linear_hash = vectors.linear_hash_of(player.lanes)
         self._take(self._step(InputMasked(vectors.digest_of(player.lanes), player.lanes.size, linear_hash)))

@@ -400,8 +400,8 @@ class Worker:
             self._channel = self._counted(await open_channel(self.where.address, self.where.tls, CALL_TIMEOUT_S))
         encode = vectors.encode
 
-        def encode_and_keep(encoding: Any, vector: Any, *more: Any) -> Any:  # noqa: ANN401
-            lanes, report = encode(encoding, vector, *more)
+        def encode_and_keep(encoding: Any, noise: Any, vector: Any, *more: Any) -> Any:  # noqa: ANN401
+            lanes, report = encode(encoding, noise, vector, *more)
             self._encoded[id(vector)] = lanes.copy()
             return lanes, report
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from secagg.transcript.entries import Encoding
+from secagg.transcript.encoding import Encoding
 from tests.support.forge import COSIGNED_AT_S, Forge, Plan
 from tests.support.forge_session import SHAPES, flattened
 from verifier import run as verifier_run

@@ -13,7 +13,7 @@ _LARGEST = Fraction(1 << 128)
 _SMALLEST = 1 / _LARGEST
 # Exact arithmetic on a parameter stays cheap, and its text short.
 _MOST_BITS = 1024
-_FRACTION = re.compile(r"(0|[1-9][0-9]*)/([1-9][0-9]*)", re.ASCII)
+_FRACTION = re.compile(r"(0|[1-9][0-9]*)/([1-9][0-9]*)")
 _MOST_CHARACTERS = 640
 
 

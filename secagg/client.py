@@ -35,6 +35,7 @@ from secagg.lora.errors import AdapterError
 from secagg.lora.reader import read_adapter
 from secagg.lora.vector import adapter_to_vector
 from secagg.participation import OneShotParticipation, PairwiseParticipation, Participation, StateKeeper
+from secagg.privacy.session_noise import NoiseError, check_noise
 from secagg.protocol import log, published
 from secagg.protocol.errors import LocalProtocolError, RejectReason, RemoteProtocolError
 from secagg.protocol.one_shot.client import OneShotClientContext
@@ -143,8 +144,11 @@ class Coordinator:
             registrar = frozenset({parameters.registrar})
             roster = verify_signed_roster(files.roster, files.roster_head, files.roster_signature, registrar)
             layout, template = check_layout(parameters, files.layout, files.adapter)
+            await asyncio.to_thread(check_noise, parameters)
         except RecordError as error:
             raise RemoteProtocolError(RejectReason.LOG_MISMATCH, f"roster: {error}") from None
+        except NoiseError as error:
+            raise RemoteProtocolError(RejectReason.UNSAFE_NOISE, f"{error}") from None
         except AdapterError as error:
             raise RemoteProtocolError(RejectReason.LOG_MISMATCH, f"layout or adapter: {error}") from None
         encryption = await asyncio.to_thread(encryption_context, parameters, files.context)
@@ -171,7 +175,8 @@ class Coordinator:
 
         Raises:
             AdapterError: the adapter is malformed or not of the session's shape; nothing was sent.
-            LocalProtocolError: the session is below the policy, or does not admit the identity; nothing was sent.
+            LocalProtocolError: the session is below the policy, costs more than is left of the allowance, or does not
+                admit the identity; nothing was sent.
             HeUnavailableError: a key authority opens the sum, and what encrypts for it is not installed.
             RemoteProtocolError: what the coordinator shows does not fit together.
             StoreError: the state is in use by another process, or was restored from an old copy.
@@ -182,7 +187,7 @@ class Coordinator:
         if details.encryption is not None:
             await asyncio.to_thread(seal.load_api)
         vector = await asyncio.to_thread(_read_vector, Path(adapter), details)
-        keeper = await asyncio.to_thread(StateKeeper, state_directory, identity)
+        keeper = await asyncio.to_thread(StateKeeper, state_directory, identity, policy.allowance)
         ports = ParticipantPorts(keeper.sealed, keeper.blobs, self.port, SystemRng(), progress)
         participation = self._participation(details, _Contributor(identity, policy, vector), ports, keeper)
         try:

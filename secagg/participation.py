@@ -19,12 +19,14 @@ from secagg.protocol.messages import SignedReceipt
 from secagg.protocol.one_shot.client_states import Delivered, OneShotClientState
 from secagg.protocol.pairwise.client_states import Completed
 from secagg.protocol.phases import Phase
+from secagg.protocol.session import PrivacyAllowance
 from secagg.remote import GrpcCoordinator
 from secagg.runtime.one_shot_participant import OneShotParticipant
 from secagg.runtime.pairwise_participant import PairwiseParticipant
 from secagg.runtime.participant import FIRST_DELAY_S, LONGEST_DELAY_S, TransportError
 from secagg.runtime.vectors import EncodingReport
 from secagg.session_details import Result, SessionAbortedError, SessionDetails
+from secagg.spending import OwnBudget
 from secagg.store.blobs import DirectoryBlobStore
 from secagg.store.sealed import SealedSessionStore
 from secagg.store.sqlite import SqliteSessionStore
@@ -36,18 +38,22 @@ T = TypeVar("T")
 class StateKeeper:
     """The stores of one identity: sessions sealed under a key that follows from the identity key, and blobs."""
 
-    def __init__(self, directory: Path, identity: SigningKey) -> None:
-        own = directory / identity.public_bytes.hex()
+    def __init__(self, directory: Path, identity: SigningKey, allowance: PrivacyAllowance | None) -> None:
+        self.identity = identity.public_bytes
+        own = directory / self.identity.hex()
         own.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._sqlite = SqliteSessionStore(own / "sessions.db")
         self.sealed = SealedSessionStore(
             self._sqlite, identity.derive_seed(Label.STORE_KEY).expose(), SystemRng().bytes
         )
         self.blobs = DirectoryBlobStore(own / "blobs")
+        self.budget = None if allowance is None else OwnBudget(own, allowance)
 
     async def close(self) -> None:
         """Close the stores."""
         await self._sqlite.close()
+        if self.budget is not None:
+            await asyncio.to_thread(self.budget.close)
 
 
 class Source(Protocol):
@@ -94,7 +100,14 @@ class Participation(abc.ABC):
         return self._participant.report
 
     async def join(self) -> None:
-        """Take the first step, or go on where an earlier process stopped. Raises as ``Participant.join``."""
+        """Take the first step, or go on where an earlier process stopped. Raises as ``Participant.join``.
+
+        What the session may cost is written down first, unless the identity is not admitted anyway. It stands if the
+        session is not joined then; joining it later costs nothing more.
+        """
+        session, budget = self.details.session, self._keeper.budget
+        if budget is not None and self._keeper.identity in session.positions:
+            await asyncio.to_thread(budget.reserve, session.parameters)
         await self._participant.join(self.details.view)
 
     @abc.abstractmethod
@@ -126,15 +139,25 @@ class PairwiseParticipation(Participation):
         """See ``Participation.result``."""
         try:
             state = await self._run()
+            await self._settle(state.view)
         finally:
             await self.close()
         if not isinstance(state, Completed):
             raise _ended_without(state.view, getattr(state, "reason", RejectReason.ABORTED))
         return await _patiently(lambda: self._source.result_of(self.details))
 
+    async def _settle(self, view: LogView) -> None:
+        """What the session cost, once this client has checked over whose contributions it was closed."""
+        budget = self._keeper.budget
+        if budget is not None and view.close is not None:
+            await asyncio.to_thread(budget.settle, self.details.session.parameters, view.close.count)
+
 
 class OneShotParticipation(Participation):
-    """A contribution to a one-shot session: once it is delivered, this process is not needed any more."""
+    """A contribution to a one-shot session: once it is delivered, this process is not needed any more.
+
+    It leaves before it is known how many contribute, so of its budget it spends what the fewest would cost.
+    """
 
     def __init__(
         self, source: Source, details: SessionDetails, participant: OneShotParticipant, keeper: StateKeeper

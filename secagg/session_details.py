@@ -111,7 +111,8 @@ def checked_result(details: SessionDetails, entry: SessionResult, data: bytes) -
     if hashlib.sha256(data).digest() != entry.integer_sum:
         raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "the sum is not the one in the log")
     integer_sum = np.frombuffer(data, dtype="<i8").astype(np.int64)
-    mean = mean_of(details.session.parameters.encoding, integer_sum, entry.count)
+    parameters = details.session.parameters
+    mean = mean_of(parameters.encoding, parameters.noise, integer_sum, entry.count)
     if vectors.digest_of(mean) != entry.mean:
         raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "the mean is not the one in the log")
     return Result(details, entry.count, integer_sum, mean)

@@ -28,12 +28,12 @@ FAMILIES = {
     "SUM": "the masked sum",
     "OPN": "the opening",
     "RES": "the result",
-    "DPN": "declared noise",
+    "DPN": "differential privacy",
     "RCP": "your receipt",
 }
 """What each family is about, in the order of the report."""
 
-LOG_CHECKS: tuple[Check[Audit], ...] = (*log.CHECKS, *session.LOG_CHECKS, *receipt.CHECKS)
+LOG_CHECKS: tuple[Check[Audit], ...] = (*log.CHECKS, *session.LOG_CHECKS, *noise.LOG_CHECKS, *receipt.CHECKS)
 """Run once."""
 
 SESSION_CHECKS: tuple[Check[SessionRecord], ...] = (

@@ -57,7 +57,8 @@ the policy, such as policy.toml:
   [session]
   min_contributors = 3            # also: tolerated_corrupt = "1/10", base_models = ["<64 hex digits>"]
   [noise]
-  mechanism = "none"              # what the sessions must declare
+  mechanism = "none"              # or skellam, discrete-gaussian: what the sessions must declare; with noise
+                                  # also: epsilon = "8/1" and delta = "1/100000" for all sessions together
   [openers]                       # for one-shot sessions: members of committees, key authorities
   keys = []                       # also: attestors = ["<64 hex digits>"]
 

@@ -19,6 +19,7 @@ from verifier.text_report import (
     cosigned_text,
     end_text,
     finding_text,
+    noise_text,
     printable,
     session_counts,
     time_text,
@@ -231,6 +232,8 @@ def _session_row(session: SessionSummary) -> str:
         f"{MODE_TEXTS[session.mode]}, opened {time_text(session.opened_at_s)}, base model {_text(session.base_model)}",
         f"registrar {_code(session.registrar)}",
     ]
+    if session.noise is not None:
+        facts.append(_text(noise_text(session.noise)))
     if session.adapter_model:
         facts.append(f"merged adapter\u2019s model file, SHA-256 {_code(session.adapter_model)}")
     cells = "".join(f'<td class="number">{number:,}</td>' for number in numbers)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
+from dp.parameters import fraction_text
 from verifier.checks import Finding
 from verifier.outcome import outcome_of
-from verifier.report import SCHEMA, CheckReport, Report, SessionSummary
+from verifier.report import SCHEMA, CheckReport, NoiseSummary, Report, SessionSummary
 from verifier.statement import LEVEL_NAMES, statement_of
 
 
@@ -78,9 +80,23 @@ def _session(session: SessionSummary) -> dict[str, Any]:
         "max_corrupt": session.max_corrupt,
         "registrar": session.registrar,
         "adapter_model": session.adapter_model,
+        "noise": None if session.noise is None else _noise(session.noise),
         "answers_released_before_abort": session.answers_released,
         "failed_checks": list(session.failed),
         "unavailable_checks": list(session.unavailable),
+    }
+
+
+def _noise(noise: NoiseSummary) -> dict[str, Any]:
+    epsilon = noise.session_epsilon
+    return {
+        "mechanism": noise.mechanism,
+        # JSON has no infinity.
+        "session_epsilon": epsilon if epsilon is not None and math.isfinite(epsilon) else None,
+        "delta": fraction_text(noise.delta),
+        "population": noise.population,
+        "budget_epsilon": fraction_text(noise.epsilon),
+        "reservation": noise.sequence,
     }
 
 

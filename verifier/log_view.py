@@ -28,6 +28,7 @@ from secagg.transcript.entries import (
 )
 from secagg.transcript.growing_tree import GrowingTree
 from secagg.transcript.merkle import leaf_hash
+from secagg.transcript.noise import DistributedNoise
 from secagg.transcript.note import MAX_NOTE_BYTES, Note, NoteError, VerifierKey
 from secagg.transcript.record import VERSION, RecordError, decode_value
 from verifier.audit import Audit
@@ -218,11 +219,13 @@ class LogIndex:
         sessions: of each session id, kind and index of its entries in the order of the log.
         rosters: of root and registrar, the first roster entry.
         without_roster: open entries before which no roster entry has their root and registrar.
+        noisy: the sessions whose open entries declare noise, in the order of the log.
     """
 
     sessions: dict[bytes, tuple[tuple[Kind, int], ...]] = field(default_factory=dict)
     rosters: dict[bytes, int] = field(default_factory=dict)
     without_roster: list[int] = field(default_factory=list)
+    noisy: list[bytes] = field(default_factory=list)
 
     def add(self, index: int, entry: LogEntry) -> None:
         """Note one more entry."""
@@ -231,6 +234,8 @@ class LogIndex:
             return
         if isinstance(entry, SessionOpen) and entry.roster + entry.registrar not in self.rosters:
             self.without_roster.append(index)
+        if isinstance(entry, SessionOpen) and isinstance(entry.noise, DistributedNoise):
+            self.noisy.append(entry.session)
         # Only the place is kept: a log may have any number of sessions. And no more than show that there are too many.
         known = self.sessions.get(entry.session, ())
         if len(known) < TELLING_ENTRIES:

@@ -72,6 +72,27 @@ class PinnedOpeners:
 
 
 @dataclass(frozen=True, slots=True)
+class PrivacyLimit:
+    """What whoever takes part in all sessions of a log may spend at most."""
+
+    epsilon: Fraction
+    delta: Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseDemand:
+    """What every session must declare of differential privacy, and what all of a log together may cost.
+
+    Attributes:
+        mechanism: none, skellam or discrete-gaussian.
+        limit: None for any cost.
+    """
+
+    mechanism: str
+    limit: PrivacyLimit | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AuditPolicy:
     """The trust roots and floors of an audit.
 
@@ -79,7 +100,7 @@ class AuditPolicy:
         log: logs, witnesses and their quorum.
         registrars: keys that may sign a roster.
         floors: what every session must keep to.
-        mechanism: of differential privacy, that every session must declare.
+        noise: what sessions must declare of differential privacy.
         max_age_s: how old the newest cosignature may be; None for any age.
         digest: SHA-256 of the TOML file.
         log_digest: SHA-256 of the file of the log policy.
@@ -89,7 +110,7 @@ class AuditPolicy:
     log: LogPolicy
     registrars: frozenset[bytes]
     floors: SessionFloors
-    mechanism: str
+    noise: NoiseDemand
     max_age_s: int | None
     digest: bytes
     log_digest: bytes
@@ -115,19 +136,31 @@ def load_policy(path: Path) -> AuditPolicy:
     if not keys:
         raise AuditPolicyError("registrar.keys", "none given: a roster counts by who signed it")
     max_age = document.get("max_age_s")
-    mechanism = _text("noise.mechanism", _table("noise", document, {"mechanism"}).get("mechanism"))
-    if _WORD.fullmatch(mechanism) is None:
-        raise AuditPolicyError("noise.mechanism", "expected the name of a mechanism, such as none")
     return AuditPolicy(
         _log_policy(log_path, log_data),
         keys,
         _floors(_table("session", document, {"min_contributors", "tolerated_corrupt", "base_models"})),
-        mechanism,
+        _noise(_table("noise", document, {"mechanism", "epsilon", "delta"})),
         None if max_age is None else _integer("max_age_s", max_age, (1, MAX_AGE_S)),
         hashlib.sha256(data).digest(),
         hashlib.sha256(log_data).digest(),
         _openers(document),
     )
+
+
+def _noise(table: Mapping[str, object]) -> NoiseDemand:
+    mechanism = _text("noise.mechanism", table.get("mechanism"))
+    if _WORD.fullmatch(mechanism) is None:
+        raise AuditPolicyError("noise.mechanism", "expected the name of a mechanism, such as none")
+    if "epsilon" not in table and "delta" not in table:
+        return NoiseDemand(mechanism)
+    if mechanism == "none":
+        raise AuditPolicyError("noise.epsilon", "nothing bounds what sessions without noise show")
+    epsilon = _ratio("noise.epsilon", table.get("epsilon"))
+    delta = _ratio("noise.delta", table.get("delta"))
+    if delta >= 1:
+        raise AuditPolicyError("noise.delta", "expected a fraction below 1")
+    return NoiseDemand(mechanism, PrivacyLimit(epsilon, delta))
 
 
 def _read(path: Path, field: str) -> bytes:
@@ -206,6 +239,14 @@ def _fraction(field: str, value: object) -> Fraction:
     match = _FRACTION.fullmatch(value) if isinstance(value, str) else None
     if match is None or int(match[1]) >= int(match[2]):
         raise AuditPolicyError(field, 'expected a fraction below 1, such as "1/10"')
+    return Fraction(int(match[1]), int(match[2]))
+
+
+def _ratio(field: str, value: object) -> Fraction:
+    match = _FRACTION.fullmatch(value) if isinstance(value, str) else None
+    if match is None or not int(match[1]):
+        found = "missing: " if value is None else ""
+        raise AuditPolicyError(field, f'{found}expected a positive fraction, such as "8/1"')
     return Fraction(int(match[1]), int(match[2]))
 
 

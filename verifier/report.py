@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from secagg.crypto.notes import Cosigned
 from secagg.transcript.checkpoint import Checkpoint
@@ -38,10 +39,32 @@ class SessionEnd(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class NoiseSummary:
+    """What a session declares of differential privacy, and what that comes to if the noise was added.
+
+    Attributes:
+        mechanism: the word of the record, such as ``skellam``.
+        session_epsilon: of this session alone, at ``delta``: with the contributions it was closed over, or the fewest
+            it can be; 0 where it ended before it was closed. None where what is declared does not fit together.
+        population: whose budget it draws on.
+        epsilon: that budget, at ``delta``.
+        sequence: of its reservation.
+    """
+
+    mechanism: str
+    session_epsilon: float | None
+    population: str
+    epsilon: Fraction
+    delta: Fraction
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
 class SessionSummary:
     """A session that was checked.
 
     Attributes:
+        noise: None where it declares that none is added.
         reason: that of an abort.
         contributors: 0 where none was closed.
         registrar: public key in hex, as the session's opening names it.
@@ -61,6 +84,7 @@ class SessionSummary:
     max_corrupt: int
     registrar: str
     adapter_model: str
+    noise: NoiseSummary | None
     failed: tuple[str, ...]
     unavailable: tuple[str, ...]
 

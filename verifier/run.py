@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError, version
 
+from secagg.transcript.noise import DistributedNoise
 from secagg.transcript.policy import NO_QUORUM
 from verifier.audit import Audit
 from verifier.catalogue import ALL_CHECKS, LOG_CHECKS, SESSION_CHECKS
@@ -22,9 +23,10 @@ from verifier.checks import (
     run_check,
 )
 from verifier.log_view import COSIGNED, HEAD, SESSIONS, session_entries
+from verifier.privacy_spent import NOISE, charge_of_final, epsilon_at
 from verifier.quorums import smallest_overlap, smallest_quorum
-from verifier.report import ENDED, CheckReport, PolicySummary, Report, SessionEnd, SessionSummary
-from verifier.session_record import SessionEntries, SessionRecord
+from verifier.report import ENDED, CheckReport, NoiseSummary, PolicySummary, Report, SessionEnd, SessionSummary
+from verifier.session_record import SessionRecord
 
 _NOT_SO_FAR = {
     Stage.OPENED: "the session did not get beyond its opening",
@@ -117,19 +119,18 @@ def _run_session(audit: Audit, results: dict[str, CheckResult], session: bytes) 
         elif alone.status is Status.UNAVAILABLE:
             unavailable.append(check.identifier)
         results[check.identifier].add(findings)
-    return _summary(record.name, record.entries, tuple(failed), tuple(unavailable))
+    return _summary(record, tuple(failed), tuple(unavailable))
 
 
-def _summary(
-    name: str, entries: SessionEntries, failed: tuple[str, ...], unavailable: tuple[str, ...]
-) -> SessionSummary:
+def _summary(record: SessionRecord, failed: tuple[str, ...], unavailable: tuple[str, ...]) -> SessionSummary:
+    entries = record.entries
     end = SessionEnd.UNDER_WAY
     if entries.result is not None:
         end = SessionEnd.RESULT
     elif entries.abort is not None:
         end = SessionEnd.ABORTED
     return SessionSummary(
-        name,
+        record.name,
         entries.open.opened_at_s,
         entries.open.base_model,
         entries.mode,
@@ -142,9 +143,24 @@ def _summary(
         entries.open.max_corrupt,
         entries.open.registrar.hex(),
         entries.result.adapter_model.hex() if entries.result is not None else "",
+        _noise_summary(record),
         failed,
         unavailable,
     )
+
+
+def _noise_summary(record: SessionRecord) -> NoiseSummary | None:
+    noise = record.parameters.noise
+    if not isinstance(noise, DistributedNoise):
+        return None
+    budget, epsilon = noise.budget, None
+    try:
+        known = record.audit.get(NOISE).sessions.get(record.parameters.session)
+    except InputMissingError:
+        known = None
+    if known is not None:
+        epsilon = epsilon_at(charge_of_final((known,)), budget.delta)
+    return NoiseSummary(noise.TYPE, epsilon, budget.population, budget.epsilon, budget.delta, budget.sequence)
 
 
 def _none_can_run(results: dict[str, CheckResult], place: Place, reason: str) -> None:

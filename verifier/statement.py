@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from verifier.checks import Level, Mode, Stage
+from verifier.noise_statement import NOISE_ASSUMPTION, noise_shown, noise_unseen
 from verifier.outcome import counted, of_settled
 from verifier.report import Report, SessionEnd, SessionSummary, Verdict
 
@@ -113,11 +114,11 @@ _LIMITS = (
     "That a client was refused, or was not heard, before it got a receipt.",
     "That the roster has no invented people, if the operator is the registrar or has its key: then it can fill a "
     "session with clients of its own, and no minimum means anything.",
-    "That a client added noise, clipped, or trained on anything in particular. The declared mechanism is none: no "
-    "noise was added.",
     "Which shares somebody sent to the coordinator that it did not publish.",
     "What the sum shows of one contribution to whoever knows many of the others, or other sums of the same people.",
 )
+_PEOPLE = 2
+"""How many of these are about people; what they did with their vectors follows."""
 _LIMITS_OF = {
     Mode.PAIRWISE: (),
     Mode.COMMITTEE: (
@@ -169,6 +170,7 @@ def statement_of(report: Report) -> Statement:
     if modes != (Mode.PAIRWISE,) and modes:
         against += _AGAINST_OPENERS
     limits = [*_LIMITS, *(limit for mode in modes for limit in _LIMITS_OF[mode])]
+    limits.insert(_PEOPLE, noise_unseen(_spoken_of(report)))
     if Mode.COMMITTEE in modes:
         limits.append(_UNSEEN_IN_ONE_SHOT)
     return Statement(heading, tuple(_shows(report)), against, _assumptions(report), _remarks(report), tuple(limits))
@@ -194,6 +196,7 @@ def _shows(report: Report) -> Iterator[str]:
         kind = "session" if modes == (Mode.PAIRWISE,) else _NAMES[mode][0]
         yield _SHOWS_OF_SESSIONS[mode].format(kind=kind)
         yield from _shows_of_levels(report, mode)
+    yield from noise_shown(_spoken_of(report))
 
 
 def _shows_of_levels(report: Report, mode: Mode) -> Iterator[str]:
@@ -237,6 +240,8 @@ def _assumptions(report: Report) -> tuple[str, ...]:
         found.append(f"None of the {witnesses} witnesses of the policy is dishonest (two quorums share at least 1).")
     found.append("The registrars of the policy signed a roster of real people, one identity each.")
     found.append("At most max_corrupt clients of a session work for the coordinator.")
+    if any(session.noise is not None for session in _spoken_of(report)):
+        found.append(NOISE_ASSUMPTION)
     if report.level in {Level.PREOPEN, Level.SUM} and _any_closed(report):
         found.append("The linear hash is collision resistant (ring-SIS of degree 2048 over 2^64, norm up to 2^50).")
     opened = any(

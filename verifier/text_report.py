@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ from datetime import UTC, datetime
 from verifier.catalogue import FAMILIES
 from verifier.checks import Finding, Mode, Status
 from verifier.outcome import after_a_failure, counted, outcome_of
-from verifier.report import CheckReport, Report, SessionEnd, SessionSummary
+from verifier.report import CheckReport, NoiseSummary, Report, SessionEnd, SessionSummary
 from verifier.statement import LEVEL_NAMES, statement_of
 
 _WIDTH = 110
@@ -155,11 +156,28 @@ def _sessions(report: Report) -> Iterator[str]:
             f"max_corrupt {session.max_corrupt:,}), base model {printable(session.base_model)}"
         )
         yield f"  registrar {session.registrar[:_SHOWN_HEX]}..., opened {time_text(session.opened_at_s)}"
+        if session.noise is not None:
+            yield from _wrapped(printable(noise_text(session.noise)), "  ", "    ")
         if session.adapter_model:
             yield f"  merged adapter's model file SHA-256 {session.adapter_model}"
     if len(report.sessions) > _MAX_SESSIONS:
         yield ""
         yield f"{counted(len(report.sessions) - _MAX_SESSIONS, 'more session')}: see the report as HTML or JSON"
+
+
+def noise_text(noise: NoiseSummary) -> str:
+    """What a session declares of its noise, and what it costs if that was added."""
+    if noise.session_epsilon is None:
+        cost = "what it costs is not known"
+    elif not noise.session_epsilon:
+        cost = "as far as the log shows, this session cost nothing"
+    elif not math.isfinite(noise.session_epsilon):
+        cost = f"no epsilon bounds it at delta {float(noise.delta):.4g}"
+    else:
+        cost = f"this session alone costs epsilon {noise.session_epsilon:.4g} at delta {float(noise.delta):.4g}"
+        cost += " if it was added"
+    budget = f"the budget of population {noise.population} is epsilon {float(noise.epsilon):.4g}"
+    return f"noise declared: {noise.mechanism}; {cost}; {budget}, reservation {noise.sequence}"
 
 
 def end_text(session: SessionSummary) -> str:

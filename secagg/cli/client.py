@@ -5,13 +5,18 @@ from __future__ import annotations
 import argparse
 import os
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from secagg.cli.connection import DEFAULT_IDENTITY, DEFAULT_STATE, add_explicit, explicit_config
 from secagg.cli.exit_codes import ExitCode
+from secagg.cli.failures import CommandError
 from secagg.cli.options import add_command, add_group, fraction, hex_bytes
 from secagg.cli.output import Reporter, table
+
+if TYPE_CHECKING:
+    from secagg.identity.client_config import BudgetConfig
 
 
 def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse's own type is private
@@ -67,6 +72,16 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse's own type i
         metavar="HEX",
         help="digest of a base model you contribute to; may be repeated (default: any)",
     )
+    init.add_argument(
+        "--budget-epsilon",
+        type=fraction,
+        metavar="EPSILON",
+        help="what all sessions together may cost you in differential privacy; sessions beyond it, and all without "
+        "noise, are refused (default: nobody counts)",
+    )
+    init.add_argument(
+        "--budget-delta", type=fraction, metavar="DELTA", help="the delta of --budget-epsilon (default: 1e-5)"
+    )
     init.set_defaults(run=_init)
 
 
@@ -85,7 +100,7 @@ def _init(arguments: argparse.Namespace) -> ExitCode:
         frozenset(arguments.base_model),
         None if arguments.log_policy is None else _beside(file, arguments.log_policy, Path()),
     )
-    config = replace(config, policy=policy)
+    config = replace(config, policy=policy, budget=_budget(arguments))
     create_exclusively(file, config.to_toml().encode("utf-8"), PUBLIC_MODE)
     reporter = Reporter.of(arguments)
     if not policy.registrars:
@@ -108,6 +123,17 @@ def _init(arguments: argparse.Namespace) -> ExitCode:
         table(rows),
     )
     return ExitCode.OK
+
+
+def _budget(arguments: argparse.Namespace) -> BudgetConfig | None:
+    from secagg.identity.client_config import BudgetConfig
+
+    if arguments.budget_epsilon is None:
+        if arguments.budget_delta is not None:
+            raise CommandError("ARGUMENTS", "--budget-delta needs --budget-epsilon")
+        return None
+    delta = Fraction(1, 100_000) if arguments.budget_delta is None else arguments.budget_delta
+    return BudgetConfig(arguments.budget_epsilon, delta)
 
 
 def _beside(file: Path, given: Path | None, default: Path) -> Path:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from secagg.identity.client_config import ClientConfig
     from secagg.protocol.session import ClientPolicy
     from secagg.runtime.vectors import EncodingReport
+    from secagg.spending import Spending
+    from secagg.transcript.entries import SessionOpen
 
 RECEIPTS = "receipts"
 
@@ -77,6 +79,7 @@ def _contribute(arguments: argparse.Namespace) -> ExitCode:
 
 
 async def _take_part(arguments: argparse.Namespace, config: ClientConfig, identity: SigningKey) -> ExitCode:
+    from secagg.cli.describe_noise import spending_words
     from secagg.protocol.errors import RejectReason, RemoteProtocolError
 
     reporter, session = Reporter.of(arguments), arguments.session
@@ -85,7 +88,9 @@ async def _take_part(arguments: argparse.Namespace, config: ClientConfig, identi
     async with await connect_to(config, arguments.timeout) as coordinator:
         details = await coordinator.details(session, policy.registrars)
         policy.check_parameters(details.session.parameters)
-        reporter.details(await asyncio.to_thread(_summary, arguments.adapter, details, config))
+        spending = await asyncio.to_thread(_spending, details.session.parameters, policy, config, identity)
+        rows = await asyncio.to_thread(_summary, arguments.adapter, details, config)
+        reporter.details([*rows, *spending_words(details.session.parameters, spending)])
         with reporter.waiting("taking part"):
             participation = await coordinator.contribute(
                 session, arguments.adapter, identity, config.state_directory, policy, keeper.reached
@@ -99,9 +104,9 @@ async def _take_part(arguments: argparse.Namespace, config: ClientConfig, identi
         if result is not None and arguments.out is not None:
             await asyncio.to_thread(result.write_adapter, arguments.out)
     if result is None:
-        _report_delivered(reporter, arguments, participation, keeper)
+        _report_delivered(reporter, arguments, keeper, spending)
     else:
-        _report(reporter, arguments, result, participation, keeper)
+        _report(reporter, arguments, result, keeper, spending)
     return ExitCode.OK
 
 
@@ -118,12 +123,31 @@ async def _taken_part(participation: Participation, out: Path | None, keeper: _R
 
 
 def _policy(config: ClientConfig) -> ClientPolicy:
-    from secagg.protocol.session import ClientPolicy
+    from secagg.protocol.session import ClientPolicy, PrivacyAllowance
 
     policy = config.policy
     return ClientPolicy(
-        policy.min_contributors, policy.tolerated_corrupt, policy.base_models, policy.registrars, config.openers
+        policy.min_contributors,
+        policy.tolerated_corrupt,
+        policy.base_models,
+        policy.registrars,
+        config.openers,
+        None if config.budget is None else PrivacyAllowance(config.budget.epsilon, config.budget.delta),
     )
+
+
+def _spending(
+    parameters: SessionOpen, policy: ClientPolicy, config: ClientConfig, identity: SigningKey
+) -> Spending | None:
+    """What the session costs of the contributor's budget, if there is one. Raises StoreError."""
+    from secagg.spending import OwnBudget
+
+    if policy.allowance is None:
+        return None
+    directory = config.state_directory / identity.public_bytes.hex()
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with OwnBudget(directory, policy.allowance) as budget:
+        return budget.spending(parameters)
 
 
 def _summary(adapter: Path, details: SessionDetails, config: ClientConfig) -> Rows:
@@ -131,6 +155,7 @@ def _summary(adapter: Path, details: SessionDetails, config: ClientConfig) -> Ro
     import numpy as np
 
     from secagg.cli.describe import number, opening_words, registrar_words, size
+    from secagg.cli.describe_noise import noise_rows
     from secagg.lora.reader import read_adapter
     from secagg.lora.vector import adapter_to_vector
     from secagg.protocol.one_shot.session import OneShotSession
@@ -159,6 +184,7 @@ def _summary(adapter: Path, details: SessionDetails, config: ClientConfig) -> Ro
             f"and shows none of them even if {parameters.max_corrupt} collude with the coordinator",
         ),
         *openers,
+        *noise_rows(parameters),
         ("registrar", registrar_words(parameters, config.policy.registrars)),
         ("log", _log_words(details, config)),
     ]
@@ -184,6 +210,11 @@ class _ReceiptKeeper:
         self._reporter = reporter
         self._saved = False
 
+    @property
+    def encoding(self) -> EncodingReport | None:
+        """What encoding did to the adapter, if this process encoded it."""
+        return None if self.participation is None else self.participation.encoding
+
     def reached(self, milestone: Milestone) -> None:
         """Tell the contributor; save the receipt if it has come."""
         self._reporter.progress(str(milestone))
@@ -207,12 +238,14 @@ class _ReceiptKeeper:
 
 
 def _report_delivered(
-    reporter: Reporter, arguments: argparse.Namespace, participation: Participation, keeper: _ReceiptKeeper
+    reporter: Reporter, arguments: argparse.Namespace, keeper: _ReceiptKeeper, spending: Spending | None
 ) -> None:
     """The contribution is held: what was done, and how to fetch the sum once it is there."""
+    from secagg.cli.describe_noise import spending_value
+
     connection = f" --config {arguments.config}" if arguments.config is not None else ""
     following = f"secagg session result {arguments.session.hex()} --out DIR{connection}"
-    encoding = participation.encoding
+    encoding = keeper.encoding
     rows = [
         ("session", arguments.session.hex()),
         ("delivered", "the coordinator holds your masked adapter: nothing more is asked of you"),
@@ -229,6 +262,7 @@ def _report_delivered(
             "clamped": None if encoding is None else encoding.clamped,
             "receipt": str(keeper.file),
             "merged": None,
+            "budget": spending_value(spending),
             "next": following,
         },
         table(rows),
@@ -247,10 +281,12 @@ def _report(
     reporter: Reporter,
     arguments: argparse.Namespace,
     result: Result,
-    participation: Participation,
     keeper: _ReceiptKeeper,
+    spending: Spending | None,
 ) -> None:
-    encoding = participation.encoding
+    from secagg.cli.describe_noise import spending_value
+
+    encoding = keeper.encoding
     rows = [
         ("session", arguments.session.hex()),
         ("contributors", f"{result.contributors}, you among them"),
@@ -272,6 +308,7 @@ def _report(
             "clamped": None if encoding is None else encoding.clamped,
             "receipt": str(keeper.file) if keeper.file.exists() else None,
             "merged": None if arguments.out is None else str(arguments.out),
+            "budget": spending_value(spending),
         },
         table(rows),
     )

@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import tempfile
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secagg.cli.exit_codes import ExitCode
 from secagg.cli.failures import CommandError
-from secagg.cli.options import add_command
+from secagg.cli.noise_options import DEFAULT_DELTA, add_accept_ratio
+from secagg.cli.options import add_command, fraction
 from secagg.cli.output import Reporter, table
 
 if TYPE_CHECKING:
     from secagg.cli.demo_course import Course
+    from secagg.cli.demo_noise import DemoNoise
     from secagg.cli.demo_plan import DemoPlan
     from secagg.cli.demo_run import DemoOutcome
 
@@ -33,6 +36,10 @@ ciphertexts; that needs TenSEAL (pip install "secagg-lora[he]").
 
 DIR/contributors/K/ holds the adapter of contributor K (from 1), DIR/merged/ the merged adapter, as PEFT reads it,
 DIR/record/ the published record (any static web server can show it), DIR/policy.toml whom its auditor trusts.
+With --dp-epsilon each contributor adds a share of noise, so that the sum is differentially private whoever looks at
+it. With as few contributors as here that takes much more noise than there is signal: the demo says how much, and
+runs only if you accept it (--accept-ratio).
+
 There are eight example adapters; further contributors reuse them, with all values multiplied by 1.01 in the second
 round, 1.02 in the third, and so on."""
 
@@ -46,7 +53,8 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse's own type i
         _DESCRIPTION,
         """
         secagg demo --clients 12 --drop 3 --out my-demo
-        secagg demo --protocol one-shot""",
+        secagg demo --protocol one-shot
+        secagg demo --dp-epsilon 8 --accept-ratio 1000""",
     )
     parser.add_argument(
         "--protocol",
@@ -64,6 +72,13 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse's own type i
     parser.add_argument(
         "--out", type=Path, default=Path("secagg-demo"), metavar="DIR", help="where to write (default secagg-demo)"
     )
+    parser.add_argument(
+        "--dp-epsilon",
+        type=fraction,
+        metavar="EPSILON",
+        help="contributors add noise, so that the session costs each of them at most this epsilon at delta 1e-5",
+    )
+    add_accept_ratio(parser)
     parser.set_defaults(run=run)
 
 
@@ -89,7 +104,18 @@ def _course(arguments: argparse.Namespace, reporter: Reporter) -> Course:
     """The demo that the options ask for. Raises DemoError, CommandError, HeUnavailableError."""
     kind = _kind_of_course(arguments)
     kind.check_installed()
-    return kind(kind.planned(arguments.clients, arguments.drop), reporter.progress)
+    return kind(kind.planned(arguments.clients, arguments.drop), reporter.progress, _noise(arguments))
+
+
+def _noise(arguments: argparse.Namespace) -> DemoNoise | None:
+    from secagg.cli.demo_noise import DemoNoise
+
+    if arguments.dp_epsilon is None:
+        if arguments.accept_ratio is not None:
+            raise CommandError("ARGUMENTS", "--accept-ratio needs --dp-epsilon")
+        return None
+    ratio = Fraction(1) if arguments.accept_ratio is None else arguments.accept_ratio
+    return DemoNoise(arguments.dp_epsilon, DEFAULT_DELTA, ratio)
 
 
 def _kind_of_course(arguments: argparse.Namespace) -> type[Course]:
@@ -110,6 +136,20 @@ def _kind_of_course(arguments: argparse.Namespace) -> type[Course]:
             raise CommandError("ARGUMENTS", "--opening is for one-shot sessions", "add --protocol one-shot")
 
 
+def _comparison(plan: DemoPlan, outcome: DemoOutcome) -> tuple[str, ...]:
+    added = f"{len(outcome.contributors)} of {plan.clients} contributions"
+    if outcome.noise is None:
+        return (
+            f"The sum is exact: {added}, and the merged adapter is",
+            f"within {outcome.max_abs_diff_steps:.2f} quantisation steps of their plain mean (rounding alone gives up",
+            "to 1). The coordinator saw masked inputs only.",
+        )
+    return (
+        f"The sum holds {added} and the noise that each of them added: as much as was",
+        "announced. The coordinator saw masked inputs only, and nobody the sum without noise.",
+    )
+
+
 def _in_words(plan: DemoPlan, outcome: DemoOutcome) -> str:
     dropped = ", ".join(f"{item['client']} ({item['phase']})" for item in outcome.dropped) or "nobody"
     rows = [
@@ -119,11 +159,11 @@ def _in_words(plan: DemoPlan, outcome: DemoOutcome) -> str:
         ("merged", outcome.merged),
         ("record", outcome.record),
     ]
+    if outcome.noise is not None:
+        rows += outcome.noise.rows()
     return "\n".join(
         (
-            f"The sum is exact: {len(outcome.contributors)} of {plan.clients} contributions, and the merged adapter is",
-            f"within {outcome.max_abs_diff_steps:.2f} quantisation steps of their plain mean (rounding alone gives up",
-            "to 1). The coordinator saw masked inputs only.",
+            *_comparison(plan, outcome),
             *(f"  {line}" for line in table(rows).split("\n")),
             "",
             f"$ secagg-verify check {outcome.record} --policy {outcome.policy}",

@@ -74,10 +74,9 @@ class AuthorityCourse(OneShotCourse):
         self._say(f"key authority that decrypts a sum once {len(attestors)} attestors have checked the record")
         return Pins(openers=(made.identity,), attestors=attestors)
 
-    def options(self, dimension: int) -> dict[str, object]:
-        """See ``Course``."""
+    def _own_options(self) -> dict[str, object]:
         return {
-            **super().options(dimension),
+            **super()._own_options(),
             "--authority": self._institutions.home / CARD_FILE,
             "--deadlines": deadlines("commit", "upload", "open"),
         }

@@ -20,7 +20,7 @@ from secagg.client import LogPolicy, LogTrust, Milestone, OneShotParticipation, 
 from secagg.identity.keys import KeyKind, load_key_file
 from secagg.identity.tls import PinnedCertificate
 from secagg.protocol.errors import ProtocolError
-from secagg.protocol.session import ClientPolicy
+from secagg.protocol.session import ClientPolicy, PrivacyAllowance
 from secagg.runtime.participant import TransportError
 from secagg.store.checkpoints import FileCheckpointMemory
 
@@ -29,7 +29,8 @@ from secagg.store.checkpoints import FileCheckpointMemory
 class Task:
     """What a contributor is told.
 
-    ``leave_at`` is the name of a milestone, or empty; ``openers`` are the keys of those whom it lets open a sum.
+    ``leave_at`` is the name of a milestone, or empty; ``openers`` are the keys of those whom it lets open a
+    sum; ``allowance`` is epsilon and delta of its own budget, or empty.
     """
 
     address: str
@@ -44,6 +45,7 @@ class Task:
     leave_at: str
     log_policy: str
     openers: list[str]
+    allowance: list[str]
 
     @classmethod
     def read(cls) -> Task:
@@ -66,6 +68,7 @@ async def take_part(task: Task) -> None:
         tolerated_corrupt=Fraction(0),
         registrars=frozenset({bytes.fromhex(task.registrar)}),
         openers=frozenset(map(bytes.fromhex, task.openers)),
+        allowance=PrivacyAllowance(*map(Fraction, task.allowance)) if task.allowance else None,
     )
     tls = PinnedCertificate(task.certificate.encode("ascii"), task.certificate_name)
     key, state = bytes.fromhex(task.coordinator_key), Path(task.state)

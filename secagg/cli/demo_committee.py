@@ -83,10 +83,9 @@ class CommitteeCourse(OneShotCourse):
         self._say(f"{len(cards)} committee members, of whom any {NEEDED} open the sum")
         return Pins(openers=tuple(card.identity for card in cards))
 
-    def options(self, dimension: int) -> dict[str, object]:
-        """See ``Course``."""
+    def _own_options(self) -> dict[str, object]:
         return {
-            **super().options(dimension),
+            **super()._own_options(),
             "--committee": [member.card_file for member in self._members],
             "--needed": NEEDED,
             "--max-corrupt-members": MAX_CORRUPT,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from secagg.cli.demo_client import Task
+from secagg.cli.demo_noise import DemoNoise
 from secagg.cli.demo_plan import DemoFailedError, DemoPlan
 from secagg.cli.demo_site import Pins, Site
 from secagg.cli.output import Rows
@@ -49,10 +50,12 @@ class Course(abc.ABC):
 
     Attributes:
         plan: its numbers.
+        noise: what contributors add, if they do.
     """
 
-    def __init__(self, plan: DemoPlan, say: Say) -> None:
+    def __init__(self, plan: DemoPlan, say: Say, noise: DemoNoise | None = None) -> None:
         self.plan = plan
+        self.noise = noise
         self._say = say
 
     @staticmethod
@@ -74,9 +77,18 @@ class Course(abc.ABC):
         """Start those who open the sum, beside the coordinator; they end with the stack."""
         return Pins()
 
-    @abc.abstractmethod
     def options(self, dimension: int) -> dict[str, object]:
-        """Options of ``secagg session open`` beside those that every protocol has."""
+        """Options of ``secagg session open`` beside those that every demo has; noise decides on the bits of a value."""
+        bits = {"--value-bits": self._value_bits(dimension)} if self.noise is None else self.noise.options()
+        return {**self._own_options(), **bits}
+
+    @abc.abstractmethod
+    def _value_bits(self, dimension: int) -> int:
+        """The finest quantisation with two values in a lane."""
+
+    @abc.abstractmethod
+    def _own_options(self) -> dict[str, object]:
+        """Options of ``secagg session open`` that this protocol has."""
 
     @abc.abstractmethod
     def awaited(self) -> Mapping[Phase, int]:

@@ -15,10 +15,11 @@ from secagg.runtime.clock import SystemClock
 class OneShotCourse(Course):
     """Everybody who uploads has left before the sum is opened."""
 
-    def options(self, dimension: int) -> dict[str, object]:
-        """See ``Course``."""
-        bits = masked_value_bits_for(max_contributors(self.plan), dimension)
-        return {"--protocol": "one-shot", "--value-bits": bits}
+    def _value_bits(self, dimension: int) -> int:
+        return masked_value_bits_for(max_contributors(self.plan), dimension)
+
+    def _own_options(self) -> dict[str, object]:
+        return {"--protocol": "one-shot"}
 
     async def _until_all_left(self, running: Running) -> None:
         await super()._until_all_left(running)

@@ -19,10 +19,11 @@ class PairwiseCourse(Course):
         """See ``Course``."""
         return plan_pairwise(clients, drop)
 
-    def options(self, _dimension: int) -> dict[str, object]:
-        """See ``Course``."""
+    def _value_bits(self, _dimension: int) -> int:
+        return value_bits_for(max_contributors(self.plan))
+
+    def _own_options(self) -> dict[str, object]:
         return {
-            "--value-bits": value_bits_for(max_contributors(self.plan)),
             "--expected-dropout": Fraction(len(self.plan.leaving), self.plan.clients),
             "--deadlines": deadlines("advertise", "share", "upload", "confirm", "unmask"),
         }

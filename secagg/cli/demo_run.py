@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from secagg.arith.quantiser import Quantiser
 from secagg.cli.demo_course import CALL_S, Course, Opened, Running, Say, instruct, listen
+from secagg.cli.demo_noise import NoiseFound, noise_found
 from secagg.cli.demo_plan import DemoFailedError, DemoPlan, largest_difference, read_vectors, write_contributors
 from secagg.cli.demo_process import ran, serving, started
-from secagg.cli.demo_site import ORIGIN, Site, found
+from secagg.cli.demo_site import ORIGIN, Site, Trust, found
 from secagg.cli.demo_witnesses import witnesses
 from secagg.client import Result, connect
 from secagg.crypto.notes import log_key
+from secagg.derive.result import FloatVector
 from secagg.remote import open_session
 
 
@@ -29,6 +30,7 @@ class DemoOutcome:
     contributors: list[int]
     dropped: list[dict[str, str | int]]
     max_abs_diff_steps: float
+    noise: NoiseFound | None
     merged: str
     record: str
     policy: str
@@ -38,7 +40,7 @@ class DemoOutcome:
     def value(self) -> dict[str, Any]:
         """For programs."""
         fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.name != "opened"}
-        return {**fields, **self.opened.value}
+        return {**fields, "noise": None if self.noise is None else self.noise.value(), **self.opened.value}
 
 
 async def run_demo(course: Course, directory: Path, private: Path, say: Say) -> DemoOutcome:
@@ -65,25 +67,28 @@ async def run_demo(course: Course, directory: Path, private: Path, say: Say) -> 
         )
         remote = await stack.enter_async_context(await connect(*site.how_to_connect))
         session = await _open(course, site)
-        site.write_trust(plan.min_contributors, pins)
+        site.write_trust(plan.min_contributors, pins, course.noise)
         say(
             f"session {session.hex()[:16]}... open: at least {plan.min_contributors} contributions, "
             f"up to {plan.max_corrupt} of them may collude with the coordinator"
         )
         for k, process in zip(plan.numbers, contributors, strict=True):
-            await instruct(process, site.task(plan, session, k, pins))
+            await instruct(process, site.task(plan, session, k, Trust(pins, course.noise)))
         work = [listen(k, process, plan, say) for k, process in zip(plan.numbers, contributors, strict=True)]
         running = Running(remote.port, site, session, work)
         await course.conduct(running)
         result = await remote.result(session)
         opened = await course.opened(running)
-    difference = await asyncio.to_thread(_largest_difference, plan, site, result)
+    inputs = await asyncio.to_thread(_inputs, plan, site, result)
+    noise = None if course.noise is None else await asyncio.to_thread(noise_found, result, inputs)
+    difference = await asyncio.to_thread(_largest_difference, result, inputs, noise)
     say("checking the published record")
     return DemoOutcome(
         session=session.hex(),
         contributors=plan.contributors,
         dropped=[{"client": k, "phase": plan.leaving[k].phase} for k in sorted(plan.leaving)],
         max_abs_diff_steps=difference,
+        noise=noise,
         merged=str(site.merged),
         record=str(site.record),
         policy=str(site.audit),
@@ -117,16 +122,21 @@ async def _open(course: Course, site: Site) -> bytes:
     return await open_session(site.state, request, CALL_S)
 
 
-def _largest_difference(plan: DemoPlan, site: Site, result: Result) -> float:
-    """Write the merged adapter and compare it with the plain mean of the contributors' inputs."""
+def _inputs(plan: DemoPlan, site: Site, result: Result) -> dict[int, FloatVector]:
+    """Write the merged adapter; the inputs of those whose contributions are in it."""
     contributors = plan.contributors
     if result.contributors != len(contributors):
         raise DemoFailedError(f"{result.contributors} contributions in the sum, expected {len(contributors)}")
     result.write_adapter(site.merged)
-    encoding = result.details.session.parameters.encoding
-    inputs = {k: vector for k, vector in read_vectors(plan, site.contributors).items() if k in contributors}
-    scale = Quantiser(encoding.value_bits, encoding.bound()).scale
+    return {k: vector for k, vector in read_vectors(plan, site.contributors).items() if k in contributors}
+
+
+def _largest_difference(result: Result, inputs: dict[int, FloatVector], noise: NoiseFound | None) -> float:
+    """How far the mean is from the plain mean of the inputs, in quantisation steps: less than one, but for noise."""
+    parameters = result.details.session.parameters
+    encoding = parameters.encoding
+    scale = encoding.quantiser(parameters.noise).scale
     difference = largest_difference(result.mean, inputs, encoding.clip_norm, scale)
-    if difference >= 1:
+    if noise is None and difference >= 1:
         raise DemoFailedError(f"the merged adapter is {difference:.2f} quantisation steps off")
     return difference

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from secagg.cli.demo_client import Task
+from secagg.cli.demo_noise import DemoNoise
 from secagg.cli.demo_plan import DemoPlan, clip_norm_for, read_vectors
 from secagg.cli.main import parser_for
 from secagg.cli.opening import plan_opening
+from secagg.cli.operator_ledger import in_turn
 from secagg.client import LogTrust
 from secagg.crypto.rng import SystemRng
 from secagg.crypto.secret import Secret
@@ -43,6 +45,19 @@ class Pins:
 
     openers: tuple[bytes, ...] = ()
     attestors: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What contributors insist on: whom they let open the sum, and what they are willing to spend where noise is."""
+
+    pins: Pins
+    noise: DemoNoise | None
+
+    @property
+    def allowance(self) -> list[str]:
+        """Epsilon and delta; empty without noise."""
+        return [] if self.noise is None else [str(self.noise.epsilon), str(self.noise.delta)]
 
 
 @dataclass(frozen=True)
@@ -113,7 +128,7 @@ class Site:
         """The key of contributor k."""
         return _identity_file(self.private, k)
 
-    def task(self, plan: DemoPlan, session: bytes, k: int, pins: Pins) -> Task:
+    def task(self, plan: DemoPlan, session: bytes, k: int, trust: Trust) -> Task:
         """What contributor k is told."""
         leaving = plan.leaving.get(k)
         return Task(
@@ -128,7 +143,8 @@ class Site:
             state=str(self.private / "clients"),
             leave_at=leaving.milestone.name if leaving else "",
             log_policy=self.policy.to_text(),
-            openers=[key.hex() for key in pins.openers],
+            openers=[key.hex() for key in trust.pins.openers],
+            allowance=trust.allowance,
         )
 
     def request(self, plan: DemoPlan, own_options: Callable[[int], Mapping[str, object]]) -> pb.OpenSessionRequest:
@@ -153,9 +169,11 @@ class Site:
         argv = ["session", "open"]
         for option, value in options.items():
             argv += [option, *(map(str, value) if isinstance(value, list) else [str(value)])]
-        return plan_opening(parser_for(argv).parse_args(argv), CoordinatorConfig.load(self.config)).request()
+        config = CoordinatorConfig.load(self.config)
+        with in_turn(plan_opening(parser_for(argv).parse_args(argv), config), config) as opening:
+            return opening.request()
 
-    def write_trust(self, min_contributors: int, pins: Pins) -> None:
+    def write_trust(self, min_contributors: int, pins: Pins, noise: DemoNoise | None) -> None:
         """Write what an auditor trusts: ``policy`` and ``policy.toml``."""
         (self.public / _POLICY_FILE).write_text(self.policy.to_text(), encoding="utf-8")
         lines = [
@@ -169,7 +187,7 @@ class Site:
             f"min_contributors = {min_contributors}",
             "",
             "[noise]",
-            'mechanism = "none"',
+            *(['mechanism = "none"'] if noise is None else noise.policy_lines()),
         ]
         if pins.openers:
             lines += ["", "[openers]", _keys("keys", pins.openers)]

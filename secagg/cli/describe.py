@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from secagg.arith.quantiser import Quantiser
+from secagg.cli.describe_noise import noise_rows, noise_value
 from secagg.cli.output import Rows
 from secagg.derive.openers import is_bound
 from secagg.lora.layout import Layout
@@ -14,7 +14,8 @@ from secagg.protocol.errors import LocalProtocolError
 from secagg.protocol.one_shot.session import OneShotSession
 from secagg.protocol.pairwise.session import PairwiseSession
 from secagg.protocol.sessions import AnySession
-from secagg.transcript.entries import Encoding, Flattening, SessionOpen
+from secagg.transcript.encoding import Flattening
+from secagg.transcript.entries import SessionOpen
 from secagg.transcript.openers import Committee, CommitteeMember, KeyAuthority
 
 _UNNAMED_BASE = bytes(32)
@@ -33,7 +34,7 @@ def describe_session(session: AnySession, layout: Layout, template: AdapterTempl
     parameters = session.parameters
     encoding = parameters.encoding
     own = _describe_pairwise(session) if isinstance(session, PairwiseSession) else _describe_one_shot(session)
-    step = quantisation_step(encoding)
+    step = quantisation_step(parameters)
     per_parameter = session.upload_bytes / encoding.dimension
     named = parameters.base_model_digest != _UNNAMED_BASE
     value = {
@@ -56,6 +57,7 @@ def describe_session(session: AnySession, layout: Layout, template: AdapterTempl
         "quantisation_step": step,
         "upload_bytes": session.upload_bytes,
         **own.value,
+        "noise": noise_value(parameters),
         "retention_s": parameters.retention_s,
     }
     flattened = ", flattened" if isinstance(encoding.flatten, Flattening) else ""
@@ -77,7 +79,7 @@ def describe_session(session: AnySession, layout: Layout, template: AdapterTempl
             f"{number(encoding.clip_norm)} are scaled down",
         ),
         ("deadlines", ", ".join(f"{name} {seconds} s" for name, seconds in own.value["deadlines_s"].items())),
-        ("noise", "none: the sum is exact, and not differentially private"),
+        *noise_rows(parameters),
         ("registrar", parameters.registrar.hex()),
     ]
     return Described(value, rows)
@@ -183,9 +185,9 @@ def full_cohort(parameters: SessionOpen) -> int:
     return min(parameters.encoding.max_contributors, parameters.roster_size)
 
 
-def quantisation_step(encoding: Encoding) -> float:
+def quantisation_step(parameters: SessionOpen) -> float:
     """The distance of two neighbouring values of a coordinate."""
-    return float(1 / Quantiser(encoding.value_bits, encoding.bound()).scale)
+    return float(1 / parameters.encoding.quantiser(parameters.noise).scale)
 
 
 def registrar_words(parameters: SessionOpen, pinned: frozenset[bytes]) -> str:

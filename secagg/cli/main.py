@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "committee": "run a member of committees, which open the sums of one-shot sessions",
     "authority": "run a key authority, which decrypts one sum of a one-shot session",
     "attest": "vouch for the sum of a session's ciphertexts, so that it can be decrypted",
+    "budget": "what was spent in differential privacy, and what is left",
     "log": "look at the files of a published log",
 }
 """Name and summary of each command; ``secagg.cli.NAME`` holds it."""

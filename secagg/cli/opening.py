@@ -18,6 +18,7 @@ from secagg.arith.flatten import FlattenBlocks, plan_encoding
 from secagg.arith.ring_mask import usable_bits_for
 from secagg.cli.describe import full_cohort
 from secagg.cli.failures import CommandError
+from secagg.cli.noise_options import Cohort, check_noise_options, plan_noise
 from secagg.cli.openers import Openers, plan_openers, prepared
 from secagg.crypto.rng import SystemRng
 from secagg.identity.config import CoordinatorConfig
@@ -31,19 +32,12 @@ from secagg.lora.vector import FactorMean, adapter_to_vector
 from secagg.protocol.errors import LocalProtocolError
 from secagg.protocol.one_shot.session import OneShotSession
 from secagg.protocol.pairwise.session import PairwiseSession
-from secagg.protocol.sessions import AnySession
+from secagg.protocol.sessions import AnySession, session_of
 from secagg.runtime.clock import SystemClock
 from secagg.transcript import canonical
-from secagg.transcript.entries import (
-    Deadlines,
-    Encoding,
-    Flattening,
-    NoDifferentialPrivacy,
-    NoFlattening,
-    OneShotDeadlines,
-    OneShotOpen,
-    PairwiseOpen,
-)
+from secagg.transcript.encoding import Encoding, Flattening, NoFlattening
+from secagg.transcript.entries import Deadlines, OneShotDeadlines, OneShotOpen, PairwiseOpen, SessionOpen
+from secagg.transcript.noise import NoDifferentialPrivacy, Noise
 from secagg.transcript.openers import Committee
 from secagg.transcript.roster import RosterHead
 from secagg.v1 import aggregation_pb2 as pb
@@ -51,6 +45,7 @@ from secagg.v1 import aggregation_pb2 as pb
 _DEFAULT_CORRUPT = Fraction(1, 10)
 """What a client's policy asks for by default."""
 _DEFAULT_DROPOUT = Fraction(1, 10)
+_DEFAULT_VALUE_BITS = 15
 _PAIRWISE_SECONDS = {"advertise": 600, "share": 600, "upload": 3600, "confirm": 600, "unmask": 600}
 _ONE_SHOT_SECONDS = {"commit": 3600, "upload": 3600, "hold": 600, "open": 3600}
 
@@ -65,6 +60,10 @@ class Opening:
     template: AdapterTemplate
     openers: Openers | None
     notes: tuple[str, ...]
+
+    def with_parameters(self, parameters: SessionOpen) -> Opening:
+        """The same with other parameters, for the same roster."""
+        return dataclasses.replace(self, session=session_of(parameters, self.roster.roster))
 
     def request(self) -> pb.OpenSessionRequest:
         """What the operator's service is asked."""
@@ -91,13 +90,16 @@ def plan_opening(arguments: argparse.Namespace, config: CoordinatorConfig) -> Op
         TransportError, RemoteProtocolError: the key authority does not answer, or refuses.
     """
     _check_options(arguments)
+    check_noise_options(arguments)
     openers = plan_openers(arguments) if arguments.protocol == "one-shot" else None
     roster = load_roster(arguments.roster)
     adapter = read_adapter(arguments.adapter, None)
     template, layout = AdapterTemplate.from_adapter(adapter), FactorMean().layout_of(adapter)
     notes: list[str] = []
-    encoding = _encoding(arguments, adapter, layout, notes)
-    most = min(encoding.max_contributors, len(roster.roster.members))
+    clip_norm = _clip_norm(arguments, adapter, layout, notes)
+    most = min(arguments.max_contributors, len(roster.roster.members))
+    max_corrupt = _max_corrupt(arguments, most)
+    encoding, noise = _encoding(arguments, layout.dimension, clip_norm, max_corrupt, notes)
     common: dict[str, Any] = {
         "session": SystemRng().bytes(16),
         "protocol": arguments.protocol,
@@ -111,11 +113,11 @@ def plan_opening(arguments: argparse.Namespace, config: CoordinatorConfig) -> Op
         "merge": FactorMean().name,
         "encoding": encoding,
         "min_contributors": arguments.min_contributors,
-        "max_corrupt": _max_corrupt(arguments, most),
+        "max_corrupt": max_corrupt,
         "roster": roster.roster.root(),
         "roster_size": len(roster.roster.members),
         "registrar": RosterHead.from_bytes(roster.head).registrar,
-        "noise": NoDifferentialPrivacy(),
+        "noise": noise,
         "retention_s": config.retention_s if arguments.retention is None else arguments.retention,
     }
     session: AnySession
@@ -131,8 +133,7 @@ def plan_opening(arguments: argparse.Namespace, config: CoordinatorConfig) -> Op
     _check(session, config, notes)
     if openers is not None and isinstance(session, OneShotSession):
         openers = asyncio.run(prepared(openers, session.parameters.session, session.parameters.coordinator))
-        named = dataclasses.replace(session.parameters, opening=openers.opening)
-        session = OneShotSession(named, roster.roster)
+        session = OneShotSession(dataclasses.replace(session.parameters, opening=openers.opening), roster.roster)
     return Opening(session, roster, layout, template, openers, tuple(notes))
 
 
@@ -154,28 +155,44 @@ def _pairwise(arguments: argparse.Namespace, common: dict[str, Any]) -> Pairwise
     return PairwiseOpen(**common, expected_dropout=dropout, deadlines=deadlines)
 
 
-def _encoding(arguments: argparse.Namespace, adapter: Adapter, layout: Layout, notes: list[str]) -> Encoding:
-    clip_norm = arguments.clip_norm
-    if clip_norm is None:
-        clip_norm = _suggested_clip_norm(adapter, layout, arguments.adapter)
-        notes.append(
-            f"clip norm {float(clip_norm):.6g}: twice the example adapter's norm, rounded up "
-            "(--clip-norm chooses another; smaller is more precise, but scales larger adapters down)"
-        )
-    value_bits, most = arguments.value_bits, arguments.max_contributors
-    usable = LANE_BITS
+def _clip_norm(arguments: argparse.Namespace, adapter: Adapter, layout: Layout, notes: list[str]) -> Fraction:
+    if arguments.clip_norm is not None:
+        given: Fraction = arguments.clip_norm
+        return given
+    clip_norm = _suggested_clip_norm(adapter, layout, arguments.adapter)
+    notes.append(
+        f"clip norm {float(clip_norm):.6g}: twice the example adapter's norm, rounded up "
+        "(--clip-norm chooses another; smaller is more precise, but scales larger adapters down)"
+    )
+    return clip_norm
+
+
+def _encoding(
+    arguments: argparse.Namespace, dimension: int, clip_norm: Fraction, max_corrupt: int, notes: list[str]
+) -> tuple[Encoding, Noise]:
+    """How vectors are encoded, and the noise on them."""
+    most = arguments.max_contributors
+    if arguments.dp_epsilon is None:
+        return _exact_encoding(arguments, dimension, clip_norm, notes), NoDifferentialPrivacy()
+    planned = plan_noise(arguments, dimension, clip_norm, Cohort(arguments.min_contributors, max_corrupt, most))
+    return planned.encoding, planned.noise
+
+
+def _exact_encoding(arguments: argparse.Namespace, dimension: int, clip_norm: Fraction, notes: list[str]) -> Encoding:
+    value_bits = _DEFAULT_VALUE_BITS if arguments.value_bits is None else arguments.value_bits
+    most, usable = arguments.max_contributors, LANE_BITS
     if arguments.protocol == "one-shot":
         # A value that no encoding allows is refused below, as for other sessions.
-        usable = usable_bits_for(min(max(value_bits, 2), 32), max(most, 2), layout.dimension)
-    encoding = Encoding(layout.dimension, value_bits, most, usable, clip_norm, NoFlattening())
+        usable = usable_bits_for(min(max(value_bits, 2), 32), max(most, 2), dimension)
+    encoding = Encoding(dimension, value_bits, most, usable, clip_norm, NoFlattening())
     if arguments.flatten == "off":
         return encoding
-    plan = plan_encoding(layout.dimension, clip_norm, value_bits, most, usable)
+    plan = plan_encoding(dimension, clip_norm, value_bits, most, usable)
     if not isinstance(plan.flatten, FlattenBlocks):
         notes.append("not flattened: it would not make uploads smaller")
         return encoding
     seed = Flattening(SystemRng().bytes(32))
-    return Encoding(layout.dimension, plan.layout.value_bits, most, usable, clip_norm, seed)
+    return Encoding(dimension, plan.layout.value_bits, most, usable, clip_norm, seed)
 
 
 def _suggested_clip_norm(adapter: Adapter, layout: Layout, directory: Path) -> Fraction:

@@ -9,6 +9,7 @@ from typing import Any
 
 from secagg.cli import coordinator
 from secagg.cli.exit_codes import ExitCode
+from secagg.cli.noise_options import add_noise_options
 from secagg.cli.operator_socket import OPERATOR_CALL_S, at_socket
 from secagg.cli.options import add_command, fraction, hex_bytes
 from secagg.cli.output import Reporter, table
@@ -67,7 +68,7 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is 
         help="the most that fit into one sum; each doubling costs a bit a parameter (default: 1024)",
     )
     parser.add_argument(
-        "--value-bits", type=int, default=15, metavar="N", help="bits of a quantised parameter, 2 to 32 (default: 15)"
+        "--value-bits", type=int, metavar="N", help="bits of a quantised parameter, 2 to 32 (default: 15)"
     )
     parser.add_argument(
         "--clip-norm",
@@ -103,6 +104,7 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is 
         metavar="SECONDS",
         help="how long masked inputs are kept after the end (default: retention_s of the configuration)",
     )
+    add_noise_options(parser)
     parser.set_defaults(run=_open)
 
 
@@ -139,11 +141,12 @@ def _add_openers(parser: argparse.ArgumentParser) -> None:
 def _open(arguments: argparse.Namespace) -> ExitCode:
     from secagg.cli.describe import describe_session
     from secagg.cli.opening import plan_opening
+    from secagg.cli.operator_ledger import in_turn
     from secagg.remote import open_session
 
     config = coordinator.load_config(arguments.config)
-    opening = plan_opening(arguments, config)
-    asyncio.run(at_socket(arguments, open_session(config.state_directory, opening.request(), OPERATOR_CALL_S)))
+    with in_turn(plan_opening(arguments, config), config) as opening:
+        asyncio.run(at_socket(arguments, open_session(config.state_directory, opening.request(), OPERATOR_CALL_S)))
     reporter = Reporter.of(arguments)
     for note in opening.notes:
         reporter.progress(f"note: {note}")

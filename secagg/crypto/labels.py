@@ -40,6 +40,8 @@ class Label(enum.Enum):
     GRAPH_SEED = "secagg/v1/graph-seed"
     QUANTISER_STREAM = "secagg/v1/quantiser-stream"
     """Fresh randomness to the keystream that rounds one vector."""
+    NOISE = "secagg/v1/noise"
+    """The same randomness to the secret that the share of the noise is drawn from."""
     FLATTEN_PERMUTATION = "secagg/v1/flatten-permutation"
     FLATTEN_SIGNS = "secagg/v1/flatten-signs"
     STORE_KEY = "secagg/v1/store-key"

@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from secagg.arith.flatten import Flatten
-from secagg.arith.quantiser import Quantiser
 from secagg.crypto.kdf import derive
 from secagg.crypto.labels import Label
 from secagg.crypto.secret import Secret
-from secagg.transcript.entries import Encoding, Flattening
+from secagg.transcript.encoding import Encoding, Flattening
+from secagg.transcript.noise import Noise
 
 FloatVector = npt.NDArray[np.float32]
 Lanes = npt.NDArray[np.uint64]
@@ -26,7 +26,7 @@ class DecodedSum:
     mean: FloatVector
 
 
-def decode(encoding: Encoding, lanes: Lanes, contributors: int) -> DecodedSum:
+def decode(encoding: Encoding, noise: Noise, lanes: Lanes, contributors: int) -> DecodedSum:
     """The exact sum and the mean of ``contributors`` vectors.
 
     Raises:
@@ -34,16 +34,16 @@ def decode(encoding: Encoding, lanes: Lanes, contributors: int) -> DecodedSum:
             is still in the sum, or an upload was not what it claimed to be.
     """
     integer_sum = encoding.field_layout().unpack_sum(lanes, contributors)
-    return DecodedSum(integer_sum, mean_of(encoding, integer_sum, contributors))
+    return DecodedSum(integer_sum, mean_of(encoding, noise, integer_sum, contributors))
 
 
-def mean_of(encoding: Encoding, integer_sum: npt.NDArray[np.int64], contributors: int) -> FloatVector:
+def mean_of(encoding: Encoding, noise: Noise, integer_sum: npt.NDArray[np.int64], contributors: int) -> FloatVector:
     """The float32 mean that follows from the exact sum, bit for bit the same for everybody."""
     total: npt.NDArray[np.int64] | npt.NDArray[np.float64] = integer_sum
     if isinstance(encoding.flatten, Flattening):
         flatten = flatten_map(encoding.flatten, encoding.dimension)
         total = flatten.inverse(integer_sum.astype(np.float64)).astype(np.float64)
-    return Quantiser(encoding.value_bits, encoding.bound()).dequantise(total, contributors)
+    return encoding.quantiser(noise).dequantise(total, contributors)
 
 
 def flatten_map(flattening: Flattening, dimension: int) -> Flatten:

@@ -83,6 +83,21 @@ class PolicyConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetConfig:
+    """What a client is willing to spend on all sessions together, in differential privacy: ``epsilon`` at ``delta``."""
+
+    epsilon: Fraction
+    delta: Fraction
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError."""
+        if self.epsilon <= 0:
+            raise ConfigError("budget.epsilon", "must be positive")
+        if not 0 < self.delta < 1:
+            raise ConfigError("budget.delta", "must be between 0 and 1")
+
+
+@dataclass(frozen=True, slots=True)
 class ClientConfig:
     """What a client is started with.
 
@@ -105,6 +120,9 @@ class ClientConfig:
                                     coordinator's word alone]
     openers.keys                    public keys of the committee members and key authorities whom you take for honest,
                                     in hex; everybody else who opens a one-shot sum counts as corrupt [[]]
+    budget.epsilon                  what all sessions together may cost you in differential privacy, such as "8/1";
+                                    with a budget, sessions without noise are refused [no budget]
+    budget.delta                    at this delta, such as "1/100000" (has to be there if budget.epsilon is)
     ==============================  ====================================================================
     """
 
@@ -115,6 +133,7 @@ class ClientConfig:
     transport: ClientTransport
     policy: PolicyConfig = PolicyConfig()
     openers: frozenset[bytes] = frozenset()
+    budget: BudgetConfig | None = None
 
     FILE_NAME: ClassVar[str] = "client.toml"
 
@@ -142,6 +161,7 @@ class ClientConfig:
             transport=read_client_transport(top),
             policy=_policy(top),
             openers=_openers(top),
+            budget=_budget(top),
         )
         top.finish()
         return config
@@ -187,6 +207,8 @@ class ClientConfig:
             "# Committee members and key authorities whom you take for honest, by their public keys. The coordinator\n"
             "# chooses who opens the sum of a one-shot session; whoever is not named here counts as corrupt.\n"
             f"[openers]\nkeys = {quoted_list(sorted(key.hex() for key in self.openers))}",
+            "# What all sessions together may cost you in differential privacy. With a budget, sessions without noise\n"
+            "# are refused; without one, nobody counts what you spend.\n" + _budget_table(self.budget),
         )
 
     def client_tls(self, timeout_s: float) -> ClientTls:
@@ -218,6 +240,24 @@ def _policy(top: Table) -> PolicyConfig:
     )
     table.finish()
     return policy
+
+
+def _budget(top: Table) -> BudgetConfig | None:
+    table = top.table("budget")
+    if table is None:
+        return None
+    budget = BudgetConfig(
+        _decode(_FRACTION, "budget.epsilon", table.text("epsilon")),
+        _decode(_FRACTION, "budget.delta", table.text("delta")),
+    )
+    table.finish()
+    return budget
+
+
+def _budget_table(budget: BudgetConfig | None) -> str:
+    if budget is None:
+        return '# [budget]\n# epsilon = "8/1"\n# delta = "1/100000"'
+    return f'[budget]\nepsilon = "{_FRACTION.write(budget.epsilon)}"\ndelta = "{_FRACTION.write(budget.delta)}"'
 
 
 def _openers(top: Table) -> frozenset[bytes]:

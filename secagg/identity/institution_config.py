@@ -34,7 +34,7 @@ from secagg.identity.transport import (
     server_transport,
     transport_paragraphs,
 )
-from secagg.transcript.entries import MAX_CONTRIBUTORS
+from secagg.transcript.encoding import MAX_CONTRIBUTORS
 from secagg.transcript.policy import LogPolicy
 
 DEFAULT_MIN_CONTRIBUTORS = 3

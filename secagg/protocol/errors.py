@@ -62,6 +62,7 @@ class RejectReason(enum.Enum):
     BELOW_MINIMUM = "fewer clients than min_contributors"
     BELOW_POLICY = "the session's parameters are below this client's own floor"
     UNSAFE_PARAMETERS = "no safe degree and threshold exist for this cohort"
+    UNSAFE_NOISE = "what is declared of the noise does not fit together"
     WITHHELD_BOXES = "boxes of a neighbour that shared keys are missing or altered"
     TOO_FEW_CONFIRMATIONS = "fewer neighbours confirmed the close entry than the threshold"
     WRONG_RECEIPT = "the receipt is not for this contribution"

@@ -11,6 +11,7 @@ from secagg.arith.fields import FieldLayout
 from secagg.derive.openers import is_bound, is_prepared
 from secagg.protocol.errors import LocalProtocolError, RejectReason, RemoteProtocolError
 from secagg.transcript.entries import OneShotOpen, SessionOpen
+from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.openers import Committee, KeyAuthority
 from secagg.transcript.roster import Roster
 
@@ -64,6 +65,14 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
+class PrivacyAllowance:
+    """What a client is willing to spend in all its sessions together: ``epsilon`` at ``delta``."""
+
+    epsilon: Fraction
+    delta: Fraction
+
+
+@dataclass(frozen=True, slots=True)
 class ClientPolicy:
     """What a client insists on, whatever the session says.
 
@@ -73,6 +82,7 @@ class ClientPolicy:
     empty allows any.
     ``openers`` are the identities of committee members and key authorities that the client takes for honest: who
     opens a one-shot sum is chosen by the coordinator, so whoever is not among them counts as corrupt.
+    ``allowance`` is what the client's own ledger holds it to; with one it takes part in no session without noise.
     """
 
     min_contributors: int = 3
@@ -80,6 +90,7 @@ class ClientPolicy:
     base_models: frozenset[bytes] = frozenset()
     registrars: frozenset[bytes] = frozenset()
     openers: frozenset[bytes] = frozenset()
+    allowance: PrivacyAllowance | None = None
 
     def check_parameters(self, parameters: SessionOpen) -> None:
         """Raise LocalProtocolError(BELOW_POLICY) unless the session as opened is acceptable."""
@@ -92,6 +103,12 @@ class ClientPolicy:
             raise LocalProtocolError(RejectReason.BELOW_POLICY, "base_model_digest is not an allowed one")
         if self.registrars and parameters.registrar not in self.registrars:
             raise LocalProtocolError(RejectReason.BELOW_POLICY, "registrar is not a pinned one")
+        if self.allowance is not None and isinstance(parameters.noise, NoDifferentialPrivacy):
+            raise LocalProtocolError(
+                RejectReason.BELOW_POLICY,
+                f"noise is none: no epsilon bounds what the sum shows, and this client's budget is "
+                f"{float(self.allowance.epsilon):.6g}",
+            )
         if isinstance(parameters, OneShotOpen):
             # The coordinator chooses the closed set: whoever is corrupt may be in it.
             self.check_cohort(parameters, min(parameters.roster_size, parameters.encoding.max_contributors))

@@ -59,7 +59,9 @@ def recover(opened: OpenedSession, state: Opening) -> SumRecovered | RecoveryFai
     )
     try:
         opening, lanes = _open(session, answers, masked)
-        decoded = decode(parameters.encoding, without_padding(lanes, session.field_layout.lanes), count)
+        decoded = decode(
+            parameters.encoding, parameters.noise, without_padding(lanes, session.field_layout.lanes), count
+        )
         layout, adapter = blobs.get(opened.setup.layout), blobs.get(opened.setup.adapter)
         files = merged_adapter(parameters, layout, adapter, decoded.mean)
     except RingOpeningError as error:

@@ -193,7 +193,7 @@ class PairwiseHost(ShownPairwise):
                 blobs, tables.close_entry(rows).limb_sum, len(last.accepted), self.session.field_layout.lanes
             )
             vectors.remove_masks(lanes, removal, vectors.worker_threads())
-            decoded = decode(parameters.encoding, lanes, len(last.accepted))
+            decoded = decode(parameters.encoding, parameters.noise, lanes, len(last.accepted))
             setup = self.setup()
             files = merged_adapter(parameters, blobs.get(setup.layout), blobs.get(setup.adapter), decoded.mean)
         except OpeningError as error:

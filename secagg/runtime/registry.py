@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
+from secagg.privacy.session_noise import NoiseError, check_noise
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
 from secagg.protocol.persist import Persistence
 from secagg.protocol.rows import LogRow, PublishEntry, RowKind, SetupRow, row_key
@@ -65,6 +66,7 @@ class Registry:
         """
         parameters = session.parameters
         kind_of(parameters).check_parameters(session)
+        await asyncio.to_thread(_check_noise, parameters)
         # Under the lock: whoever asks for the session meanwhile must not resume it a second time.
         async with self._loading:
             host = self._hosts.get(parameters.session) or await self._open(session, setup)
@@ -188,6 +190,14 @@ class Registry:
         """Whether a session has ended, and its retention after that."""
         ended_at_s = _ended_at_s(stored)
         return ended_at_s is not None and self.ports.clock.now_s() >= ended_at_s + _parameters(stored).retention_s
+
+
+def _check_noise(parameters: SessionOpen) -> None:
+    """Refuse noise of which contributors would not believe what it costs."""
+    try:
+        check_noise(parameters)
+    except NoiseError as error:
+        raise RemoteProtocolError(RejectReason.UNSAFE_NOISE, f"{error}") from None
 
 
 def _rows(stored: StoredSession) -> list[object]:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import ClassVar, TypeAlias
 
-from secagg.arith.fields import FieldLayout
-from secagg.arith.flatten import flattened_bound, flattened_dimension
 from secagg.arith.ring_mask import RingMask, padded_lanes
 from secagg.transcript.canonical import JsonValue
+from secagg.transcript.encoding import MAX_CONTRIBUTORS, Encoding
+from secagg.transcript.noise import DiscreteGaussianNoise, NoDifferentialPrivacy, Noise, SkellamNoise
 from secagg.transcript.note import NoteError, check_name
 from secagg.transcript.openers import (
     MAX_MEMBERS,
@@ -37,68 +37,8 @@ SESSION_ID_BYTES = 16
 MAX_ORIGIN_BYTES = 255
 MAX_COHORT = 2**20
 """The most clients of a pairwise session."""
-MAX_CONTRIBUTORS = 2**28
-"""The most contributions that one opening takes: their secrets add up below half the field of the shares."""
 MAX_ROSTER = 2**40
-MAX_DIMENSION = 2**31
 _YEAR_S = 366 * 24 * 3600
-
-
-@dataclass(frozen=True, slots=True)
-class NoFlattening(Record):
-    """Vectors are quantised as they are."""
-
-    TYPE: ClassVar[str] = "none"
-
-
-@dataclass(frozen=True, slots=True)
-class Flattening(Record):
-    """Vectors pass through a public random orthonormal map first; ``seed`` fixes it."""
-
-    TYPE: ClassVar[str] = "hadamard"
-    seed: bytes = hex_field(32)
-
-
-@dataclass(frozen=True, slots=True)
-class Encoding(Record):
-    """How a vector becomes lanes."""
-
-    TYPE: ClassVar[str] = "encoding"
-    dimension: int = integer_field(1, MAX_DIMENSION)
-    value_bits: int = integer_field(2, 32)
-    max_contributors: int = integer_field(2, MAX_CONTRIBUTORS)
-    usable_bits: int = integer_field(1, 64)
-    clip_norm: Fraction = fraction_field()
-    flatten: NoFlattening | Flattening = record_field(NoFlattening, Flattening)
-
-    def check(self) -> None:
-        """What could overflow, or has no scale, cannot be constructed."""
-        if self.clip_norm <= 0:
-            raise RecordError("encoding.clip_norm", "must be positive")
-        try:
-            self.field_layout()
-        except ValueError as error:
-            raise RecordError("encoding", str(error)) from None
-
-    def field_layout(self) -> FieldLayout:
-        """Fields and lanes of what is packed: the vector, padded to whole blocks where it is flattened."""
-        packed = self.dimension
-        if isinstance(self.flatten, Flattening):
-            packed = flattened_dimension(self.dimension)
-        return FieldLayout(self.value_bits, self.max_contributors, packed, self.usable_bits)
-
-    def bound(self) -> Fraction:
-        """The largest magnitude of a coordinate that is represented."""
-        if isinstance(self.flatten, Flattening):
-            return flattened_bound(self.clip_norm, self.dimension)
-        return self.clip_norm
-
-
-@dataclass(frozen=True, slots=True)
-class NoDifferentialPrivacy(Record):
-    """No noise is added, and the record says so."""
-
-    TYPE: ClassVar[str] = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +95,7 @@ class SessionOpen(Record):
     roster: bytes = hex_field(32)
     roster_size: int = integer_field(1, MAX_ROSTER)
     registrar: bytes = hex_field(32)
-    noise: NoDifferentialPrivacy = record_field(NoDifferentialPrivacy)
+    noise: Noise = record_field(NoDifferentialPrivacy, SkellamNoise, DiscreteGaussianNoise)
     retention_s: int = integer_field(0, 10 * _YEAR_S)
 
     @classmethod

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from secagg.transcript.entries import MAX_CONTRIBUTORS, OneShotClose, SessionClose, decode_entry
+from secagg.transcript.encoding import MAX_CONTRIBUTORS
+from secagg.transcript.entries import OneShotClose, SessionClose, decode_entry
 from secagg.transcript.merkle import leaf_hash, verify_inclusion
 from secagg.transcript.record import Record, RecordError, hex_codec, integer_field, list_field, record_field, text_field
 from secagg.transcript.statements import ContributionHeader, OneShotHeader, Signed

@@ -58,6 +58,7 @@ def reject_code(reason: RejectReason) -> grpc.StatusCode:  # noqa: PLR0911 - one
             | RejectReason.CHUNK_TOO_LARGE
             | RejectReason.WRONG_SHARES
             | RejectReason.UNSAFE_PARAMETERS
+            | RejectReason.UNSAFE_NOISE
             | RejectReason.WRONG_PARTS
             | RejectReason.WRONG_OPENING
             | RejectReason.WRONG_CIPHERTEXT

@@ -114,7 +114,8 @@ class TestWhoTheBoxesAreFor:
         secret = reconstruct_sum(np.array([1, 2, 3], dtype=np.uint64), np.stack(shares), 2)
         lanes = np.frombuffer(one.upload, dtype="<u8").copy()
         session.ring_mask.certify_and_unmask(lanes, secret, 1, session.public_key)
-        return decode(session.parameters.encoding, lanes[: session.field_layout.lanes], 1).integer_sum
+        parameters, own = session.parameters, lanes[: session.field_layout.lanes]
+        return decode(parameters.encoding, parameters.noise, own, 1).integer_sum
 
     @pytest.mark.parametrize("swapped", [3, 4])
     def test_pinned_members_under_sealing_keys_of_the_coordinator_s_own_are_dealt_nothing(self, swapped: int) -> None:

@@ -19,7 +19,8 @@ from secagg.protocol.phases import Phase
 from secagg.protocol.session import ClientPolicy
 from secagg.remote import end_phase, open_session
 from secagg.runtime.clock import SystemClock
-from secagg.transcript.entries import NoFlattening, OneShotClose, OneShotDeadlines, OneShotOpen, SessionOpen
+from secagg.transcript.encoding import NoFlattening
+from secagg.transcript.entries import OneShotClose, OneShotDeadlines, OneShotOpen, SessionOpen
 from secagg.transcript.receipt import ContributionProof
 from secagg.transcript.roster import Roster, RosterMember
 from tests.support.cohort import key_of

@@ -22,6 +22,7 @@ from tests.mutants import (
     one_shot_coordinator,
     one_shot_member,
     one_shot_verifier,
+    privacy,
     session,
     transparency,
     verifier,
@@ -54,6 +55,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *one_shot_coordinator.MUTANTS,
     *one_shot_member.MUTANTS,
     *one_shot_verifier.MUTANTS,
+    *privacy.MUTANTS,
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.mutants import verifier_noise
 from tests.mutants.mutant import Mutant, mutant
 
 _SUMS = "verifier/families/sums.py"
@@ -662,4 +663,5 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/adversaries/test_record_attacks.py::TestWhatIsNotCompared::"
         "test_the_adapter_names_the_base_model_that_the_report_shows",
     ),
+    *verifier_noise.MUTANTS,
 )

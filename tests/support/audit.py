@@ -11,7 +11,7 @@ from tests.support.cohort import key_of
 from tests.support.published import ORIGIN
 from verifier.audit import Audit, Brought
 from verifier.checks import Level, Status
-from verifier.policy import AuditPolicy, PinnedOpeners, SessionFloors
+from verifier.policy import AuditPolicy, NoiseDemand, PinnedOpeners, SessionFloors
 from verifier.record_files import RecordFiles
 from verifier.run import run_audit
 
@@ -31,7 +31,7 @@ def complaints(
     """What an auditor of the whole record does not find in order; at level full where masked inputs are given."""
     registrars = frozenset({key_of("registrar").public_bytes})
     floors, pinned = SessionFloors(min_contributors), openers or PinnedOpeners()
-    policy = AuditPolicy(log, registrars, floors, "none", None, bytes(32), bytes(32), pinned)
+    policy = AuditPolicy(log, registrars, floors, NoiseDemand("none"), None, bytes(32), bytes(32), pinned)
     inputs = None if masked_inputs is None else RecordFiles(masked_inputs, "masked-inputs/")
     report = run_audit(
         Audit(

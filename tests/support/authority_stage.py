@@ -31,16 +31,9 @@ from secagg.runtime.log_trust import CheckpointMemory, ForgetfulMemory
 from secagg.runtime.memory_boxes import MemoryJournal
 from secagg.runtime.ports import SessionStore
 from secagg.transcript import merkle
-from secagg.transcript.entries import (
-    ContributionsCommitted,
-    Encoding,
-    NoDifferentialPrivacy,
-    NoFlattening,
-    OneShotClose,
-    OneShotDeadlines,
-    OneShotOpen,
-    SessionEntry,
-)
+from secagg.transcript.encoding import Encoding, NoFlattening
+from secagg.transcript.entries import ContributionsCommitted, OneShotClose, OneShotDeadlines, OneShotOpen, SessionEntry
+from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.openers import KeyAuthority, PreparedKey, SummedCiphertext
 from secagg.transcript.roster import Roster, RosterMember
 from secagg.transcript.statements import Attestation, OneShotHeader, Signed, Statement

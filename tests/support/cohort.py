@@ -38,14 +38,9 @@ from secagg.runtime.pairwise_host import PairwiseHost
 from secagg.runtime.ports import BlobStore
 from secagg.runtime.session_host import CoordinatorPorts
 from secagg.transcript import canonical
-from secagg.transcript.entries import (
-    Deadlines,
-    Encoding,
-    NoDifferentialPrivacy,
-    NoFlattening,
-    PairwiseOpen,
-    SignedRoster,
-)
+from secagg.transcript.encoding import Encoding, NoFlattening
+from secagg.transcript.entries import Deadlines, PairwiseOpen, SignedRoster
+from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.roster import Roster, RosterMember
 from secagg.transcript.statements import ContributionHeader
 from tests.support.published import NO_WITNESSES, MemoryRecord, memory_log

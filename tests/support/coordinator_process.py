@@ -40,15 +40,10 @@ from secagg.store.log_files import LogDirectory
 from secagg.store.session_files import SessionDirectory
 from secagg.store.sqlite import SqliteSessionStore
 from secagg.transcript import canonical
-from secagg.transcript.entries import (
-    Deadlines,
-    Encoding,
-    NoDifferentialPrivacy,
-    NoFlattening,
-    PairwiseOpen,
-    SessionOpen,
-)
+from secagg.transcript.encoding import Encoding, NoFlattening
+from secagg.transcript.entries import Deadlines, PairwiseOpen, SessionOpen
 from secagg.transcript.evidence import LogEvidence
+from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.roster import Roster, RosterMember
 from secagg.v1 import aggregation_pb2 as pb
 from tests.support.cohort import key_of

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from secagg.arith import linear_hash
 from secagg.arith.keystream import Keystream, add_masks
-from secagg.arith.quantiser import Quantiser, clip
+from secagg.arith.quantiser import clip
 from secagg.crypto.secret import Secret
 from secagg.derive import boxes
 from secagg.derive.result import flatten_map, mean_of
@@ -17,8 +18,11 @@ from secagg.lora.layout import Layout
 from secagg.lora.template import AdapterTemplate
 from secagg.lora.vector import FactorMean
 from secagg.lora.writer import encode_adapter
+from secagg.privacy.noise_share import add_noise
 from secagg.transcript import merkle
-from secagg.transcript.entries import Encoding, Flattening, SessionAbort, SessionClose, SessionResult
+from secagg.transcript.encoding import Encoding, Flattening
+from secagg.transcript.entries import SessionAbort, SessionClose, SessionOpen, SessionResult
+from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.published import PairBox, PairPromise
 from secagg.transcript.statements import (
     Accepted,
@@ -77,7 +81,7 @@ class SessionForge(OpeningForge):
         self.pairs = self._made("pairs", self._published_pairs())
         self.lanes_sum = self._made("lanes_sum", self._unmasked())
         self.integer_sum = self._made("integer_sum", unpacked(self.parameters.encoding, self.lanes_sum, self.count))
-        mean = mean_of(self.parameters.encoding, self.integer_sum, self.count)
+        mean = mean_of(self.parameters.encoding, self.parameters.noise, self.integer_sum, self.count)
         self.mean = self._made("mean", mean)
         self.aggregate: dict[str, bytes] = self._made(
             "aggregate", merged_adapter(self.mean, self.layout_value, self.template)
@@ -125,9 +129,9 @@ class SessionForge(OpeningForge):
         return [key.expose() for key in add], [key.expose() for key in subtract]
 
     def _upload(self) -> None:
-        encoding = self.parameters.encoding
+        vectors = {index: self.secret("vector", index) for index in self.plan.uploading}
         self.packed = self._made(
-            "packed", {index: packed_vector(encoding, self.secret("vector", index)) for index in self.plan.uploading}
+            "packed", {index: packed_vector(self.parameters, seed) for index, seed in vectors.items()}
         )
         self.uploads = self._made("uploads", {index: self.masked(index, one) for index, one in self.packed.items()})
         self.hashes = self._made(
@@ -218,16 +222,26 @@ def merged_adapter(mean: np.ndarray, layout: Layout, template: AdapterTemplate) 
     return {name: b"".join(pieces) for name, pieces in encode_adapter(template, tensors).items()}
 
 
-def packed_vector(encoding: Encoding, seed: Secret) -> np.ndarray:
-    """The lanes of a vector that follows from ``seed``, not masked yet."""
+def packed_vector(parameters: SessionOpen, seed: Secret) -> np.ndarray:
+    """The lanes of a vector that follows from ``seed``, with the noise that a session declares, not masked yet."""
+    encoding, noise, rounded = parameters.encoding, parameters.noise, rounded_vector(parameters, seed)
+    if isinstance(noise, NoDifferentialPrivacy):
+        return encoding.field_layout().pack(rounded())
+    noisy, _ = add_noise(rounded, noise, encoding, Secret(sha256(b"noise of " + seed.expose())))
+    return encoding.field_layout().pack(noisy)
+
+
+def rounded_vector(parameters: SessionOpen, seed: Secret) -> Callable[[], np.ndarray]:
+    """What rounds a vector that follows from ``seed``, once more at each call; no noise is on it."""
+    encoding = parameters.encoding
     rng = np.random.default_rng(list(seed.expose()))
     vector = rng.standard_normal(encoding.dimension, dtype=np.float32)
     vector /= np.float32(np.sqrt(encoding.dimension))
     clipped, _ = clip(vector, encoding.clip_norm)
     if isinstance(encoding.flatten, Flattening):
         clipped = _flatten(encoding).forward(clipped)
-    values, _ = Quantiser(encoding.value_bits, encoding.bound()).quantise(clipped, Keystream(seed.expose()))
-    return encoding.field_layout().pack(values)
+    quantiser, stream = encoding.quantiser(parameters.noise), Keystream(seed.expose())
+    return lambda: quantiser.quantise(clipped, stream)[0]
 
 
 @functools.lru_cache(maxsize=2)

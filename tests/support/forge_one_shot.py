@@ -28,17 +28,16 @@ from secagg.he.parameters import DEGREE, MODULUS
 from secagg.he.residues import encode_ciphertext, encode_context
 from secagg.lora.layout import Layout
 from secagg.transcript import canonical, merkle
+from secagg.transcript.encoding import Encoding, Flattening
 from secagg.transcript.entries import (
     ContributionsCommitted,
-    Encoding,
-    Flattening,
-    NoDifferentialPrivacy,
     OneShotClose,
     OneShotDeadlines,
     OneShotOpen,
     OneShotResult,
     SessionAbort,
 )
+from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.openers import (
     SEALING_KEY_BYTES,
     Committee,
@@ -258,7 +257,7 @@ class OneShotForge:
         encoding = self.parameters.encoding
         self.lanes_sum = self._made("lanes_sum", self._unmasked())
         self.integer_sum = self._made("integer_sum", unpacked(encoding, self.lanes_sum, self.count))
-        self.mean = self._made("mean", mean_of(encoding, self.integer_sum, self.count))
+        self.mean = self._made("mean", mean_of(encoding, self.parameters.noise, self.integer_sum, self.count))
         aggregate = merged_adapter(self.mean, self.layout_value, self.template)
         self.aggregate: dict[str, bytes] = self._made("aggregate", aggregate)
         self.files["integer-sum.bin"] = self.integer_sum.astype("<i8").tobytes()
@@ -319,14 +318,14 @@ class OneShotForge:
         return lanes
 
     def _upload(self) -> None:
-        signing, encoding = self.plan.signing, self.parameters.encoding
+        signing = self.plan.signing
         self.secrets = self._made(
             "secrets",
             {index: draw_secret(Keystream(self.secret("mask", index).expose())) for index in signing},
         )
         self.shares = self._made("shares", {index: self._deal(index) for index in signing})
         self.packed = self._made(
-            "packed", {index: packed_vector(encoding, self.secret("vector", index)) for index in signing}
+            "packed", {index: packed_vector(self.parameters, self.secret("vector", index)) for index in signing}
         )
         self.uploads = self._made("uploads", {index: self.masked(index, one) for index, one in self.packed.items()})
         self.hashes = self._made(

@@ -27,16 +27,9 @@ from secagg.derive.threshold import graph_parameters
 from secagg.lora.layout import Layout
 from secagg.lora.template import AdapterTemplate
 from secagg.transcript import canonical, merkle
-from secagg.transcript.entries import (
-    Deadlines,
-    Encoding,
-    Flattening,
-    KeysAdvertised,
-    KeysShared,
-    NoDifferentialPrivacy,
-    PairwiseOpen,
-    SessionOpen,
-)
+from secagg.transcript.encoding import Encoding, Flattening
+from secagg.transcript.entries import Deadlines, KeysAdvertised, KeysShared, PairwiseOpen, SessionOpen
+from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.record import Record
 from secagg.transcript.roster import Roster
 from secagg.transcript.statements import (

@@ -30,10 +30,8 @@ from secagg.runtime import vectors
 from secagg.runtime.committee_member import member_sealing_key
 from secagg.transcript import merkle
 from secagg.transcript.checkpoint import Checkpoint
+from secagg.transcript.encoding import Encoding, NoFlattening
 from secagg.transcript.entries import (
-    Encoding,
-    NoDifferentialPrivacy,
-    NoFlattening,
     OneShotClose,
     OneShotDeadlines,
     OneShotOpen,
@@ -43,6 +41,7 @@ from secagg.transcript.entries import (
     SignedRoster,
 )
 from secagg.transcript.evidence import LogEvidence
+from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.openers import Committee, NamedMembers
 from secagg.transcript.policy import LogPolicy, LogRule, WitnessRule
 from secagg.transcript.roster import Roster, RosterMember

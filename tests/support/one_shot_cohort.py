@@ -41,14 +41,10 @@ from secagg.runtime.participant import TransportError
 from secagg.runtime.ports import BlobStore, SessionStore
 from secagg.runtime.session_host import CoordinatorPorts
 from secagg.transcript import canonical
-from secagg.transcript.entries import (
-    Encoding,
-    NoDifferentialPrivacy,
-    NoFlattening,
-    OneShotDeadlines,
-    OneShotOpen,
-)
+from secagg.transcript.encoding import Encoding, NoFlattening
+from secagg.transcript.entries import OneShotDeadlines, OneShotOpen
 from secagg.transcript.merkle import leaf_hash
+from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.openers import Committee
 from secagg.transcript.roster import Roster, RosterMember
 from secagg.transcript.statements import Signed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -32,14 +32,9 @@ from secagg.store.log_files import LogDirectory
 from secagg.store.session_files import SessionDirectory
 from secagg.store.sqlite import SqliteSessionStore
 from secagg.transcript import canonical
-from secagg.transcript.entries import (
-    Deadlines,
-    Encoding,
-    NoDifferentialPrivacy,
-    NoFlattening,
-    PairwiseOpen,
-    SessionOpen,
-)
+from secagg.transcript.encoding import Encoding, NoFlattening
+from secagg.transcript.entries import Deadlines, PairwiseOpen, SessionOpen
+from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.roster import Roster, RosterMember
 from secagg.v1 import aggregation_pb2 as pb
 from tests.support.cohort import key_of
@@ -117,8 +112,9 @@ async def open_example_session(
     min_contributors: int = 3,
     max_corrupt: int = 1,
     deadlines: Deadlines | None = None,
+    change: Callable[[PairwiseOpen], PairwiseOpen] = lambda parameters: parameters,
 ) -> SessionOpen:
-    """Open a session for adapters like the one in ``example``."""
+    """Open a session for adapters like the one in ``example``; ``change`` has the last word on its parameters."""
     adapter = read_adapter(example, None)
     template = AdapterTemplate.from_adapter(adapter)
     layout = adapter.layout
@@ -148,6 +144,7 @@ async def open_example_session(
         noise=NoDifferentialPrivacy(),
         retention_s=3600,
     )
+    parameters = change(parameters)
     request = pb.OpenSessionRequest(
         parameters=parameters.to_bytes(),
         roster=roster.leaves(),

@@ -303,4 +303,5 @@ def unmasked(stage: Stage, accepted: Sequence[int], forks: Iterable[Fork]) -> li
         assert isinstance(statement, ContributionHeader)
         lanes += np.frombuffer(stage.blobs.get(statement.upload), dtype="<u8")
     vectors.remove_masks(lanes, removal, 1)
-    return decode(stage.session.parameters.encoding, lanes, len(accepted)).integer_sum.tolist()
+    parameters = stage.session.parameters
+    return decode(parameters.encoding, parameters.noise, lanes, len(accepted)).integer_sum.tolist()

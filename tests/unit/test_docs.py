@@ -27,7 +27,19 @@ from secagg.protocol.pairwise import client_states, coordinator_states
 from secagg.protocol.phases import Phase
 from secagg.services.committee import CommitteeLimits
 from secagg.services.uploads import MAX_CHUNK_BYTES
-from secagg.transcript import canonical, entries, openers, published, receipt, record, roster, statements
+from secagg.transcript import (
+    canonical,
+    encoding,
+    entries,
+    noise,
+    openers,
+    published,
+    receipt,
+    record,
+    roster,
+    statements,
+)
+from secagg.transcript.encoding import MAX_CONTRIBUTORS
 from secagg.v1 import aggregation_pb2, opening_pb2
 from secagg.wire.status import reject_code
 
@@ -60,11 +72,12 @@ def test_the_table_of_labels_is_the_enum():
     assert all(all(row) for row in documented)
 
 
+ABSTRACT = {record.Record, noise.DistributedNoise}
 RECORDS = {
     kind
-    for module in (entries, openers, published, receipt, roster, statements, cards)
+    for module in (encoding, entries, noise, openers, published, receipt, roster, statements, cards)
     for kind in vars(module).values()
-    if isinstance(kind, type) and issubclass(kind, record.Record) and kind is not record.Record
+    if isinstance(kind, type) and issubclass(kind, record.Record) and kind not in ABSTRACT
 }
 _ROW = re.compile(r"^\| `([a-z0-9-]+)`(?:, `([a-z-]+)`)? \| (.+) \|$", re.MULTILINE)
 
@@ -264,7 +277,7 @@ def test_the_documented_order_of_residues_is_that_of_the_encryption():
 
 
 def test_limits_of_one_shot_sessions_are_as_documented():
-    assert entries.MAX_CONTRIBUTORS == seeded_shamir.MAX_CONTRIBUTORS == 2**28
+    assert MAX_CONTRIBUTORS == seeded_shamir.MAX_CONTRIBUTORS == 2**28
     assert example_committee().max_contributors == 2**28
     assert "at most 2^28 with a committee" in section(1)
     assert prime_field.PRIME == 2**31 - 1

@@ -110,7 +110,7 @@ def plan(number: int) -> MaskInput:
 
 def test_an_upload_is_what_section_2_describes(session):
     vector = np.linspace(-0.1, 0.1, 20, dtype=np.float32)
-    encoded, _ = vectors.encode(session.parameters.encoding, vector, plan(0).rounding)
+    encoded, _ = vectors.encode(session.parameters.encoding, session.parameters.noise, vector, plan(0).rounding)
     beta, shift = numbers(4096)
     padded = np.concatenate((encoded, np.zeros(4096 - encoded.size, np.uint64)))
     mask_seed = plan(0).mask.expose()

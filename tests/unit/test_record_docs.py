@@ -7,15 +7,23 @@ import hashlib
 import inspect
 import json
 import re
+import unicodedata
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from dp import ledger_events
+from dp.alias import noise_table
+from dp.ledger_book import composed
+from dp.mechanisms import DistributedSkellam
+from dp.rdp import MAX_CLIENTS
+from dp.sensitivity import Sensitivity, rounded_squared_norm
+from dp.weights import draw_distance
 from secagg.arith import linear_hash
 from secagg.arith.fields import FieldLayout
 from secagg.arith.keystream import Keystream
-from secagg.arith.quantiser import Quantiser
 from secagg.crypto.notes import open_checkpoint
 from secagg.crypto.secret import Secret
 from secagg.crypto.signing import verify_statement
@@ -30,8 +38,10 @@ from secagg.lora.writer import encode_adapter
 from secagg.runtime import one_shot_host, pairwise_publication, publication
 from secagg.transcript import (
     canonical,
+    encoding,
     entries,
     merkle,
+    noise,
     note,
     openers,
     proof,
@@ -41,17 +51,20 @@ from secagg.transcript import (
     statements,
     tiles,
 )
+from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.policy import LogPolicy
 from secagg.transcript.record import VERSION, Record, RecordError
-from verifier import cli, entry_order, log_view, policy, session_lists, session_values
+from verifier import cli, entry_order, json_report, log_view, policy, privacy_spent, session_lists, session_values
 from verifier.audit import Audit
 from verifier.catalogue import ALL_CHECKS, FAMILIES, LOG_CHECKS
 from verifier.checks import ANY_MODE, AUTHORITY, COMMITTEE, MAX_SHOWN, ONE_SHOT, PAIRWISE, Level, Mode, Status
 from verifier.families import ciphertexts, log, one_shot_openings, one_shot_session, openings, results, sums
 from verifier.json_report import to_json
+from verifier.noise_floor import RARITY_BITS, noise_floor
 from verifier.policy import AuditPolicyError, load_policy
+from verifier.privacy_spent import epsilon_at
 from verifier.record_files import RecordFiles
-from verifier.report import SCHEMA, SessionEnd, Verdict
+from verifier.report import SCHEMA, NoiseSummary, SessionEnd, Verdict
 from verifier.run import run_audit
 from verifier.statement import LEVEL_NAMES
 
@@ -60,7 +73,7 @@ TEXT = (ROOT / "docs" / "record.md").read_text(encoding="utf-8")
 WORDS = " ".join(TEXT.split())
 NOW_S = 1_800_000_160
 RECEIPT_INDEX = 1
-MODULES = (entries, openers, roster, statements, published, receipt)
+MODULES = (entries, encoding, noise, openers, roster, statements, published, receipt)
 
 
 def block(name: str) -> str:
@@ -154,8 +167,8 @@ def documented_records() -> dict[str, dict[str, str]]:
     return members
 
 
-NOT_PUBLISHED = {Record, statements.Receipt, entries.SessionOpen}
-"""What no file holds and no check reads; the last is what the two open entries have in common."""
+NOT_PUBLISHED = {Record, statements.Receipt, entries.SessionOpen, noise.DistributedNoise}
+"""What no file holds and no check reads; the last two are what open entries and kinds of noise have in common."""
 RECORDS = {
     kind
     for module in MODULES
@@ -358,7 +371,9 @@ def test_the_keys_of_the_policy_are_as_documented(tmp_path):
         ("session", "min_contributors"): "3",
         ("session", "tolerated_corrupt"): '"1/10"',
         ("session", "base_models"): "[]",
-        ("noise", "mechanism"): '"none"',
+        ("noise", "mechanism"): '"skellam"',
+        ("noise", "epsilon"): '"8/1"',
+        ("noise", "delta"): '"1/100000"',
         ("openers", "keys"): f'["{"1" * 64}"]',
         ("openers", "attestors"): f'["{"2" * 64}"]',
     }
@@ -385,6 +400,8 @@ def test_the_keys_of_the_policy_are_as_documented(tmp_path):
         with pytest.raises(AuditPolicyError):
             load_policy(policy_file(tmp_path, text() + more))
     assert load_policy(policy_file(tmp_path, text().split("[openers]")[0])).openers == policy.PinnedOpeners()
+    unlimited = "".join(line for line in text().splitlines(keepends=True) if not line.startswith(("epsilon", "delta")))
+    assert load_policy(policy_file(tmp_path, unlimited)).noise == policy.NoiseDemand("skellam")
 
 
 # References
@@ -524,6 +541,65 @@ def test_the_json_report_of_the_example_has_the_documented_members(tmp_path):
     assert re.findall(r"`([a-z]+)`", last) == ["session", "file", "line", "field", "reason"]
 
 
+def test_the_noise_of_a_session_in_the_json_report_has_the_documented_members():
+    text = WORDS.split("`noise` of a session is null")[1].split("Fractions are texts")[0]
+    found = json_report._noise(NoiseSummary("skellam", 1.5, "people", Fraction(8), Fraction(1, 2), 3))
+    assert set(re.findall(r"`([a-z_]+)`", text)) == found.keys()
+
+
+# Declared noise
+
+
+def example_cost() -> DistributedSkellam:
+    distance = Fraction(1, 2**64) + 1024 * 1024 * draw_distance("skellam", Fraction(13450))
+    norm = rounded_squared_norm(Fraction(256), Fraction(1), 1024)
+    return DistributedSkellam(Fraction(13450), 3, 1, Sensitivity.of_squared_norm(norm, 1024), distance)
+
+
+def test_the_example_of_a_reservation_has_the_digest_that_is_written():
+    event = block("reservation").encode()[:-1]
+    session = bytes.fromhex(json.loads(event)["session"])
+    assert ledger_events.encode_event(2, ledger_events.Reserved("people", session, example_cost())) == event
+    previous = bytes.fromhex(re.search(r"with `previous` = `([0-9a-f]{64})`", WORDS)[1])
+    by_hand = hashlib.sha256(b"dp/ledger/event/v1\0" + previous + event).hexdigest()
+    assert by_hand == ledger_events.reservation_digest(previous, 2, "people", session, example_cost()).hex()
+    assert f"the digest `reserved` is `{by_hand}`" in WORDS
+
+
+def test_the_costs_and_the_table_of_the_example_are_as_written():
+    few, many = example_cost(), example_cost().with_survivors(8)
+    costs = [epsilon_at(composed(each), Fraction(1, 100_000)) for each in ([few], [many], [few, many])]
+    assert (
+        "costs epsilon {:.5f} with 3 contributions and {:.5f} with 8; both together cost {:.5f}".format(*costs) in WORDS
+    )
+    assert f"The table has the digest `{noise_table('skellam', Fraction(13450)).digest.hex()}`" in WORDS
+
+
+def test_the_limits_and_the_floor_of_noise_are_as_documented():
+    assert f"a verifier may stop at {privacy_spent.MAX_TABLES} different ones" in WORDS
+    assert f"n above 2^{MAX_CLIENTS.bit_length() - 1} counts as 2^{MAX_CLIENTS.bit_length() - 1}" in WORDS
+    assert f"sqrt(2 ln(2) {RARITY_BITS} D mu (3 mu + 1))" in WORDS
+    assert noise_floor(166, 1e30) <= 0
+    assert "`population` has no character that Unicode counts as other or separator" in WORDS
+    for code in range(0x110000):
+        letter = chr(code)
+        assert letter.isprintable() == (letter == " " or unicodedata.category(letter)[0] not in "CZ")
+
+
+def test_the_sections_on_privacy_that_are_named_exist():
+    text = (ROOT / "docs" / "privacy.md").read_text(encoding="utf-8")
+    named = set(re.findall(r'privacy\.md, "([^"]+)"', WORDS))
+    assert named == {
+        "Sensitivity",
+        "Room in the field",
+        "The sampler, by bytes",
+        "Accounting",
+        "Composition",
+        "Two ledgers",
+    }
+    assert all(re.search(rf"^##+ {re.escape(name)}$", text, re.MULTILINE) for name in named)
+
+
 # The example: a session of three, from uploads to adapter
 
 
@@ -584,7 +660,7 @@ def test_the_result_follows_from_the_opened_lanes():
     total = fields.unpack_sum(hexes(block("lanes")), 3)
     assert list(total) == integers(block("integer-sum"))
     assert f"then {total[0] + 3 * 32768} and {total[1] + 3 * 32768}; less 3 * 32768" in WORDS
-    mean = Quantiser(encoding.value_bits, encoding.bound()).dequantise(total, 3)
+    mean = encoding.quantiser(NoDifferentialPrivacy()).dequantise(total, 3)
     assert mean.astype("<f4").tobytes() == bytes.fromhex(block("mean"))
     layout = Layout.from_json_value(canonical.decode(block("layout.json").encode()[:-1]))
     template = AdapterTemplate.from_json_value(canonical.decode(block("adapter.json").encode()[:-1]))

@@ -10,19 +10,18 @@ from secagg.arith.fields import FieldLayout
 from secagg.crypto.secret import Secret
 from secagg.crypto.signing import SigningKey
 from secagg.transcript import canonical, merkle
+from secagg.transcript.encoding import Encoding, NoFlattening
 from secagg.transcript.entries import (
     Deadlines,
-    Encoding,
     KeysAdvertised,
     KeysShared,
-    NoDifferentialPrivacy,
-    NoFlattening,
     PairwiseOpen,
     SessionAbort,
     SessionClose,
     SessionResult,
     SignedRoster,
 )
+from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.published import PairBox, PairPromise
 from secagg.transcript.roster import Roster, RosterHead, RosterMember
 from secagg.transcript.statements import (

@@ -59,12 +59,10 @@ from secagg.runtime.limb_sums import Folded, SessionSum, masked_sum
 from secagg.runtime.memory import MemoryBlobStore
 from secagg.runtime.partial_sum import HashedUpload
 from secagg.transcript import canonical, merkle
-from secagg.transcript.entries import (
-    Encoding,
-    SessionOpen,
-    SignedRoster,
-)
+from secagg.transcript.encoding import Encoding
+from secagg.transcript.entries import SessionOpen, SignedRoster
 from secagg.transcript.evidence import LogEvidence
+from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.roster import Roster, RosterMember
 from secagg.transcript.statements import (
     Receipt,
@@ -238,7 +236,8 @@ class Script:
 
     def upload(self, client, vector):
         values = np.frombuffer(raw(vector), dtype="<f4").astype(np.float32)
-        lanes, _ = vectors.encode(self.session.parameters.encoding, values, self.masks[client].rounding)
+        encoding, noise = self.session.parameters.encoding, self.session.parameters.noise
+        lanes, _ = vectors.encode(encoding, noise, values, self.masks[client].rounding)
         plain = hex_of(lanes)
         vectors.mask(lanes, self.masks[client])
         return {
@@ -293,7 +292,7 @@ class Script:
         self.folded = masked_sum(self.blobs, limb_sum, len(state.accepted), LANES.lanes)
         self.opened = self.folded.copy()
         vectors.remove_masks(self.opened, self.removal, 1)
-        made = decode(self.session.parameters.encoding, self.opened, len(state.accepted))
+        made = decode(self.session.parameters.encoding, self.session.parameters.noise, self.opened, len(state.accepted))
         layout, template = (canonical.encode(each.to_json_value()) for each in tiny_template(9))
         files = merged_adapter(self.session.parameters, layout, template, made.mean)
         return SumRecovered(
@@ -431,7 +430,7 @@ def removed(lanes, add, subtract):
 
 
 def decoded(encoding, lanes, contributors):
-    made = decode(Encoding.from_bytes(encoding.encode()), lanes_of(lanes), contributors)
+    made = decode(Encoding.from_bytes(encoding.encode()), NoDifferentialPrivacy(), lanes_of(lanes), contributors)
     return {
         "integer_sum": made.integer_sum.tolist(),
         "integer_sum_sha256": vectors.digest_of(made.integer_sum).hex(),

@@ -19,10 +19,9 @@ from secagg.crypto.signing import SignatureError, SigningKey, verify_statement
 from secagg.derive import boxes
 from secagg.runtime import vectors
 from secagg.transcript import canonical, merkle
-from secagg.transcript.entries import (
-    Encoding,
-    decode_entry,
-)
+from secagg.transcript.encoding import Encoding
+from secagg.transcript.entries import decode_entry
+from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.published import decode_published_pair
 from secagg.transcript.record import RecordError
 from secagg.transcript.roster import RosterHead, RosterMember
@@ -193,7 +192,8 @@ def keys_of(session, index, root, self_mask):
 def encoded(encoding, vector, rounding):
     """``rounding``: the 32 bytes that seed the quantiser's stream."""
     values = np.frombuffer(raw(vector), dtype="<f4").astype(np.float32)
-    lanes, report = vectors.encode(Encoding.from_bytes(encoding.encode()), values, secret(rounding))
+    record = Encoding.from_bytes(encoding.encode())
+    lanes, report = vectors.encode(record, NoDifferentialPrivacy(), values, secret(rounding))
     return {"lanes": hex_of(lanes), "clamped": report.clamped}
 
 

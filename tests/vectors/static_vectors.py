@@ -16,9 +16,7 @@ from secagg.crypto.sealing import SealingError, SealingKey, seal
 from secagg.crypto.secret import Secret
 from secagg.derive import boxes
 from secagg.transcript import merkle
-from secagg.transcript.entries import (
-    Flattening,
-)
+from secagg.transcript.encoding import Flattening
 from tests.support.rng import CountingRng
 from tests.vectors.session_records import examples, statement_of
 from tests.vectors.static_operations import (

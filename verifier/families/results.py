@@ -79,7 +79,8 @@ INTEGERS: Derived[SessionRecord, Integers] = Derived("RES-1", _integer_sum)
 def _mean(session: SessionRecord) -> FloatVector:
     """Rules: the mean has the digest in the result entry."""
     try:
-        mean = mean_of(session.parameters.encoding, session.get(INTEGERS), session.close.count)
+        parameters = session.parameters
+        mean = mean_of(parameters.encoding, parameters.noise, session.get(INTEGERS), session.close.count)
     except ArithmeticInputError as error:
         raise CheckFailedError.at(session.entry_place("session-open", "encoding"), str(error)) from None
     if _digest(mean.astype("<f4", copy=False)) != session.result.mean:

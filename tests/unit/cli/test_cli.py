@@ -25,7 +25,7 @@ from secagg.identity.tls import LoopbackPlaintext
 from secagg.protocol.errors import LocalProtocolError, RejectReason, RemoteProtocolError
 from secagg.runtime.participant import TransportError
 from secagg.runtime.ports import StaleStoreError, StoreError
-from secagg.transcript.entries import Flattening, NoFlattening
+from secagg.transcript.encoding import Flattening, NoFlattening
 from secagg.transcript.policy import LogPolicy, LogRule, WitnessRule
 from tests.support.service import EXAMPLES, tiny_adapter
 

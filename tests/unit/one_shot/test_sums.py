@@ -24,7 +24,7 @@ from secagg.protocol.one_shot.client_states import MaskInput
 from secagg.protocol.one_shot.session import OneShotSession
 from secagg.runtime import vectors
 from secagg.runtime.committee_member import member_sealing_key
-from secagg.transcript.entries import Encoding, Flattening, NoFlattening
+from secagg.transcript.encoding import Encoding, Flattening, NoFlattening
 from tests.support.cohort import one_hot
 from tests.support.one_shot_client import KEYS, Speaker, authority_of, one_shot_session
 from tests.support.one_shot_cohort import committee_of, member_key
@@ -79,7 +79,7 @@ def integers(session: OneShotSession, lanes: np.ndarray, contributors: int) -> n
     """The exact sum; the padding has to be empty."""
     own = session.field_layout.lanes
     assert not lanes[own:].any()
-    return result.decode(session.parameters.encoding, lanes[:own], contributors).integer_sum
+    return result.decode(session.parameters.encoding, session.parameters.noise, lanes[:own], contributors).integer_sum
 
 
 def ones_at(numbers: Sequence[int]) -> np.ndarray:
@@ -139,7 +139,7 @@ def test_values_come_back_within_a_quantisation_step(flatten):
     uploads = [upload_of(session, number, vector) for number, vector in enumerate(inputs)]
     secret_sum = sum(each.masked.secret for each in uploads)
     lanes = masked_sum(session, uploads).certified(secret_sum)
-    mean = result.decode(encoding, lanes[: session.field_layout.lanes], 3).mean
+    mean = result.decode(encoding, session.parameters.noise, lanes[: session.field_layout.lanes], 3).mean
     step = float(encoding.bound()) / (2**19 - 1)
     assert np.linalg.norm(mean - np.mean(inputs, axis=0)) < step * np.sqrt(session.field_layout.dimension)
 

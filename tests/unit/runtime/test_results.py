@@ -48,7 +48,8 @@ def test_the_merged_adapter_is_the_mean_in_files_that_can_be_read(tmp_path: Path
         layout, template = tiny_template(5)
         adapter = read_adapter(tmp_path, "example/base")
         assert AdapterTemplate.from_adapter(adapter).digest == template.digest == cohort.session.parameters.adapter
-        mean = mean_of(cohort.session.parameters.encoding, cohort.integer_sum().astype(np.int64), 5)
+        parameters, total = cohort.session.parameters, cohort.integer_sum().astype(np.int64)
+        mean = mean_of(parameters.encoding, parameters.noise, total, 5)
         assert np.array_equal(adapter_to_vector(adapter, layout), mean)
         assert vectors.digest_of(mean) == result.mean
         await stop(cohort.host)

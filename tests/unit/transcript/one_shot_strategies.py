@@ -9,14 +9,16 @@ from hypothesis import strategies as st
 
 from secagg.arith.ring_mask import usable_bits_for
 from secagg.transcript import entries, openers, statements
+from secagg.transcript.encoding import MAX_CONTRIBUTORS, Encoding, NoFlattening
 from secagg.transcript.record import Record
+from tests.unit.transcript.noise_strategies import any_noise
 
 digests = st.binary(min_size=32, max_size=32)
 signatures = st.binary(min_size=64, max_size=64)
 sealing_keys = st.binary(min_size=8, max_size=8).map(lambda piece: piece * (openers.SEALING_KEY_BYTES // 8))
 sessions = st.binary(min_size=16, max_size=16)
-counts = st.integers(2, entries.MAX_CONTRIBUTORS)
-left_out = st.integers(0, entries.MAX_CONTRIBUTORS)
+counts = st.integers(2, MAX_CONTRIBUTORS)
+left_out = st.integers(0, MAX_CONTRIBUTORS)
 years = st.integers(1, 366 * 24 * 3600)
 one_shot_deadlines = st.builds(entries.OneShotDeadlines, years, years, years, years)
 
@@ -69,13 +71,13 @@ def one_shot_opens(draw: st.DrawFn) -> entries.OneShotOpen:
         adapter=draw(digests),
         layout=draw(digests),
         merge="factors",
-        encoding=entries.Encoding(dimension, value_bits, most, usable, Fraction(1), entries.NoFlattening()),
+        encoding=Encoding(dimension, value_bits, most, usable, Fraction(1), NoFlattening()),
         min_contributors=minimum,
         max_corrupt=draw(st.integers(0, minimum - 2)),
         roster=draw(digests),
         roster_size=draw(st.integers(minimum, entries.MAX_ROSTER)),
         registrar=draw(digests),
-        noise=entries.NoDifferentialPrivacy(),
+        noise=draw(any_noise),
         retention_s=draw(st.integers(0, 3600)),
         opening=opening,
         deadlines=draw(one_shot_deadlines),

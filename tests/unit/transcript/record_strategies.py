@@ -7,7 +7,10 @@ from fractions import Fraction
 from hypothesis import strategies as st
 
 from secagg.transcript import entries, published, receipt, roster, statements
+from secagg.transcript.encoding import MAX_DIMENSION, Encoding, Flattening, NoFlattening
+from secagg.transcript.noise import DiscreteGaussianNoise, NoDifferentialPrivacy, PrivacyBudget, SkellamNoise
 from secagg.transcript.record import Record
+from tests.unit.transcript.noise_strategies import any_noise, budgets, gaussian_noises, skellam_noises
 from tests.unit.transcript.one_shot_strategies import ONE_SHOT
 
 MAX_INDEX = entries.MAX_COHORT - 1
@@ -49,7 +52,7 @@ def signed(statement: st.SearchStrategy[statements.Statement] = any_statement) -
     return st.builds(statements.Signed, statement, signatures)
 
 
-flattenings = st.one_of(st.builds(entries.NoFlattening), st.builds(entries.Flattening, digests))
+flattenings = st.one_of(st.builds(NoFlattening), st.builds(Flattening, digests))
 years = st.integers(1, 366 * 24 * 3600)
 deadlines = st.builds(entries.Deadlines, years, years, years, years, years)
 
@@ -70,8 +73,8 @@ def encodings(draw):
     value_bits = draw(st.integers(2, 32))
     contributors = draw(st.integers(2, entries.MAX_COHORT))
     width = value_bits + (contributors - 1).bit_length()
-    return entries.Encoding(
-        draw(st.integers(1, entries.MAX_DIMENSION)),
+    return Encoding(
+        draw(st.integers(1, MAX_DIMENSION)),
         value_bits,
         contributors,
         draw(st.integers(width, 64)),
@@ -103,16 +106,19 @@ def session_opens(draw):
         roster_size=draw(st.integers(minimum, 2**40)),
         registrar=draw(digests),
         deadlines=draw(deadlines),
-        noise=entries.NoDifferentialPrivacy(),
+        noise=draw(any_noise),
         retention_s=draw(st.integers(0, 3600)),
     )
 
 
 RECORDS: dict[type[Record], st.SearchStrategy[Record]] = {
-    entries.NoFlattening: st.builds(entries.NoFlattening),
-    entries.Flattening: st.builds(entries.Flattening, digests),
-    entries.Encoding: encodings(),
-    entries.NoDifferentialPrivacy: st.builds(entries.NoDifferentialPrivacy),
+    NoFlattening: st.builds(NoFlattening),
+    Flattening: st.builds(Flattening, digests),
+    Encoding: encodings(),
+    NoDifferentialPrivacy: st.builds(NoDifferentialPrivacy),
+    PrivacyBudget: budgets,
+    SkellamNoise: skellam_noises,
+    DiscreteGaussianNoise: gaussian_noises,
     entries.Deadlines: deadlines,
     entries.PairwiseOpen: session_opens(),
     entries.KeysAdvertised: st.builds(entries.KeysAdvertised, sessions, counts, digests),

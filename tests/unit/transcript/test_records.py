@@ -8,11 +8,23 @@ import pytest
 from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
-from secagg.transcript import canonical, entries, merkle, openers, published, receipt, roster, statements
+from secagg.transcript import (
+    canonical,
+    encoding,
+    entries,
+    merkle,
+    noise,
+    openers,
+    published,
+    receipt,
+    roster,
+    statements,
+)
+from secagg.transcript.encoding import Encoding, NoFlattening
 from secagg.transcript.record import VERSION, Record, RecordError
 from tests.unit.transcript.record_strategies import MAX_INDEX, RECORDS, session_opens
 
-MODULES = (entries, openers, published, receipt, roster, statements)
+MODULES = (encoding, entries, noise, openers, published, receipt, roster, statements)
 CLASSES = sorted(RECORDS, key=lambda kind: kind.__name__)
 # A share sum is 16 KiB, which is nothing to show but the price of showing it.
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
@@ -31,11 +43,12 @@ def field_names(kind: type[Record]) -> list[str]:
 
 
 def test_every_record_class_is_tested_here():
+    abstract = {Record, entries.SessionOpen, noise.DistributedNoise}
     published = {
         kind
         for module in MODULES
         for kind in vars(module).values()
-        if isinstance(kind, type) and issubclass(kind, Record) and kind not in {Record, entries.SessionOpen}
+        if isinstance(kind, type) and issubclass(kind, Record) and kind not in abstract
     }
     assert published == set(RECORDS)
 
@@ -248,7 +261,7 @@ def test_the_bytes_of_a_record_are_kept_and_belong_to_it_alone(examples):
     ids=repr,
 )
 def test_an_encoding_that_could_overflow_or_has_no_scale_cannot_be_constructed(changes, field):
-    sound = entries.Encoding(10, 8, 100, 64, Fraction(1), entries.NoFlattening())
+    sound = Encoding(10, 8, 100, 64, Fraction(1), NoFlattening())
     with pytest.raises(RecordError) as caught:
         dataclasses.replace(sound, **changes)
     assert caught.value.field == field
@@ -266,7 +279,7 @@ def test_an_encoding_that_could_overflow_or_has_no_scale_cannot_be_constructed(c
         ({"protocol": "one-shot"}, "session-open.protocol"),
         ({"protocol": "three-shot"}, "session-open.protocol"),
         (
-            {"encoding": entries.Encoding(10, 8, 2**20 + 1, 64, Fraction(1), entries.NoFlattening())},
+            {"encoding": Encoding(10, 8, 2**20 + 1, 64, Fraction(1), NoFlattening())},
             "session-open.encoding.max_contributors",
         ),
         ({"merge": "deltas"}, "session-open.merge"),
@@ -279,7 +292,7 @@ def test_an_encoding_that_could_overflow_or_has_no_scale_cannot_be_constructed(c
 def test_a_session_that_could_not_be_safe_cannot_be_constructed(changes, field, examples):
     sound = dataclasses.replace(
         examples[entries.PairwiseOpen],
-        encoding=entries.Encoding(10, 8, 100, 64, Fraction(1), entries.NoFlattening()),
+        encoding=Encoding(10, 8, 100, 64, Fraction(1), NoFlattening()),
         min_contributors=10,
         max_corrupt=3,
         roster_size=50,
@@ -322,12 +335,12 @@ def test_no_two_members_share_what_tells_them_apart(field):
         ({"min_contributors": 3, "max_corrupt": 2}, "session-open.min_contributors"),
         ({"deadlines": entries.Deadlines(1, 1, 1, 1, 1)}, "one-shot.deadlines"),
         (
-            {"encoding": entries.Encoding(10, 8, 1024, 53, Fraction(1), entries.NoFlattening())},
+            {"encoding": Encoding(10, 8, 1024, 53, Fraction(1), NoFlattening())},
             "session-open.encoding.usable_bits",
         ),
         (
             {
-                "encoding": entries.Encoding(10, 8, 2**18, 40, Fraction(1), entries.NoFlattening()),
+                "encoding": Encoding(10, 8, 2**18, 40, Fraction(1), NoFlattening()),
                 "opening": openers.KeyAuthority("a", bytes(32), bytes(32), bytes(64), (bytes(32),), 1),
             },
             "session-open.encoding.max_contributors",
@@ -338,7 +351,7 @@ def test_no_two_members_share_what_tells_them_apart(field):
 def test_a_one_shot_session_that_could_not_be_safe_or_opened_cannot_be_constructed(changes, field, examples):
     sound = dataclasses.replace(
         examples[entries.OneShotOpen],
-        encoding=entries.Encoding(10, 8, 1024, 52, Fraction(1), entries.NoFlattening()),
+        encoding=Encoding(10, 8, 1024, 52, Fraction(1), NoFlattening()),
         opening=committee_of(7, 5, 2),
         min_contributors=10,
         max_corrupt=3,

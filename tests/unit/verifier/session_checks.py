@@ -14,6 +14,8 @@ from verifier.record_files import RecordFiles
 from verifier.report import CheckReport
 from verifier.run import run_audit
 
+OF_NOISE = frozenset({"DPN-2", "DPN-3", "DPN-4"})
+"""The checks of sessions that declare noise, which have nothing to check of others."""
 CLEAN = frozenset({Status.PASS, Status.NOT_APPLICABLE})
 
 

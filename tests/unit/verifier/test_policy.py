@@ -9,7 +9,14 @@ from fractions import Fraction
 import pytest
 
 from tests.support.forge import Forge, key_of
-from verifier.policy import AuditPolicyError, PinnedOpeners, SessionFloors, load_policy
+from verifier.policy import (
+    AuditPolicyError,
+    NoiseDemand,
+    PinnedOpeners,
+    PrivacyLimit,
+    SessionFloors,
+    load_policy,
+)
 
 KEY = key_of("registrar").public_bytes.hex()
 FULL = f"""\
@@ -39,11 +46,43 @@ def test_a_policy_says_whom_to_trust_and_what_to_ask_for(tmp_path):
     policy = load(tmp_path, FULL)
     assert policy.registrars == {bytes.fromhex(KEY)}
     assert policy.floors == SessionFloors(3, Fraction(1, 10), frozenset({b"\xab" * 32}))
-    assert (policy.mechanism, policy.max_age_s) == ("none", 86400)
+    assert (policy.noise.mechanism, policy.max_age_s) == ("none", 86400)
     assert policy.openers == PinnedOpeners(frozenset({b"\xcd" * 32, b"\xce" * 32}), frozenset({b"\xef" * 32}))
     assert policy.log == Forge().log_policy()
     assert policy.digest == hashlib.sha256(FULL.encode()).digest()
     assert policy.log_digest == hashlib.sha256((tmp_path / "policy").read_bytes()).digest()
+
+
+NOISY = FULL.replace('mechanism = "none"', 'mechanism = "skellam"\nepsilon = "17/2"\ndelta = "1/100000"')
+
+
+def test_a_policy_can_ask_for_noise_and_limit_what_all_sessions_cost(tmp_path):
+    assert load(tmp_path, NOISY).noise == NoiseDemand("skellam", PrivacyLimit(Fraction(17, 2), Fraction(1, 100_000)))
+    assert load(tmp_path, FULL.replace('"none"', '"skellam"')).noise == NoiseDemand("skellam")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field"),
+    [
+        ('epsilon = "17/2"', "", "noise.epsilon"),
+        ('epsilon = "17/2"', "epsilon = 8.5", "noise.epsilon"),
+        ('epsilon = "17/2"', 'epsilon = "8.5"', "noise.epsilon"),
+        ('epsilon = "17/2"', 'epsilon = "0/1"', "noise.epsilon"),
+        ('epsilon = "17/2"', 'epsilon = "-1/2"', "noise.epsilon"),
+        ('epsilon = "17/2"', 'epsilon = "1234567890/1"', "noise.epsilon"),
+        ('delta = "1/100000"', "", "noise.delta"),
+        ('delta = "1/100000"', 'delta = "1/1"', "noise.delta"),
+        ('delta = "1/100000"', 'delta = "0/1"', "noise.delta"),
+        ('delta = "1/100000"', 'delta = "1/0"', "noise.delta"),
+        ('mechanism = "skellam"', 'mechanism = "none"', "noise.epsilon"),
+        ("epsilon", "epsilom", "noise.epsilom"),
+    ],
+)
+def test_a_limit_on_epsilon_that_cannot_be_used_is_refused_by_name(tmp_path, old, new, field):
+    assert old in NOISY
+    with pytest.raises(AuditPolicyError) as refused:
+        load(tmp_path, NOISY.replace(old, new))
+    assert refused.value.field == field
 
 
 def test_floors_but_the_smallest_number_of_contributors_may_be_left_out(tmp_path):

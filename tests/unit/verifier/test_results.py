@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from secagg.transcript.entries import NoFlattening
+from secagg.transcript.encoding import NoFlattening
 from tests.support.forge import MAIN, Forge, write_record
 from tests.unit.verifier.session_checks import checked, failing, failing_after, found_of, reason
 from verifier.checks import Level, Status

@@ -1,0 +1,138 @@
+"""``secagg budget``: what was spent in differential privacy, and what is left."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from secagg.cli.exit_codes import ExitCode
+from secagg.cli.failures import CommandError
+from secagg.cli.options import add_command, add_group, hex_bytes
+from secagg.cli.output import Reporter, Rows, table
+
+if TYPE_CHECKING:
+    from dp.ledger import BudgetState, Ledger
+
+_CLIENT_KEY = "coordinator_key"
+"""A member of client.toml that coordinator.toml does not have."""
+
+
+def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse's own type is private
+    """Register ``budget show``."""
+    commands = add_group(
+        subparsers,
+        "budget",
+        "what was spent in differential privacy, and what is left",
+        """
+        Operators and contributors each keep a ledger of their own. An operator's says what its sessions may cost
+        whoever takes part in all of them; its head stands in the log, in the open entry of every session with
+        noise. A contributor's says what the sessions that it joined cost it, and needs nobody's word.""",
+    )
+    show = add_command(
+        commands,
+        "show",
+        "show a ledger's budgets and sessions",
+        """
+        Show what every budget holds, what is spent and left, and what each session costs by itself; epsilons do not
+        add up, together they are less. FILE is a coordinator.toml or a client.toml. An operator's ledger is brought
+        up to date with the log first: what ended is settled with the contributions it was closed over, or taken
+        back if it never was.""",
+        """
+        secagg budget show --config aggregator/coordinator.toml
+        secagg budget show --config client.toml""",
+    )
+    show.add_argument("--config", type=Path, required=True, metavar="FILE", help="coordinator.toml or client.toml")
+    show.add_argument(
+        "--identity",
+        type=hex_bytes(32),
+        metavar="KEY",
+        help="of a contributor: whose ledger, by its public key (default: the identity of the configuration)",
+    )
+    show.set_defaults(run=_show)
+
+
+def _show(arguments: argparse.Namespace) -> ExitCode:
+    states = _of_contributor(arguments) if _is_client(arguments.config) else _of_operator(arguments)
+    text = "\n\n".join(table(_rows(state)) for state in states) or "no budget: no session with noise was opened"
+    Reporter.of(arguments).result({"budgets": [_value(state) for state in states]}, text)
+    return ExitCode.OK
+
+
+def _is_client(path: Path) -> bool:
+    import tomllib
+
+    try:
+        return _CLIENT_KEY in tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        return False
+
+
+def _of_operator(arguments: argparse.Namespace) -> list[BudgetState]:
+    from secagg.cli.coordinator import load_config
+    from secagg.cli.operator_ledger import LEDGER_FILE, operator_ledger
+
+    config = load_config(arguments.config)
+    if not (config.state_directory / LEDGER_FILE).exists():
+        return []
+    with operator_ledger(config) as ledger:
+        return _states(ledger)
+
+
+def _of_contributor(arguments: argparse.Namespace) -> list[BudgetState]:
+    from dp.ledger import Ledger
+    from secagg.cli.connection import load_config
+    from secagg.cli.operator_ledger import ledger_errors
+    from secagg.identity.keys import KeyKind, load_public_key, public_path
+    from secagg.spending import LEDGER_FILE
+
+    config = load_config(arguments.config)
+    identity = arguments.identity or load_public_key(public_path(config.identity_key_file), KeyKind.IDENTITY)
+    path = config.state_directory / identity.hex() / LEDGER_FILE
+    if not path.exists():
+        if config.budget is None:
+            raise CommandError(
+                "NO_BUDGET", f"{arguments.config}: has no [budget], so nothing is counted", kind="privacy"
+            )
+        return []
+    with ledger_errors(), Ledger.open(path) as ledger:
+        return _states(ledger)
+
+
+def _states(ledger: Ledger) -> list[BudgetState]:
+    return [ledger.state(population) for population in ledger.populations()]
+
+
+def _value(state: BudgetState) -> dict[str, Any]:
+    return {
+        "population": state.population,
+        "epsilon": float(state.epsilon),
+        "delta": float(state.delta),
+        "spent": _number(state.spent.epsilon),
+        "left": state.remaining,
+        "sessions": [
+            {"session": each.session.hex(), "state": each.state.value, "epsilon": _number(each.epsilon)}
+            for each in state.sessions
+        ],
+    }
+
+
+def _rows(state: BudgetState) -> Rows:
+    sessions = "\n".join(
+        f"{each.session.hex()}  {each.state.value:<9}  epsilon {each.epsilon:.4g}" for each in state.sessions
+    )
+    return [
+        ("budget", f"{state.population}: epsilon {float(state.epsilon):g} at delta {float(state.delta):g}"),
+        (
+            "spent",
+            f"{state.spent.epsilon:.4g}, of which sessions that are not settled count with the most they can cost",
+        ),
+        ("left", f"{state.remaining:.4g}"),
+        ("sessions", sessions or "none"),
+    ]
+
+
+def _number(value: float) -> float | None:
+    """What JSON can hold."""
+    return value if math.isfinite(value) else None
