@@ -122,13 +122,13 @@ def _check_ratio(planned: PlannedNoise) -> None:
     ratio, accepted = planned.plan.signal_ratio, planned.noise.accepted_ratio
     if ratio <= accepted:
         return
-    least = planned.plan.demand.min_survivors
+    demand = planned.plan.demand
+    ways = _ways(demand, ways_to_lower_the_ratio(planned.plan, accepted))
     raise CommandError(
         "SIGNAL_RATIO",
-        f"the noise in the sum will be {ratio:.3g} times as large as the largest possible signal of {least} "
-        "contributors, so next to nothing of what they learnt will be left",
-        f"{_ways(planned.plan.demand, ways_to_lower_the_ratio(planned.plan, accepted))}; or --accept-ratio {_rounded_up(ratio)} opens it "
-        "all the same",
+        f"the noise in the sum will be {ratio:.3g} times as large as the largest possible signal of "
+        f"{demand.min_survivors} contributors, so next to nothing of what they learnt will be left",
+        f"{ways}; or --accept-ratio {_rounded_up(ratio)} opens it all the same",
         kind="privacy",
         code=ExitCode.SESSION_FAILED,
     )

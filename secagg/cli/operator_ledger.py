@@ -30,7 +30,7 @@ from secagg.transcript.entries import (
     SessionResult,
     decode_entry,
 )
-from secagg.transcript.noise import DistributedNoise
+from secagg.transcript.noise import DiscreteGaussianNoise, DistributedNoise, NoDifferentialPrivacy, SkellamNoise
 from secagg.transcript.record import RecordError
 from secagg.transcript.tiles import TileError
 
@@ -79,14 +79,15 @@ def in_turn(opening: Opening, config: CoordinatorConfig) -> Iterator[Opening]:
         CommandError: the budget does not allow it.
         IdentityFileError: there is no state directory.
     """
-    if not isinstance(opening.session.parameters.noise, DistributedNoise):
+    noise = opening.session.parameters.noise
+    if isinstance(noise, NoDifferentialPrivacy):
         yield opening
         return
     with exclusive(config.state_directory):
-        yield _reserved(opening, config, opening.session.parameters.noise)
+        yield _reserved(opening, config, noise)
 
 
-def _reserved(opening: Opening, config: CoordinatorConfig, noise: DistributedNoise) -> Opening:
+def _reserved(opening: Opening, config: CoordinatorConfig, noise: SkellamNoise | DiscreteGaussianNoise) -> Opening:
     parameters, budget = opening.session.parameters, noise.budget
     with operator_ledger(config) as ledger:
         ledger.create(budget.population, budget.epsilon, budget.delta)

@@ -64,6 +64,7 @@ LEAVES = [
     ("authority", "serve"),
     ("authority", "log"),
     ("attest",),
+    ("budget", "show"),
     ("log", "fsck"),
     ("log", "show"),
 ]
