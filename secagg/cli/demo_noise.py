@@ -9,9 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from dp.errors import ParameterError
+from dp.planner import Demand, PlanError
+from dp.planner import plan as plan_noise
 from secagg.arith.quantiser import clip
-from secagg.cli.demo_plan import DemoFailedError
+from secagg.cli.demo_plan import DemoError, DemoFailedError, DemoPlan, clip_norm_for, max_contributors
 from secagg.cli.describe_noise import noise_value
+from secagg.cli.noise_options import check_ratio
 from secagg.cli.output import Rows
 from secagg.client import Result
 from secagg.derive.result import FloatVector
@@ -40,6 +44,24 @@ class DemoNoise:
             'mechanism = "skellam"',
             *(f'{name} = "{value.numerator}/{value.denominator}"' for name, value in numbers.items()),
         ]
+
+
+def check_accepted(noise: DemoNoise, plan: DemoPlan, vectors: dict[int, FloatVector]) -> None:
+    """Refuse the demo before any process runs, if its noise would be larger than was accepted. Raises CommandError."""
+    try:
+        demand = Demand(
+            epsilon=noise.epsilon,
+            delta=noise.delta,
+            sessions=1,
+            min_survivors=plan.min_contributors,
+            corrupt=plan.max_corrupt,
+            dimension=vectors[1].size,
+            clip=clip_norm_for(vectors),
+            max_contributors=max_contributors(plan),
+        )
+        check_ratio(plan_noise(demand), noise.accept_ratio)
+    except (PlanError, ParameterError) as error:
+        raise DemoError(f"--dp-epsilon: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from secagg.cli.demo_course import Course, Running
-from secagg.cli.demo_plan import masked_value_bits_for
-from secagg.cli.demo_site import CERTIFICATE_NAMES, max_contributors
+from secagg.cli.demo_plan import masked_value_bits_for, max_contributors
+from secagg.cli.demo_site import CERTIFICATE_NAMES
 from secagg.identity.tls import CERTIFICATE_FILE, create_certificate
 from secagg.identity.transport import TlsFiles
 from secagg.runtime.clock import SystemClock

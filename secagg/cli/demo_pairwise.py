@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 from secagg.cli.demo_course import Course
-from secagg.cli.demo_plan import DemoPlan, Departure, plan_pairwise, value_bits_for
-from secagg.cli.demo_site import deadlines, max_contributors
+from secagg.cli.demo_plan import DemoPlan, Departure, max_contributors, plan_pairwise, value_bits_for
+from secagg.cli.demo_site import deadlines
 from secagg.protocol.phases import Phase
 
 

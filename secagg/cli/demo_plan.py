@@ -229,6 +229,11 @@ def clip_norm_for(vectors: dict[int, FloatVector]) -> Fraction:
     return Fraction(math.floor(100 * largest) + 1, 100)
 
 
+def max_contributors(plan: DemoPlan) -> int:
+    """The most that fit into one sum of the demo's session."""
+    return max(8, 1 << (plan.clients - 1).bit_length())
+
+
 def value_bits_for(max_contributors: int) -> int:
     """The finest quantisation with two fields in a lane."""
     return min(_FINEST_BITS, 32 - (max_contributors - 1).bit_length())

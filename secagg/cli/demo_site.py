@@ -9,7 +9,7 @@ from pathlib import Path
 
 from secagg.cli.demo_client import Task
 from secagg.cli.demo_noise import DemoNoise
-from secagg.cli.demo_plan import DemoPlan, clip_norm_for, read_vectors
+from secagg.cli.demo_plan import DemoPlan, clip_norm_for, max_contributors, read_vectors
 from secagg.cli.main import parser_for
 from secagg.cli.opening import plan_opening
 from secagg.cli.operator_ledger import in_turn
@@ -218,11 +218,6 @@ def found(enrolled: int, public: Path, private: Path) -> Site:
     )
     site.config.write_text(config.to_toml(), encoding="utf-8")
     return site
-
-
-def max_contributors(plan: DemoPlan) -> int:
-    """The most that fit into one sum of the demo's session."""
-    return max(8, 1 << (plan.clients - 1).bit_length())
 
 
 def deadlines(*phases: str) -> str:

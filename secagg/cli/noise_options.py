@@ -113,17 +113,17 @@ def plan_noise(arguments: argparse.Namespace, dimension: int, clip_norm: Fractio
     if not planned:
         raise refusals[0]
     best = min(planned, key=lambda each: each.encoding.field_layout().lanes)
-    _check_ratio(best)
+    check_ratio(best.plan, best.noise.accepted_ratio)
     return best
 
 
-def _check_ratio(planned: PlannedNoise) -> None:
-    """Refuse noise that drowns every signal, unless that was accepted."""
-    ratio, accepted = planned.plan.signal_ratio, planned.noise.accepted_ratio
+def check_ratio(found: Plan, accepted: Fraction) -> None:
+    """Refuse noise that drowns every signal, unless that was accepted. Raises CommandError."""
+    ratio = found.signal_ratio
     if ratio <= accepted:
         return
-    demand = planned.plan.demand
-    ways = _ways(demand, ways_to_lower_the_ratio(planned.plan, accepted))
+    demand = found.demand
+    ways = _ways(demand, ways_to_lower_the_ratio(found, accepted))
     raise CommandError(
         "SIGNAL_RATIO",
         f"the noise in the sum will be {ratio:.3g} times as large as the largest possible signal of "
@@ -151,7 +151,7 @@ def _ways(demand: Demand, relaxations: Sequence[Relaxation]) -> str:
 
 
 def _shown(value: Fraction | int) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{float(value):.6g}"
+    return f"{value}" if isinstance(value, int) else f"{float(value):.6g}"
 
 
 def _flattenings(arguments: argparse.Namespace) -> Iterator[NoFlattening | Flattening]:

@@ -35,7 +35,7 @@ from secagg.transcript.policy import LogPolicy
 from secagg.transcript.tiles import decode_bundle
 
 PAIRWISE_REPORT = {
-    "session", "contributors", "dropped", "max_abs_diff_steps", "merged", "record", "policy", "verified",
+    "session", "contributors", "dropped", "max_abs_diff_steps", "noise", "merged", "record", "policy", "verified",
 }  # fmt: skip
 LEFT = "contributors have uploaded and left, with their receipts: their processes have ended"
 
@@ -68,6 +68,7 @@ def test_the_demo_merges_real_adapters_although_two_contributors_are_killed(tmp_
         {"client": 8, "phase": "masked-input"},
     ]
     assert 0 < report["max_abs_diff_steps"] < 1
+    assert report["noise"] is None
     assert sorted(path.name for path in (out / "contributors").iterdir()) == [str(k) for k in range(1, 9)]
     assert set(report) == PAIRWISE_REPORT
     check_merged(out, report, 8, value_bits_for(8))
@@ -242,3 +243,33 @@ def test_one_shot_demos_put_two_values_into_a_lane_as_precisely_as_they_can(clie
     assert FieldLayout(bits, clients, 40960, usable).fields_per_lane == 2
     finer = bits + 1
     assert bits == 24 or FieldLayout(finer, clients, 40960, usable_bits_for(finer, clients, 40960)).fields_per_lane == 1
+
+
+def test_a_demo_with_noise_is_honest_about_it_and_verifies(tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    done = demo("--out", str(out), "--dp-epsilon", "8", "--accept-ratio", "1000", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    noise = report["noise"]
+    assert 7.9 < noise["epsilon"] <= 8
+    assert noise["signal_ratio"] > 1
+    assert noise["measured_deviation"] == pytest.approx(noise["expected_deviation"], rel=0.05)
+    assert noise["noise_norm"] > noise["mean_norm"]
+    assert "DPN-4   pass" in report["verified"]
+    assert tomllib.loads((out / "policy.toml").read_text())["noise"]["mechanism"] == "skellam"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--dp-epsilon", "8"), 1, ("20 times as large", "--accept-ratio 20", "40960 -> ")),
+        (("--accept-ratio", "8"), 2, ("--accept-ratio needs --dp-epsilon",)),
+        (("--dp-epsilon", "0", "--accept-ratio", "8"), 2, ("--dp-epsilon",)),
+    ],
+)
+def test_a_demo_whose_noise_was_not_accepted_runs_nothing(arguments, code, words, tmp_path: Path) -> None:
+    done = demo("--out", str(tmp_path / "demo"), *arguments)
+    assert done.returncode == code, done.stderr
+    for word in words:
+        assert word in done.stderr
+    assert not (tmp_path / "demo" / "record").exists()
