@@ -371,7 +371,9 @@ class Port(GrpcCoordinator):
 
 
 class Keeper:
-    """The stores of a client, in memory: nothing to close."""
+    """The stores of a client, in memory: nothing to close, and no budget."""
+
+    budget = None
 
     async def close(self) -> None:
         """Nothing to do."""

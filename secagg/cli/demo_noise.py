@@ -15,7 +15,7 @@ from dp.planner import plan as plan_noise
 from secagg.arith.quantiser import clip
 from secagg.cli.demo_plan import DemoError, DemoFailedError, DemoPlan, clip_norm_for, max_contributors
 from secagg.cli.describe_noise import noise_value
-from secagg.cli.noise_options import check_ratio
+from secagg.cli.noise_plan import check_ratio
 from secagg.cli.output import Rows
 from secagg.client import Result
 from secagg.derive.result import FloatVector

@@ -18,7 +18,7 @@ from secagg.arith.flatten import FlattenBlocks, plan_encoding
 from secagg.arith.ring_mask import usable_bits_for
 from secagg.cli.describe import full_cohort
 from secagg.cli.failures import CommandError
-from secagg.cli.noise_options import Cohort, check_noise_options, plan_noise
+from secagg.cli.noise_plan import Cohort, check_noise_options, plan_noise
 from secagg.cli.openers import Openers, plan_openers, prepared
 from secagg.crypto.rng import SystemRng
 from secagg.identity.config import CoordinatorConfig

@@ -36,8 +36,8 @@ def make_mortal(fate: Fate) -> None:
     """Let every contributor of this process die with its stores."""
     immortal = participation.StateKeeper.__init__
 
-    def init(self: Any, directory: Path, identity: SigningKey) -> None:
-        immortal(self, directory, identity)
+    def init(self: Any, directory: Path, identity: SigningKey, *more: Any) -> None:
+        immortal(self, directory, identity, *more)
         self.sealed = MortalStore(self.sealed, fate)
         self.blobs = MortalBlobs(self.blobs, fate)
 

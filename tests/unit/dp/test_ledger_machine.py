@@ -225,7 +225,5 @@ TestLedger.settings = settings(max_examples=40, stateful_step_count=30, deadline
 
 
 @pytest.mark.long
-def test_a_thousand_histories() -> None:
-    run_state_machine_as_test(
-        LedgerMachine, settings=settings(max_examples=1000, stateful_step_count=50, deadline=None)
-    )
+def test_many_histories() -> None:
+    run_state_machine_as_test(LedgerMachine, settings=settings(max_examples=300, stateful_step_count=50, deadline=None))
