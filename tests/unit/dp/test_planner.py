@@ -62,7 +62,7 @@ def largest_magnitude(planned, extra_bits=0):
     return (1 << (planned.value_bits + extra_bits - 1)) - 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(demands())
 def test_a_plan_keeps_to_the_demand_and_one_percent_less_noise_or_one_bit_less_would_not(demand):
     try:
@@ -81,7 +81,7 @@ def test_a_plan_keeps_to_the_demand_and_one_percent_less_noise_or_one_bit_less_w
     assert planned.clamp_distance == Fraction(1, 1 << 64) < planned.mechanism.distance
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(demands())
 def test_the_grid_is_a_power_of_two_that_inflates_the_norm_by_at_most_one_percent(demand):
     grid = grid_of(demand)
@@ -340,7 +340,6 @@ def test_the_largest_dimension_that_flattens_to_so_many_is_the_largest(padded):
     ],
 )
 def test_a_plan_is_drawn_in_1200_by_500_pixels(tmp_path, demand, suffix):
-    pytest.importorskip("matplotlib")
     path = tmp_path / f"plan.{suffix}"
     draw_plan(plan(demand), path)
     data = path.read_bytes()
@@ -355,7 +354,8 @@ def test_a_plan_is_drawn_in_1200_by_500_pixels(tmp_path, demand, suffix):
 
 
 def test_the_curves_of_a_picture_go_through_the_plan_and_refused_survivors_are_marked(monkeypatch):
-    figure = pytest.importorskip("matplotlib.figure")
+    from matplotlib import figure
+
     seen = []
     monkeypatch.setattr(figure.Figure, "savefig", lambda self, path, **_: seen.append(self))
     planned = plan(DEMAND)
