@@ -18,7 +18,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 $(VENV)/.installed-train: $(VENV)/.installed-dev
 	$(BIN)/pip install --quiet --disable-pip-version-check "torch==2.13.0"
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[train,dp]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dp,train,plots]"
 	touch $@
 
 demo: $(VENV)/.installed
