@@ -27,13 +27,14 @@ import numpy as np
 
 from dp.audit import CONFIDENCE, LowerBound, epsilon_lower_bound
 from dp.charge import epsilon_of
-from dp.weights import SKELLAM, noise_weights
+from dp.demand import MechanismKind
+from dp.weights import noise_weights
 from secagg.crypto.secret import Secret
-from secagg.privacy.session_noise import check_noise, mechanism_of, table_of
+from secagg.privacy.session_noise import check_noise, kind_of, mechanism_of, table_of
 from secagg.runtime import vectors
 from secagg.transcript.encoding import Encoding, NoFlattening
 from secagg.transcript.entries import PairwiseOpen
-from secagg.transcript.noise import SkellamNoise
+from secagg.transcript.noise import DistributedNoise
 from tests.support.cohort import key_of, one_hot, session_of
 from tests.support.noise import with_noise
 
@@ -50,7 +51,7 @@ class Game:
     """
 
     parameters: PairwiseOpen
-    noise: SkellamNoise
+    noise: DistributedNoise
     target: np.ndarray
 
     @property
@@ -64,13 +65,18 @@ class Game:
         return one_hot(self.target.size, contributor % self.target.size) / np.float32(2)
 
     def on_grid(self, contributor: int) -> np.ndarray:
-        """What the contributor's vector is after rounding, int64[d], as far as it can be known."""
-        scaled = self.vector(contributor, PRESENT).astype(np.float64) * float(self.parameters.noise.scale)
-        return np.rint(scaled).astype(np.int64)
+        """What the contributor's vector is after clipping and rounding, int64[d], as far as it can be known."""
+        vector, clip_norm = self.vector(contributor, PRESENT).astype(np.float64), self.parameters.encoding.clip_norm
+        shorter = min(1.0, float(clip_norm) / float(np.linalg.norm(vector)))
+        return np.rint(vector * shorter * float(self.parameters.noise.scale)).astype(np.int64)
 
     def claim(self, delta: Fraction) -> float:
         """The epsilon that a session promises before it is known how many come."""
         return epsilon_of(mechanism_of(self.parameters).charge(), delta).epsilon
+
+    def law(self, noisy: int) -> np.ndarray:
+        """That of the noise of so many contributors together, as `log_law` gives it."""
+        return log_law(kind_of(self.noise), self.noise.local_variance * noisy)
 
     def weakened(self, share: Fraction) -> "Game":
         """The same session with software that draws from a table of this share of the variance."""
@@ -79,14 +85,11 @@ class Game:
 
 
 @dataclass(frozen=True)
-class Present:
-    """Who is in the sum: contributors with noise, the target first, and so many without (after those in number)."""
+class Among:
+    """Whose vectors are in the sum: with noise (the target is one of them), and of those who left it out."""
 
     noisy: tuple[int, ...]
-    silent: int
-
-    def silent_ones(self, game: Game) -> range:
-        return range(game.honest, game.honest + self.silent)
+    silent: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -97,19 +100,30 @@ class Played:
     lanes: dict[str, np.ndarray]
 
 
-def game_of(target: np.ndarray, contributors: int, corrupt: int, epsilon: Fraction, delta: Fraction) -> Game:
-    """A session that every contributor would take part in, planned for this epsilon at this delta."""
+@dataclass(frozen=True)
+class Promise:
+    """What a session is planned for: epsilon at delta for so many contributors, of whom so many may be corrupt."""
+
+    epsilon: Fraction
+    delta: Fraction
+    contributors: int
+    corrupt: int
+    mechanism: MechanismKind = MechanismKind.SKELLAM
+
+
+def game_of(target: np.ndarray, promise: Promise) -> Game:
+    """A session that keeps the promise, as far as contributors check it before they take part."""
+    contributors = promise.contributors
     identities = [key_of(f"client {number}") for number in range(contributors)]
     encoding = Encoding(target.size, 15, contributors, 64, Fraction(1), NoFlattening())
-    plain = session_of(identities, min_contributors=contributors, max_corrupt=corrupt, encoding=encoding)
-    parameters = with_noise(plain.parameters, epsilon, delta=delta)
+    plain = session_of(identities, min_contributors=contributors, max_corrupt=promise.corrupt, encoding=encoding)
+    parameters = with_noise(plain.parameters, promise.epsilon, delta=promise.delta, mechanism=promise.mechanism)
     check_noise(parameters)
-    assert isinstance(parameters.noise, SkellamNoise)
     return Game(parameters, parameters.noise, target)
 
 
 def play(game: Game, trials: int, seed: str) -> Played:
-    """Encode every honest contributor's vector, for each trial and side anew: 0.3 ms each."""
+    """Encode every honest contributor's vector, for each trial and side anew: 0.15 ms each."""
     encoding = game.parameters.encoding
     shape = trials, game.honest, encoding.field_layout().lanes
     lanes = {side: np.empty(shape, dtype=np.uint64) for side in (PRESENT, ABSENT)}
@@ -123,45 +137,44 @@ def play(game: Game, trials: int, seed: str) -> Played:
     return Played(game, lanes)
 
 
-def differences(played: Played, side: str, among: Present) -> np.ndarray:
+def differences(played: Played, side: str, among: Among) -> np.ndarray:
     """What the adversary is left with: the decoded sums less what is known of the others, int64[trials, d]."""
     game = played.game
     layout = game.parameters.encoding.field_layout()
     total = played.lanes[side][:, among.noisy].sum(axis=1, dtype=np.uint64)
-    for contributor in among.silent_ones(game):
+    for contributor in among.silent:
         total += layout.pack(game.on_grid(contributor))
-    contributors = len(among.noisy) + among.silent
+    contributors = len(among.noisy) + len(among.silent)
     sums = np.array([layout.unpack_sum(each, contributors) for each in total])
-    others = [each for each in (*among.noisy, *among.silent_ones(game)) if each != TARGET]
+    others = [each for each in (*among.noisy, *among.silent) if each != TARGET]
     return sums - sum((game.on_grid(each) for each in others), np.zeros(layout.dimension, dtype=np.int64))
 
 
 @lru_cache(maxsize=16)
-def log_law(variance: Fraction) -> np.ndarray:
-    """Logarithms of the probabilities of 0, 1, .., K under Skellam noise of this variance."""
-    return np.array([math.log(weight) for weight in noise_weights(SKELLAM, variance).half]) - 128 * math.log(2)
+def log_law(kind: MechanismKind, variance: Fraction) -> np.ndarray:
+    """Logarithms of the probabilities of 0, 1, .., K under noise of this variance."""
+    return np.array([math.log(weight) for weight in noise_weights(kind, variance).half]) - 128 * math.log(2)
 
 
-def log_probability(values: np.ndarray, variance: Fraction) -> np.ndarray:
+def log_probability(values: np.ndarray, law: np.ndarray) -> np.ndarray:
     """The same at any integers; beyond K, where probabilities are below 2^-128, that of K."""
-    law = log_law(variance)
     return law[np.minimum(np.abs(values), law.size - 1)]
 
 
-def scores(played: Played, side: str, among: Present) -> np.ndarray:
+def scores(played: Played, side: str, among: Among) -> np.ndarray:
     """The logarithm of how much likelier a sum is with the target's vector than with zeros: the best score there is.
 
-    Sums of Skellam noise have a known law. Where the target's own vector is rounded at random, it is taken at its nearest
-    integers, which is close to the best.
+    Sums of Skellam noise have a known law, and those of discrete Gaussians are very close to one. Where the target's
+    own vector is rounded at random, it is taken at its nearest integers, which is close to the best score.
     """
     game = played.game
-    variance = game.noise.local_variance * len(among.noisy)
+    law = game.law(len(among.noisy))
     left = differences(played, side, among)
-    likelier = log_probability(left - game.on_grid(TARGET), variance) - log_probability(left, variance)
+    likelier = log_probability(left - game.on_grid(TARGET), law) - log_probability(left, law)
     return likelier.sum(axis=1)
 
 
-def audit(played: Played, among: Present, delta: Fraction, confidence: Fraction = CONFIDENCE) -> LowerBound:
+def audit(played: Played, among: Among, delta: Fraction, confidence: Fraction = CONFIDENCE) -> LowerBound:
     """The lower bound that these trials give if those are in the sum."""
     there, away = (scores(played, side, among) for side in (PRESENT, ABSENT))
     return epsilon_lower_bound(there, away, delta, confidence)
@@ -175,11 +188,10 @@ def best_epsilon(game: Game, noisy: int, delta: Fraction) -> float | None:
     shift = game.on_grid(TARGET)
     if np.count_nonzero(shift) != 1:
         return None
-    variance = game.noise.local_variance * noisy
-    step, reach = int(np.abs(shift).max()), log_law(variance).size
-    points = np.arange(-reach, reach + 1)
-    away = np.exp(log_probability(points, variance))
-    there = np.exp(log_probability(points - step, variance))
+    law = game.law(noisy)
+    points = np.arange(-law.size, law.size + 1)
+    away = np.exp(log_probability(points, law))
+    there = np.exp(log_probability(points - int(np.abs(shift).max()), law))
     low, high = 0.0, 64.0
     while high - low > 1e-6:
         middle = (low + high) / 2
@@ -188,7 +200,7 @@ def best_epsilon(game: Game, noisy: int, delta: Fraction) -> float | None:
     return high
 
 
-def finding(name: str, played: Played, among: Present, options: argparse.Namespace) -> Report:
+def finding(name: str, played: Played, among: Among, options: argparse.Namespace) -> Report:
     """One row of the report."""
     found = audit(played, among, options.delta)
     claim = played.game.claim(options.delta)
@@ -196,7 +208,7 @@ def finding(name: str, played: Played, among: Present, options: argparse.Namespa
     return {
         "who_and_what": name,
         "contributors_with_noise": len(among.noisy),
-        "contributors_without_noise": among.silent,
+        "contributors_without_noise": len(among.silent),
         "variance_of_the_noise_against_the_plan": float(
             played.game.noise.local_variance
             * len(among.noisy)
@@ -215,16 +227,19 @@ def finding(name: str, played: Played, among: Present, options: argparse.Namespa
 def run(options: argparse.Namespace) -> list[Report]:
     """The session as it is, with contributors who leave their noise out, and with half the noise."""
     corrupt, honest = options.corrupt, options.contributors - options.corrupt
-    target = one_hot(options.dimension, 0)
-    game = game_of(target, options.contributors, corrupt, options.epsilon, options.delta)
+    promise = Promise(options.epsilon, options.delta, options.contributors, corrupt, MechanismKind(options.mechanism))
+    game = game_of(one_hot(options.dimension, 0), promise)
     played = play(game, options.trials, f"{options.seed}/honest")
-    everybody = tuple(range(honest))
-    rows = [finding("as claimed: max_corrupt leave their noise out", played, Present(everybody, corrupt), options)]
-    for fewer in range(honest - 1, 0, -1):
-        more = f"{honest - fewer} more than max_corrupt leave their noise out"
-        rows.append(finding(more, played, Present(everybody[:fewer], corrupt), options))
+    everybody, corrupted = tuple(range(honest)), tuple(range(honest, options.contributors))
+    as_claimed = Among(everybody, corrupted)
+    rows = [finding("as claimed: max_corrupt leave their noise out", played, as_claimed, options)]
+    for few in range(honest - 1, 0, -1):
+        among = Among(everybody[:few], everybody[few:] + corrupted)
+        rows.append(finding(f"{honest - few} more than max_corrupt leave their noise out", played, among, options))
+    among = Among(everybody[:1], corrupted)
+    rows.append(finding(f"opened over {honest - 1} fewer than min_contributors", played, among, options))
     halved = play(game.weakened(Fraction(1, 4)), options.trials, f"{options.seed}/halved")
-    rows.append(finding("standard deviation of all noise halved", halved, Present(everybody, corrupt), options))
+    rows.append(finding("standard deviation of all noise halved", halved, as_claimed, options))
     return rows
 
 
@@ -232,12 +247,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Plays all games and writes one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", default="-", metavar="OUT", help="file to write, or - for standard output")
-    parser.add_argument("--trials", type=int, default=20_000, help="of each side; half of them choose the rule")
+    parser.add_argument("--trials", type=int, default=20_000, help="of each side; a quarter of them choose the rule")
     parser.add_argument("--epsilon", type=Fraction, default=Fraction(2), help="what the session is planned for")
     parser.add_argument("--delta", type=Fraction, default=Fraction(1, 100), help="at this delta")
-    parser.add_argument("--contributors", type=int, default=6, help="in the sum: min_contributors")
-    parser.add_argument("--corrupt", type=int, default=2, help="of them max_corrupt, who leave their noise out")
+    parser.add_argument("--contributors", type=int, default=12, help="in the sum: min_contributors")
+    parser.add_argument("--corrupt", type=int, default=8, help="of them max_corrupt, who leave their noise out")
     parser.add_argument("--dimension", type=int, default=4, help="coordinates; the target has all its norm on one")
+    parser.add_argument(
+        "--mechanism", choices=[kind.value for kind in MechanismKind], default="skellam", help="the noise"
+    )
     parser.add_argument("--seed", default="1", help="another one gives other randomness")
     options = parser.parse_args(arguments)
     started = time.process_time()

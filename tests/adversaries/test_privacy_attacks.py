@@ -168,6 +168,7 @@ def test_a_client_with_a_budget_takes_part_in_no_session_without_noise(directory
             with pytest.raises(LocalProtocolError) as caught:
                 await contribute(service, parameters.session, 0, directory, allowance(1000))
             assert caught.value.reason is RejectReason.BELOW_POLICY
+            assert "noise is none" in str(caught.value)
             host = await service.registry.find(parameters.session)
             assert host.status().received == 0
 

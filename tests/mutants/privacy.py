@@ -113,6 +113,14 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/unit/dp/test_accounting_charge.py",
     ),
     mutant(
+        "the noise of colluders counts",
+        "dp/mechanisms.py",
+        "skellam_rdp(self.local_variance * (self.survivors - self.corrupt), self.sensitivity)",
+        "skellam_rdp(self.local_variance * self.survivors, self.sensitivity)",
+        "tests/adversaries/test_privacy_audit.py::"
+        "test_the_game_stays_below_the_claim_until_more_leave_their_noise_out_than_may",
+    ),
+    mutant(
         "a contributor reserves nothing",
         "secagg/participation.py",
         "            await asyncio.to_thread(budget.reserve, session.parameters)",
