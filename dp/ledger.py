@@ -178,12 +178,12 @@ class Ledger:
 
         Args:
             population: created before.
-            session: its identifier, 1 to 64 bytes; never one that was cancelled.
+            session: its identifier, 1 to 64 bytes; one that was cancelled is charged anew.
             mechanism: with the fewest survivors that the session may open with.
 
         Raises:
             BudgetExhaustedError: it does not fit; nothing was reserved.
-            LedgerStateError: the population is unknown, or the session cancelled or reserved otherwise.
+            LedgerStateError: the population is unknown, or the session reserved otherwise.
         """
         event = Reserved(population, session, mechanism)
         with self._lock:
@@ -213,7 +213,8 @@ class Ledger:
         """Take back the charge of a session of which nothing was opened; the same once more changes nothing.
 
         The ledger cannot know that nothing was: whoever calls this vouches for it, and ``evidence`` says why, in 1 to
-        1024 printable characters. The identifier cannot be reserved again.
+        1024 printable characters. Reserved again, the session is
+        charged again.
 
         Raises:
             LedgerStateError: the session is unknown, settled, or cancelled with other evidence.

@@ -264,12 +264,12 @@ class Book:
 
     def _is_reserved(self, event: Reserved) -> bool:
         entry = self.account(event.population).entries.get(event.session)
-        if entry is None:
+        if entry is None or entry.state is SessionState.CANCELLED:
+            # One that was called off and is on again is charged as if it had never been there.
             return False
-        if entry.state is SessionState.CANCELLED or entry.reserved != event.mechanism:
-            with_what = "" if entry.state is SessionState.CANCELLED else " with another mechanism"
+        if entry.reserved != event.mechanism:
             raise LedgerStateError(
-                f"session {event.session.hex()} is {entry.state}{with_what}; take another session identifier"
+                f"session {event.session.hex()} is {entry.state} with another mechanism; take another identifier"
             )
         return True
 

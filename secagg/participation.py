@@ -17,13 +17,14 @@ from secagg.protocol.errors import LocalProtocolError, RejectReason, RemoteProto
 from secagg.protocol.log import LogView
 from secagg.protocol.messages import SignedReceipt
 from secagg.protocol.one_shot.client_states import Delivered, OneShotClientState
-from secagg.protocol.pairwise.client_states import Completed
+from secagg.protocol.pairwise.client_states import Aborted, Advertised, Completed, SharedKeys
 from secagg.protocol.phases import Phase
 from secagg.protocol.session import PrivacyAllowance
 from secagg.remote import GrpcCoordinator
 from secagg.runtime.one_shot_participant import OneShotParticipant
 from secagg.runtime.pairwise_participant import PairwiseParticipant
 from secagg.runtime.participant import FIRST_DELAY_S, LONGEST_DELAY_S, TransportError
+from secagg.runtime.ports import StaleStoreError
 from secagg.runtime.vectors import EncodingReport
 from secagg.session_details import Result, SessionAbortedError, SessionDetails
 from secagg.spending import OwnBudget
@@ -102,13 +103,25 @@ class Participation(abc.ABC):
     async def join(self) -> None:
         """Take the first step, or go on where an earlier process stopped. Raises as ``Participant.join``.
 
-        What the session may cost is written down first, unless the identity is not admitted anyway. It stands if the
-        session is not joined then; joining it later costs nothing more.
+        What the session may cost is written down first, unless the identity is not admitted anyway.
         """
-        session, budget = self.details.session, self._keeper.budget
-        if budget is not None and self._keeper.identity in session.positions:
-            await asyncio.to_thread(budget.reserve, session.parameters)
+        if self._keeper.budget is not None and self._keeper.identity in self.details.session.positions:
+            await self._reserve(self._keeper.budget)
         await self._participant.join(self.details.view)
+
+    async def _reserve(self, budget: OwnBudget) -> None:
+        """Charge the session, once; never again for what an earlier process began.
+
+        Raises:
+            StaleStoreError: it was charged before, and what this identity did in it is not known any more. Contributing
+                again would release a second vector with other noise, which nobody has paid for.
+        """
+        parameters = self.details.session.parameters
+        begun = await self._keeper.sealed.load(parameters.session) is not None
+        if not await asyncio.to_thread(budget.knows, parameters):
+            await asyncio.to_thread(budget.reserve, parameters)
+        elif not begun:
+            raise StaleStoreError("the budget's ledger knows this session, and the store of sessions has lost it")
 
     @abc.abstractmethod
     async def result(self) -> Result:
@@ -134,23 +147,33 @@ class PairwiseParticipation(Participation):
     ) -> None:
         super().__init__(source, details, participant, keeper)
         self._run = participant.run
+        self._own = participant
 
     async def result(self) -> Result:
         """See ``Participation.result``."""
         try:
             state = await self._run()
-            await self._settle(state.view)
         finally:
+            await self._settle()
             await self.close()
         if not isinstance(state, Completed):
             raise _ended_without(state.view, getattr(state, "reason", RejectReason.ABORTED))
         return await _patiently(lambda: self._source.result_of(self.details))
 
-    async def _settle(self, view: LogView) -> None:
-        """What the session cost, once this client has checked over whose contributions it was closed."""
-        budget = self._keeper.budget
-        if budget is not None and view.close is not None:
-            await asyncio.to_thread(budget.settle, self.details.session.parameters, view.close.count)
+    async def _settle(self) -> None:
+        """What the session cost so far, when this process has no more to do with it.
+
+        Only what the client itself answered over counts: a close entry that it did not check, or that no quorum
+        confirmed, is the coordinator's word. A client that has not masked its input
+        has spent nothing yet; if it goes on later it is charged again.
+        """
+        state, parameters, budget = self._own.state, self.details.session.parameters, self._keeper.budget
+        if budget is None:
+            return
+        if isinstance(state, Completed | Aborted) and state.answered_over:
+            await asyncio.to_thread(budget.settle, parameters, state.answered_over)
+        elif isinstance(state, Advertised | SharedKeys) or (isinstance(state, Aborted) and not state.masked):
+            await asyncio.to_thread(budget.cancel, parameters)
 
 
 class OneShotParticipation(Participation):

@@ -90,6 +90,12 @@ class OwnBudget:
         session, before, after = (epsilon_of(each, delta).epsilon for each in (charge, others, others + charge))
         return Spending(session, before, after, self.allowance)
 
+    def knows(self, parameters: SessionOpen) -> bool:
+        """Whether the session was written down before and counts."""
+        with _store_errors():
+            sessions = self._ledger.state(POPULATION).sessions
+        return any(each.session == parameters.session and each.state is not SessionState.CANCELLED for each in sessions)
+
     def reserve(self, parameters: SessionOpen) -> None:
         """Write down what the session may cost; again without effect.
 
@@ -104,9 +110,14 @@ class OwnBudget:
             raise LocalProtocolError(RejectReason.BELOW_POLICY, f"budget: {error}") from None
 
     def settle(self, parameters: SessionOpen, survivors: int) -> None:
-        """Lower the charge to that of the contributions that this client itself saw closed over."""
+        """Lower the charge to that of so many contributions, which this client itself answered over."""
         with _store_errors():
             self._ledger.settle(POPULATION, parameters.session, mechanism_of(parameters, survivors))
+
+    def cancel(self, parameters: SessionOpen) -> None:
+        """Take the charge back: no masked input left this client."""
+        with _store_errors():
+            self._ledger.cancel(POPULATION, parameters.session, "left before the input was masked")
 
 
 @contextmanager

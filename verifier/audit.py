@@ -42,6 +42,7 @@ class Audit:
         level: how much is checked.
         now_s: the time, in seconds since 1970, that the age of cosignatures counts from.
         progress: told what long work is at.
+        wanted: the sessions that are checked, by identifier; empty for all of the log.
     """
 
     record: RecordFiles
@@ -50,6 +51,7 @@ class Audit:
     now_s: int
     brought: Brought = field(default_factory=Brought)
     progress: Callable[[str], None] = _silent
+    wanted: frozenset[bytes] = frozenset()
     inputs: Inputs[Audit] = field(init=False)
 
     def __post_init__(self) -> None:

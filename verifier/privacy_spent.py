@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 import numpy as np
@@ -127,11 +127,22 @@ def _settled(entries: SessionEntries, budget: PrivacyBudget, places: Sequence[tu
     if close is not None:
         closed_at = next(index for kind, index in places if kind in _CLOSES)
         # More contributors never cost more, so what accounting has no numbers for counts as the most that it has.
-        count = min(max(close.count, parameters.min_contributors), MAX_CLIENTS)
+        most = min(parameters.roster_size, parameters.encoding.max_contributors, MAX_CLIENTS)
+        count = min(max(close.count, parameters.min_contributors), most)
         return NoisySession(parameters.session, budget, opened_at, worst, closed_at, mechanism_of(parameters, count))
     if entries.abort is not None:
         return NoisySession(parameters.session, budget, opened_at, worst, places[-1][1])
     return NoisySession(parameters.session, budget, opened_at, worst)
+
+
+def at_worst(sessions: Sequence[NoisySession], checked: frozenset[bytes]) -> list[NoisySession]:
+    """The same, but those that are not checked count with the fewest contributions: a close entry is a mere word."""
+    return [
+        session
+        if session.session in checked or session.settled is None
+        else replace(session, settled_at=None, settled=None)
+        for session in sessions
+    ]
 
 
 def charge_of_final(sessions: Iterable[NoisySession]) -> Charge:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 
 from secagg.transcript.noise import DistributedNoise
@@ -39,6 +40,7 @@ _NOT_SO_FAR = {
 
 def run_audit(audit: Audit, wanted: Collection[bytes] = ()) -> Report:
     """Check a record; ``wanted`` restricts the checks of sessions to these ids, if there are any."""
+    audit = replace(audit, wanted=frozenset(wanted))
     results = {check.identifier: CheckResult() for check in ALL_CHECKS if check.level <= audit.level}
     for check in LOG_CHECKS:
         if check.identifier in results:

@@ -71,10 +71,10 @@ def _is_client(path: Path) -> bool:
 
 def _of_operator(arguments: argparse.Namespace) -> list[BudgetState]:
     from secagg.cli.coordinator import load_config
-    from secagg.cli.operator_ledger import LEDGER_FILE, operator_ledger
+    from secagg.cli.operator_ledger import LEDGER_FILE, noisy_sessions, operator_ledger
 
     config = load_config(arguments.config)
-    if not (config.state_directory / LEDGER_FILE).exists():
+    if not any(config.state_directory.glob(f"{LEDGER_FILE}*")) and not noisy_sessions(config.record_directory):
         return []
     with operator_ledger(config) as ledger:
         return _states(ledger)
@@ -90,7 +90,7 @@ def _of_contributor(arguments: argparse.Namespace) -> list[BudgetState]:
     config = load_config(arguments.config)
     identity = arguments.identity or load_public_key(public_path(config.identity_key_file), KeyKind.IDENTITY)
     path = config.state_directory / identity.hex() / LEDGER_FILE
-    if not path.exists():
+    if not any(path.parent.glob(f"{LEDGER_FILE}*")):
         if config.budget is None:
             raise CommandError(
                 "NO_BUDGET", f"{arguments.config}: has no [budget], so nothing is counted", kind="privacy"

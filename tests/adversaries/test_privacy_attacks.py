@@ -18,14 +18,27 @@ import pytest
 
 from secagg.client import connect
 from secagg.protocol.errors import LocalProtocolError, RejectReason, RemoteProtocolError
+from secagg.protocol.messages import SessionEnded
 from secagg.protocol.session import ClientPolicy, PrivacyAllowance
 from secagg.runtime import registry
+from secagg.runtime.log_record import iterate_entries, parse_names
 from secagg.runtime.ports import StaleStoreError
 from secagg.spending import OwnBudget
-from secagg.transcript.entries import PairwiseOpen
+from secagg.store.log_files import RecordFiles
+from secagg.transcript import merkle
+from secagg.transcript.entries import (
+    Deadlines,
+    LogEntry,
+    PairwiseOpen,
+    SessionAbort,
+    SessionClose,
+    SessionResult,
+    decode_entry,
+)
 from secagg.transcript.noise import NoDifferentialPrivacy
 from tests.support.cohort import key_of
 from tests.support.noise import reserved, with_noise
+from tests.support.published import evidence_of
 from tests.support.service import open_example_session, serving, tiny_adapter
 
 IDENTITIES = [key_of(f"id{number}") for number in range(4)]
@@ -241,3 +254,117 @@ def test_a_settled_charge_is_that_of_the_contributions_that_were_closed_over(dir
         settled = budget.spending(dataclasses.replace(parameters, session=b"another session!")).before
         worst = budget.spending(parameters).session
     assert settled < worst
+
+
+def spent_alone(directory: Path, number: int, parameters: PairwiseOpen, budget: PrivacyAllowance) -> float:
+    """What a client's own ledger says that it has spent by now, in this one session."""
+    other = dataclasses.replace(parameters, session=b"another session!")
+    with own_budget(directory, number, budget) as own:
+        return own.spending(other).before
+
+
+def log_before(directory: Path, parameters: PairwiseOpen) -> list[bytes]:
+    files = RecordFiles(directory / "coordinator" / "record")
+    entries = [entry for _, bundle in iterate_entries(files, parse_names(files.names())) for entry in bundle]
+    return entries[: entries.index(parameters.to_bytes())]
+
+
+def lie_about_the_end(port, before: list[bytes], end: Callable[[SessionResult], LogEntry], count: int) -> None:
+    """Show a client no closed list, and then an end in a log that closes over ``count`` contributions."""
+    honest = port.outcome
+
+    async def closed_list(_session: bytes) -> None:
+        raise RemoteProtocolError(RejectReason.WRONG_PHASE)
+
+    async def outcome(session: bytes) -> SessionEnded:
+        forked = []
+        for data in (await honest(session)).evidence.entries:
+            entry = decode_entry(data)
+            if isinstance(entry, SessionClose):
+                entry = dataclasses.replace(entry, count=count)
+            forked.append(end(entry) if isinstance(entry, SessionResult) else entry)
+        return SessionEnded(evidence_of(key_of("coordinator"), [entry.to_bytes() for entry in forked], before))
+
+    port.closed_list, port.outcome = closed_list, outcome
+
+
+@pytest.mark.parametrize("count", [2, 2**28])
+@pytest.mark.parametrize("end", ["abort", "result"])
+def test_a_close_that_a_client_did_not_answer_lowers_no_charge_of_its(directory, end, count):
+    """The others open the sum, the victim's input in it; the victim is told that very many, or none, contributed."""
+    budget, victim = allowance(20), len(IDENTITIES) - 1
+
+    def ended(entry: SessionResult) -> LogEntry:
+        if end == "abort":
+            return SessionAbort(entry.session, "regrets", 0, merkle.root(()))
+        return dataclasses.replace(entry, count=count)
+
+    async def run() -> PairwiseOpen:
+        async with serving(directory / "coordinator") as service:
+            parameters = await open_example_session(
+                service,
+                IDENTITIES,
+                directory / "adapter0",
+                change=with_noise,
+                deadlines=Deadlines(60, 60, 60, 2, 5),
+            )
+            before = log_before(directory, parameters)
+
+            async def told_lies() -> object:
+                async with await connect(service.address, service.key, service.tls) as coordinator:
+                    lie_about_the_end(coordinator.port, before, ended, count)
+                    adapter, state = directory / f"adapter{victim}", directory / "clients"
+                    policy = ClientPolicy(allowance=budget)
+                    participation = await coordinator.contribute(
+                        parameters.session, adapter, IDENTITIES[victim], state, policy
+                    )
+                    return await participation.result()
+
+            others = [contribute(service, parameters.session, k, directory, budget) for k in range(victim)]
+            await asyncio.gather(told_lies(), *others, return_exceptions=True)
+            return parameters
+
+    parameters = asyncio.run(run())
+    assert spent_alone(directory, victim, parameters, budget) > 7.9
+
+
+def test_who_has_lost_its_sessions_does_not_contribute_to_one_again_for_nothing(directory):
+    """A second log of the same coordinator, with the very same open entry."""
+    budget = allowance(20)
+
+    async def first() -> PairwiseOpen:
+        async with serving(directory / "coordinator") as service:
+            return (await whole_session(service, directory, with_noise, budget))[0]
+
+    parameters = asyncio.run(first())
+    for file in (directory / "clients" / IDENTITIES[0].public_bytes.hex()).glob("sessions.db*"):
+        file.unlink()
+
+    async def again() -> None:
+        async with serving(directory / "other") as service:
+            await open_session(service, directory, lambda _: parameters)
+            with pytest.raises(StaleStoreError):
+                await contribute(service, parameters.session, 0, directory, budget)
+            host = await service.registry.find(parameters.session)
+            assert host.status().received == 0
+
+    asyncio.run(again())
+
+
+def test_a_session_that_a_client_leaves_before_it_masks_anything_costs_it_nothing(directory):
+    """So no coordinator can spend anybody's budget on sessions that nobody sends anything to."""
+    budget = allowance(20)
+
+    def unsafe(parameters: PairwiseOpen) -> PairwiseOpen:
+        return with_noise(dataclasses.replace(parameters, max_corrupt=0))
+
+    async def run() -> PairwiseOpen:
+        async with serving(directory / "coordinator") as service:
+            parameters = await open_session(service, directory, unsafe)
+            everybody = (contribute(service, parameters.session, k, directory, budget) for k in range(len(IDENTITIES)))
+            outcomes = await asyncio.gather(*everybody, return_exceptions=True)
+            assert all(isinstance(outcome, LocalProtocolError | RemoteProtocolError) for outcome in outcomes), outcomes
+            return parameters
+
+    parameters = asyncio.run(run())
+    assert spent_alone(directory, 0, parameters, budget) == 0

@@ -134,7 +134,7 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "who answered remembers nothing of it",
         f"{_PAIRWISE}/client.py",
-        "return Transition(Answered(state.view), (Send(",
+        "return Transition(answered, (Send(",
         "return Transition(state, (Send(",
         f"{_COORDINATOR}::TestAsksTwice::test_who_answered_answers_no_second_set",
         f"{_ONE_HOT}::TestNoOrderOfLiesOpensTwoSets::runTest",
@@ -149,7 +149,7 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "who was left out may be asked again",
         f"{_PAIRWISE}/client.py",
-        "return Transition(Aborted(view, RejectReason.LEFT_OUT))",
+        "return Transition(_aborted(state, view, RejectReason.LEFT_OUT))",
         "return Transition(state)",
         f"{_FINDINGS}::test_a_client_that_was_shown_a_close_without_it_confirms_no_other_close",
     ),

@@ -13,11 +13,13 @@ from verifier.audit import Audit
 from verifier.checks import MAX_SHOWN, Check, Findings, Level, Place, Stage
 from verifier.families.results import INTEGERS
 from verifier.noise_floor import RARITY_BITS, noise_floor, sum_of_squares
+from verifier.policy import PrivacyLimit
 from verifier.privacy_spent import (
     MAX_TABLES,
     NOISE,
     NoiseOfLog,
     NoisySession,
+    at_worst,
     beyond,
     charge_of_final,
     charges_of,
@@ -28,6 +30,7 @@ from verifier.session_record import SessionRecord
 _NO_NOISE = "the session declares that no noise is added"
 _UNTRIED = f"not checked: the log declares noise of more than {MAX_TABLES} tables"
 _UNKNOWN = "what it costs is not known"
+_UNLESS_AS_MANY = "unless as many contributed as close entries say of sessions that were not asked for (--session)"
 _TOO_FEW = "closed over fewer contributions than min_contributors"
 _TOLERANCE = 1e-9
 """Squares are added in fp64."""
@@ -69,17 +72,34 @@ def _budgets(audit: Audit, findings: Findings) -> None:
         populations.setdefault(session.budget.population, []).append(session)
     for number, (name, sessions) in enumerate(populations.items(), start=1):
         audit.progress(f"budget of population {number:,} of {len(populations):,}")
+        wrong = {session.session for session, _ in _faults_of_costs(sessions)}
         for session, reason in (*_faults_of_chain(sessions), *_faults_of_costs(sessions)):
             findings.fail(_place_of(session.session), reason)
+        if audit.wanted:
+            for session, reason in _faults_of_costs(at_worst(sessions, audit.wanted)):
+                if session.session not in wrong:
+                    findings.unavailable(_place_of(session.session), f"{reason}, {_UNLESS_AS_MANY}")
         if number <= MAX_SHOWN:
             findings.note(_spent(name, sessions))
     limit = audit.policy.noise.limit
     if limit is None:
         return
-    total = beyond(charge_of_final(noise.sessions.values()), limit.epsilon, limit.delta)
+    _compare_with(limit, audit, findings)
+
+
+def _compare_with(limit: PrivacyLimit, audit: Audit, findings: Findings) -> None:
+    """Rule: all sessions of the log together cost no more than the policy allows."""
+    sessions, place = list(audit.get(NOISE).sessions.values()), Place("policy", None, "[noise] epsilon")
+    words = "all sessions of the log together cost epsilon {:.6g}, more than {:.6g}"
+    total = beyond(charge_of_final(sessions), limit.epsilon, limit.delta)
     if total is not None:
-        reason = f"all sessions of the log together cost epsilon {total:.6g}, more than {float(limit.epsilon):.6g}"
-        findings.fail(Place("policy", None, "[noise] epsilon"), reason)
+        findings.fail(place, words.format(total, float(limit.epsilon)))
+        return
+    if not audit.wanted:
+        return
+    total = beyond(charge_of_final(at_worst(sessions, audit.wanted)), limit.epsilon, limit.delta)
+    if total is not None:
+        findings.unavailable(place, f"{words.format(total, float(limit.epsilon))}, {_UNLESS_AS_MANY}")
 
 
 def _place_of(session: bytes, field: str = "noise.budget") -> Place:

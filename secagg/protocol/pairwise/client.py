@@ -122,7 +122,7 @@ def step(context: ClientContext, state: ClientState, event: ClientEvent, rng: Rn
         raise LocalProtocolError(RejectReason.SESSION_OVER)
     match event:
         case Abandoned(reason):
-            return Transition(Aborted(state.view, reason))
+            return Transition(_aborted(state, state.view, reason))
         case AdvertisedList():
             return _advertised(context, state, event, rng)
         case SharedList():
@@ -242,14 +242,14 @@ def _closed(context: ClientContext, state: ClientState, event: ClosedList) -> Cl
     session, place = context.session, state.place
     view = log.extend(state.view, session.parameters, context.log, event.evidence)
     if view.abort is not None:
-        return Transition(Aborted(view, RejectReason.ABORTED))
+        return Transition(_aborted(state, view, RejectReason.ABORTED))
     entry, shared, advertised = view.close, view.shared, view.advertised
     if entry is None or shared is None or advertised is None:
         raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "no session-close entry")
     accepted = lists.check_closed(session, entry, event.leaves, place.members)
     if accepted.get(place.index) != state.sent:
         # A state, not an error: whoever was left out of one close entry never looks at another, also after a crash.
-        return Transition(Aborted(view, RejectReason.LEFT_OUT))
+        return Transition(_aborted(state, view, RejectReason.LEFT_OUT))
     graph = session.graph(len(place.members), advertised.root)
     present = frozenset(state.present)
     headers: dict[int, ContributionHeader] = {}
@@ -297,7 +297,8 @@ def _confirmations(context: ClientContext, state: ClientState, event: Confirmati
         raise RemoteProtocolError(
             RejectReason.TOO_FEW_CONFIRMATIONS, f"{len(confirmed) + 1} of the cohort of at least {quorum}"
         )
-    return Transition(Answered(state.view), (Send(UnmaskAnswer(_sign(context, _answer(context, state)))),))
+    answered = Answered(state.view, len(state.accepted))
+    return Transition(answered, (Send(UnmaskAnswer(_sign(context, _answer(context, state)))),))
 
 
 def _answer(context: ClientContext, state: Confirmed) -> UnmaskStatement:
@@ -315,10 +316,18 @@ def _answer(context: ClientContext, state: Confirmed) -> UnmaskStatement:
 def _ended(context: ClientContext, state: ClientState, event: SessionEnded) -> ClientTransition:
     view = log.extend(state.view, context.session.parameters, context.log, event.evidence)
     if view.abort is not None:
-        return Transition(Aborted(view, RejectReason.ABORTED))
+        return Transition(_aborted(state, view, RejectReason.ABORTED))
     if view.result is None:
         raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "neither a result nor an abort entry")
-    return Transition(Completed(view))
+    return Transition(Completed(view, _answered_over(state)))
+
+
+def _aborted(state: ClientState, view: LogView, reason: RejectReason) -> Aborted:
+    return Aborted(view, reason, _answered_over(state), not isinstance(state, Advertised | SharedKeys))
+
+
+def _answered_over(state: ClientState) -> int:
+    return state.contributions if isinstance(state, Answered) else 0
 
 
 def _sign(context: ClientContext, statement: Statement) -> Signed:

@@ -113,24 +113,35 @@ class Confirmed:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The answer is stored and on its way; the shares are gone."""
+    """The answer is stored and on its way; the shares are gone. ``contributions`` is over how many it is."""
 
     view: LogView
+    contributions: int
 
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """The result is in the log."""
+    """The result is in the log.
+
+    ``answered_over`` is over how many contributions this client answered, which it had checked and a quorum confirmed;
+    0 if it did not. What the log says is the coordinator's word.
+    """
 
     view: LogView
+    answered_over: int
 
 
 @dataclass(frozen=True, slots=True)
 class Aborted:
-    """The session is over for this client, for this reason; it will not answer any more."""
+    """The session is over for this client, for this reason; it will not answer any more.
+
+    ``answered_over`` as in ``Completed``; ``masked`` says whether a masked input may have left this client.
+    """
 
     view: LogView
     reason: RejectReason
+    answered_over: int
+    masked: bool
 
 
 ClientState: TypeAlias = Advertised | SharedKeys | Masking | Contributed | Confirmed | Answered | Completed | Aborted

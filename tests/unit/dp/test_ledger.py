@@ -83,18 +83,20 @@ def test_a_reservation_is_charged_at_its_worst_and_a_settlement_lowers_it(ledger
     assert alone(SETTLED) < alone(WORST)
 
 
-def test_a_cancelled_session_costs_nothing_and_its_identifier_is_used_up(ledger: Ledger) -> None:
+def test_a_cancelled_session_costs_nothing_until_it_is_reserved_again(ledger: Ledger) -> None:
     ledger.reserve("p", b"a", WORST)
     ledger.cancel("p", b"a", "nobody joined")
     ledger.cancel("p", b"a", "nobody joined")
     assert ledger.state("p").spent.epsilon == 0
     assert [(session.state, session.epsilon) for session in ledger.state("p").sessions] == [("cancelled", 0.0)]
     with pytest.raises(LedgerStateError):
-        ledger.reserve("p", b"a", WORST)
-    with pytest.raises(LedgerStateError):
         ledger.settle("p", b"a", WORST)
     with pytest.raises(LedgerStateError):
         ledger.cancel("p", b"a", "another reason")
+    ledger.reserve("p", b"a", WORST)
+    assert ledger.state("p").spent == epsilon_of(WORST.charge(), DELTA)
+    assert [session.state for session in ledger.state("p").sessions] == ["reserved"]
+    ledger.verify()
 
 
 def test_asking_the_same_once_more_changes_nothing(ledger: Ledger) -> None:

@@ -149,7 +149,7 @@ def check_survivor(run: Run, path: Path) -> None:
             spent = sum(s.mechanism.charge().rdp for s in ledger.state("p").sessions if s.state != "cancelled")
             assert (least <= spent).all()
         for _, step in STEPS:
-            # A session that is cancelled already is not reserved again.
+            # A session that is cancelled already would be charged anew.
             if not (step is STEPS[2][1] and "cancelled" in {s.state for s in _sessions(ledger)}):
                 step(ledger)
         state = ledger.state("p")

@@ -87,8 +87,9 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(session=sessions, count=survivors)
     def reserve(self, session: bytes, count: int) -> None:
         mechanism = BASE.with_survivors(count)
-        known = session in self.model
-        again = known and self.model[session][0] != "cancelled" and self.worst[session] == count
+        # One that was cancelled is charged as if it had never been there.
+        known = session in self.model and self.model[session][0] != "cancelled"
+        again = known and self.worst[session] == count
         try:
             reservation = self.ledger.reserve("p", session, mechanism)
         except LedgerStateError:
