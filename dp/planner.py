@@ -21,6 +21,7 @@ from dp.charge import Spent, epsilon_of
 from dp.demand import Demand, MechanismKind, default_max_contributors
 from dp.errors import ParameterError
 from dp.mechanisms import DistributedMechanism
+from dp.parameters import check_positive
 from dp.relaxations import PlanError, Relaxation, most_noise, ratio_at_most, relaxations
 from dp.sensitivity import Sensitivity
 from dp.tails import noise_reach
@@ -154,7 +155,12 @@ def plan(demand: Demand) -> Plan:
 
 
 def ways_to_lower_the_ratio(planned: Plan, ratio: Fraction) -> tuple[Relaxation, ...]:
-    """The changes of one demand that each bring the signal ratio to `ratio` or below."""
+    """The changes of one demand that each bring the signal ratio to `ratio` or below.
+
+    Raises:
+        ParameterError: field `ratio` when it is not positive.
+    """
+    check_positive("ratio", ratio)
     return relaxations(planned.demand, ratio_at_most(ratio))
 
 

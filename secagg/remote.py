@@ -336,6 +336,15 @@ class GrpcCoordinator:
             raise _meaning(error) from None
 
 
+async def reach_operator(state_directory: Path, timeout_s: float) -> None:
+    """Raise TransportError unless a coordinator serves in this state directory."""
+    async with await _operator_channel(state_directory) as channel:
+        try:
+            await asyncio.wait_for(channel.channel_ready(), timeout_s)
+        except TimeoutError:
+            raise TransportError("UNAVAILABLE") from None
+
+
 async def open_session(state_directory: Path, request: pb.OpenSessionRequest, timeout_s: float) -> bytes:
     """Open a session through the operator socket in a coordinator's state directory; returns its identifier.
 

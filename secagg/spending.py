@@ -24,6 +24,7 @@ from dp.ledger import (
     SessionState,
 )
 from dp.ledger_book import composed
+from secagg.identity.errors import ConfigError
 from secagg.privacy.session_noise import mechanism_of
 from secagg.protocol.errors import LocalProtocolError, RejectReason
 from secagg.protocol.session import PrivacyAllowance
@@ -32,6 +33,10 @@ from secagg.transcript.entries import SessionOpen
 
 LEDGER_FILE = "budget.db"
 POPULATION = "own"
+
+
+class StaleBudgetError(StaleStoreError):
+    """The ledger is an older copy than the one that was here, or lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,8 @@ class OwnBudget:
         """Open it in the directory where this identity keeps its state.
 
         Raises:
-            StaleStoreError: it was restored from an old copy, or its files were taken away.
+            ConfigError: it has another budget, and a budget is never changed.
+            StaleBudgetError: it was restored from an old copy, or one of its files was taken away.
             StoreError: it cannot be read or written.
         """
         self.allowance = allowance
@@ -63,8 +69,8 @@ class OwnBudget:
             try:
                 self._ledger.create(POPULATION, allowance.epsilon, allowance.delta)
             except LedgerStateError as error:
-                fix = "set [budget] to that, or take another state directory, where nothing that was spent is known"
-                raise StoreError(f"{error}: {fix}") from None
+                fix = "set it to that, or take another state directory, where nothing that was spent is known"
+                raise ConfigError("budget", f"{error}: {fix}") from None
 
     def close(self) -> None:
         """Close the ledger."""
@@ -77,15 +83,14 @@ class OwnBudget:
         self.close()
 
     def spending(self, parameters: SessionOpen) -> Spending:
-        """What ``parameters`` cost, whether or not the budget allows it; already reserved or not."""
-        charge = mechanism_of(parameters).charge()
+        """What ``parameters`` cost, whether or not the budget allows it; what they did cost, where that is settled."""
         with _store_errors():
-            sessions = self._ledger.state(POPULATION).sessions
-        others = composed(
-            each.mechanism
-            for each in sessions
-            if each.session != parameters.session and each.state is not SessionState.CANCELLED
-        )
+            sessions = [
+                each for each in self._ledger.state(POPULATION).sessions if each.state is not SessionState.CANCELLED
+            ]
+        known = [each.mechanism for each in sessions if each.session == parameters.session]
+        charge = known[0].charge() if known else mechanism_of(parameters).charge()
+        others = composed(each.mechanism for each in sessions if each.session != parameters.session)
         delta = self.allowance.delta
         session, before, after = (epsilon_of(each, delta).epsilon for each in (charge, others, others + charge))
         return Spending(session, before, after, self.allowance)
@@ -127,6 +132,6 @@ def _store_errors() -> Iterator[None]:
     except BudgetExhaustedError:
         raise
     except LedgerRolledBackError as error:
-        raise StaleStoreError(f"the budget's ledger: {error}") from None
+        raise StaleBudgetError(f"the budget's ledger: {error}") from None
     except (LedgerError, ParameterError) as error:
         raise StoreError(f"the budget's ledger: {error}") from None

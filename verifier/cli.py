@@ -58,7 +58,7 @@ the policy, such as policy.toml:
   min_contributors = 3            # also: tolerated_corrupt = "1/10", base_models = ["<64 hex digits>"]
   [noise]
   mechanism = "none"              # or skellam, discrete-gaussian: what the sessions must declare; with noise
-                                  # also: epsilon = "8/1" and delta = "1/100000" for all sessions together
+                                  # also: epsilon = 8 and delta = 1e-5 for all sessions together
   [openers]                       # for one-shot sessions: members of committees, key authorities
   keys = []                       # also: attestors = ["<64 hex digits>"]
 

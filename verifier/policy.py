@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+from secagg.transcript.noise import DiscreteGaussianNoise, NoDifferentialPrivacy, SkellamNoise
 from secagg.transcript.policy import LogPolicy, PolicyError
 
 MAX_POLICY_BYTES = 1 << 20
@@ -22,7 +23,9 @@ MAX_AGE_S = 2**40
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 _FRACTION = re.compile(r"(0|[1-9][0-9]{0,8})/([1-9][0-9]{0,8})")
-_WORD = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_MAX_NUMBER = 40
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,2})?|[0-9]+/[1-9][0-9]*")
+_MECHANISMS = (NoDifferentialPrivacy.TYPE, SkellamNoise.TYPE, DiscreteGaussianNoise.TYPE)
 
 
 _EXAMPLES = {
@@ -150,8 +153,8 @@ def load_policy(path: Path) -> AuditPolicy:
 
 def _noise(table: Mapping[str, object]) -> NoiseDemand:
     mechanism = _text("noise.mechanism", table.get("mechanism"))
-    if _WORD.fullmatch(mechanism) is None:
-        raise AuditPolicyError("noise.mechanism", "expected the name of a mechanism, such as none")
+    if mechanism not in _MECHANISMS:
+        raise AuditPolicyError("noise.mechanism", f"expected one of {', '.join(_MECHANISMS)}")
     if "epsilon" not in table and "delta" not in table:
         return NoiseDemand(mechanism)
     if mechanism == "none":
@@ -243,11 +246,11 @@ def _fraction(field: str, value: object) -> Fraction:
 
 
 def _ratio(field: str, value: object) -> Fraction:
-    match = _FRACTION.fullmatch(value) if isinstance(value, str) else None
-    if match is None or not int(match[1]):
+    text = str(value) if type(value) in {int, float, str} else ""
+    if len(text) > _MAX_NUMBER or _NUMBER.fullmatch(text) is None or not Fraction(text):
         found = "missing: " if value is None else ""
-        raise AuditPolicyError(field, f'{found}expected a positive fraction, such as "8/1"')
-    return Fraction(int(match[1]), int(match[2]))
+        raise AuditPolicyError(field, f'{found}expected a number above 0, such as 8, 1e-5 or "1/3"')
+    return Fraction(text)
 
 
 def _digests(field: str, value: object) -> list[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ _CLIENT_KEY = "coordinator_key"
 
 
 def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse's own type is private
-    """Register ``budget show``."""
+    """Register ``budget show`` and ``accept-restored``."""
     commands = add_group(
         subparsers,
         "budget",
@@ -51,12 +52,36 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse's own type i
         help="of a contributor: whose ledger, by its public key (default: the identity of the configuration)",
     )
     show.set_defaults(run=_show)
+    accept = add_command(
+        commands,
+        "accept-restored",
+        "go on with a restored ledger, if the log shows nothing that it lacks (operator)",
+        """
+        A ledger that went back in time is refused, because budget that was spent would be spent again. If the newest
+        copy is lost, this compares the copy that is there with the coordinator's log: it is accepted if it holds the
+        newest reservation that was published. What it has lost then are settlements, which are made again from the
+        log. That it was accepted is written down in the ledger for ever.""",
+        "secagg budget accept-restored --config aggregator/coordinator.toml",
+    )
+    accept.add_argument("--config", type=Path, required=True, metavar="FILE", help="the coordinator.toml")
+    accept.set_defaults(run=_accept_restored)
 
 
 def _show(arguments: argparse.Namespace) -> ExitCode:
-    states = _of_contributor(arguments) if _is_client(arguments.config) else _of_operator(arguments)
-    text = "\n\n".join(table(_rows(state)) for state in states) or "no budget: no session with noise was opened"
-    Reporter.of(arguments).result({"budgets": [_value(state) for state in states]}, text)
+    budgets = _of_contributor(arguments) if _is_client(arguments.config) else _of_operator(arguments)
+    nothing = "nothing was spent: no session with noise was joined or opened"
+    text = "\n\n".join(table(_rows(budget)) for budget in budgets) or nothing
+    Reporter.of(arguments).result({"budgets": [_value(budget) for budget in budgets]}, text)
+    return ExitCode.OK
+
+
+def _accept_restored(arguments: argparse.Namespace) -> ExitCode:
+    from secagg.cli.coordinator import load_config
+    from secagg.cli.operator_ledger import accept_restored
+
+    sessions = accept_restored(load_config(arguments.config))
+    words = f"accepted: the ledger holds the newest of the {sessions} reservations that the log shows"
+    Reporter.of(arguments).result({"accepted": True, "published_reservations": sessions}, words)
     return ExitCode.OK
 
 
@@ -65,11 +90,11 @@ def _is_client(path: Path) -> bool:
 
     try:
         return _CLIENT_KEY in tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
-        return False
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
+        return False  # what is wrong with it is said by whoever reads it
 
 
-def _of_operator(arguments: argparse.Namespace) -> list[BudgetState]:
+def _of_operator(arguments: argparse.Namespace) -> list[_Budget]:
     from secagg.cli.coordinator import load_config
     from secagg.cli.operator_ledger import LEDGER_FILE, noisy_sessions, operator_ledger
 
@@ -80,7 +105,7 @@ def _of_operator(arguments: argparse.Namespace) -> list[BudgetState]:
         return _states(ledger)
 
 
-def _of_contributor(arguments: argparse.Namespace) -> list[BudgetState]:
+def _of_contributor(arguments: argparse.Namespace) -> list[_Budget]:
     from dp.ledger import Ledger
     from secagg.cli.connection import load_config
     from secagg.cli.operator_ledger import ledger_errors
@@ -100,17 +125,32 @@ def _of_contributor(arguments: argparse.Namespace) -> list[BudgetState]:
         return _states(ledger)
 
 
-def _states(ledger: Ledger) -> list[BudgetState]:
-    return [ledger.state(population) for population in ledger.populations()]
+@dataclass(frozen=True, slots=True)
+class _Budget:
+    """A budget, and how many further sessions like the last it holds; None where there was none yet."""
+
+    state: BudgetState
+    further: int | None
 
 
-def _value(state: BudgetState) -> dict[str, Any]:
+def _states(ledger: Ledger) -> list[_Budget]:
+    found = []
+    for population in ledger.populations():
+        state = ledger.state(population)
+        last = state.sessions[-1].mechanism if state.sessions else None
+        found.append(_Budget(state, None if last is None else ledger.fits(population, last)))
+    return found
+
+
+def _value(budget: _Budget) -> dict[str, Any]:
+    state = budget.state
     return {
         "population": state.population,
         "epsilon": float(state.epsilon),
         "delta": float(state.delta),
         "spent": _number(state.spent.epsilon),
         "left": state.remaining,
+        "further_sessions": budget.further,
         "sessions": [
             {"session": each.session.hex(), "state": each.state.value, "epsilon": _number(each.epsilon)}
             for each in state.sessions
@@ -118,7 +158,8 @@ def _value(state: BudgetState) -> dict[str, Any]:
     }
 
 
-def _rows(state: BudgetState) -> Rows:
+def _rows(budget: _Budget) -> Rows:
+    state = budget.state
     sessions = "\n".join(
         f"{each.session.hex()}  {each.state.value:<9}  epsilon {each.epsilon:.4g}" for each in state.sessions
     )
@@ -126,11 +167,17 @@ def _rows(state: BudgetState) -> Rows:
         ("budget", f"{state.population}: epsilon {float(state.epsilon):g} at delta {float(state.delta):g}"),
         (
             "spent",
-            f"{state.spent.epsilon:.4g}, of which sessions that are not settled count with the most they can cost",
+            f"{state.spent.epsilon:.4g} by all together; what is only reserved counts with the most it can cost",
         ),
-        ("left", f"{state.remaining:.4g}"),
+        ("left", f"{state.remaining:.4g}{_further(budget)}"),
         ("sessions", sessions or "none"),
     ]
+
+
+def _further(budget: _Budget) -> str:
+    if budget.further is None:
+        return ""
+    return f"; further sessions like the last: {budget.further} (epsilons do not add up, together they are less)"
 
 
 def _number(value: float) -> float | None:

@@ -101,6 +101,7 @@ async def _take_part(arguments: argparse.Namespace, config: ClientConfig, identi
                 raise RemoteProtocolError(RejectReason.LOG_FORKED, "it showed other parameters than it then used")
             result = await _taken_part(participation, arguments.out, keeper)
         keeper.save()
+        spending = await asyncio.to_thread(_spending, details.session.parameters, policy, config, identity)
         if result is not None and arguments.out is not None:
             await asyncio.to_thread(result.write_adapter, arguments.out)
     if result is None:
@@ -284,7 +285,7 @@ def _report(
     keeper: _ReceiptKeeper,
     spending: Spending | None,
 ) -> None:
-    from secagg.cli.describe_noise import spending_value
+    from secagg.cli.describe_noise import spending_value, spent_words
 
     encoding = keeper.encoding
     rows = [
@@ -296,6 +297,8 @@ def _report(
         rows.append(("clamped", f"{encoding.clamped} coordinates were too large for the session's bound"))
     if keeper.file.exists():
         rows.append(("receipt", str(keeper.file)))
+    if spending is not None:
+        rows.append(("your budget", spent_words(spending)))
     if arguments.out is not None:
         rows.append(("merged adapter", str(arguments.out)))
     else:

@@ -89,6 +89,8 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     reporter = Reporter.of(arguments)
     try:
         course = _course(arguments, reporter)
+        if course.noise is not None:
+            _check_noise(course.noise, course.plan)
         demo_plan.prepare_directory(arguments.out)
         with tempfile.TemporaryDirectory(prefix="secagg-demo-") as private:
             outcome = asyncio.run(demo_run.run_demo(course, arguments.out, Path(private), reporter.progress))
@@ -107,6 +109,16 @@ def _course(arguments: argparse.Namespace, reporter: Reporter) -> Course:
     return kind(kind.planned(arguments.clients, arguments.drop), reporter.progress, _noise(arguments))
 
 
+def _check_noise(noise: DemoNoise, plan: DemoPlan) -> None:
+    """Refuse noise that was not accepted before anything is written. Raises DemoError."""
+    from secagg.cli.demo_noise import check_accepted
+    from secagg.cli.demo_plan import read_vectors, write_contributors
+
+    with tempfile.TemporaryDirectory(prefix="secagg-demo-") as directory:
+        write_contributors(plan, Path(directory))
+        check_accepted(noise, plan, read_vectors(plan, Path(directory)))
+
+
 def _noise(arguments: argparse.Namespace) -> DemoNoise | None:
     from secagg.cli.demo_noise import DemoNoise
 
@@ -114,6 +126,8 @@ def _noise(arguments: argparse.Namespace) -> DemoNoise | None:
         if arguments.accept_ratio is not None:
             raise CommandError("ARGUMENTS", "--accept-ratio needs --dp-epsilon")
         return None
+    if arguments.accept_ratio is not None and arguments.accept_ratio <= 0:
+        raise CommandError("ARGUMENTS", "--accept-ratio: expected a number above 0")
     ratio = Fraction(1) if arguments.accept_ratio is None else arguments.accept_ratio
     return DemoNoise(arguments.dp_epsilon, DEFAULT_DELTA, ratio)
 

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from dp.errors import ParameterError
-from dp.planner import Demand, PlanError
+from dp.planner import Demand, PlanError, Relaxation, ways_to_lower_the_ratio
 from dp.planner import plan as plan_noise
 from secagg.arith.quantiser import clip
 from secagg.cli.demo_plan import DemoError, DemoFailedError, DemoPlan, clip_norm_for, max_contributors
 from secagg.cli.describe_noise import noise_value
-from secagg.cli.noise_plan import check_ratio
 from secagg.cli.output import Rows
 from secagg.client import Result
 from secagg.derive.result import FloatVector
@@ -47,7 +46,7 @@ class DemoNoise:
 
 
 def check_accepted(noise: DemoNoise, plan: DemoPlan, vectors: dict[int, FloatVector]) -> None:
-    """Refuse the demo before any process runs, if its noise would be larger than was accepted. Raises CommandError."""
+    """Refuse the demo before anything runs, if its noise would be larger than was accepted. Raises DemoError."""
     try:
         demand = Demand(
             epsilon=noise.epsilon,
@@ -59,9 +58,34 @@ def check_accepted(noise: DemoNoise, plan: DemoPlan, vectors: dict[int, FloatVec
             clip=clip_norm_for(vectors),
             max_contributors=max_contributors(plan),
         )
-        check_ratio(plan_noise(demand), noise.accept_ratio)
-    except (PlanError, ParameterError) as error:
-        raise DemoError(f"--dp-epsilon: {error}") from None
+        planned = plan_noise(demand)
+        ratio = planned.signal_ratio
+        ways = ways_to_lower_the_ratio(planned, noise.accept_ratio) if ratio > noise.accept_ratio else ()
+    except ParameterError as error:
+        raise DemoError(f"--dp-epsilon: {error.reason}") from None
+    except PlanError as error:
+        raise DemoError(f"--dp-epsilon: {error}{_ways(error.relaxations)}") from None
+    if ratio > noise.accept_ratio:
+        raise DemoError(
+            f"--dp-epsilon: with {plan.min_contributors} contributors of {demand.dimension:,} parameters each the "
+            f"noise would be {ratio:.3g} times as large as the largest possible signal, and next to nothing of what "
+            f"they learnt would be left{_ways(ways)}; --accept-ratio {math.ceil(ratio)} runs it all the same"
+        )
+
+
+def _ways(relaxations: tuple[Relaxation, ...]) -> str:
+    """What of that would do which somebody who runs a demo can picture."""
+    words = {
+        "min_survivors": "{:,} contributors",
+        "epsilon": "--dp-epsilon {:.4g}",
+        "dimension": "adapters of {:,} parameters",
+    }
+    found = [
+        words[each.field].format(each.needed if isinstance(each.needed, int) else float(each.needed))
+        for each in relaxations
+        if each.field in words
+    ]
+    return f"; it would take {' or '.join(found)}" if found else ""
 
 
 @dataclass(frozen=True, slots=True)

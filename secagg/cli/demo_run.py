@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from secagg.cli.demo_course import CALL_S, Course, Opened, Running, Say, instruct, listen
-from secagg.cli.demo_noise import NoiseFound, check_accepted, noise_found
+from secagg.cli.demo_noise import NoiseFound, noise_found
 from secagg.cli.demo_plan import DemoFailedError, DemoPlan, largest_difference, read_vectors, write_contributors
 from secagg.cli.demo_process import ran, serving, started
 from secagg.cli.demo_site import ORIGIN, Site, Trust, found
@@ -52,9 +52,6 @@ async def run_demo(course: Course, directory: Path, private: Path, say: Say) -> 
     plan = course.plan
     say(f"{plan.clients} contributors with the adapters in {directory / 'contributors'}")
     await asyncio.to_thread(write_contributors, plan, directory / "contributors")
-    if course.noise is not None:
-        vectors = await asyncio.to_thread(read_vectors, plan, directory / "contributors")
-        await asyncio.to_thread(check_accepted, course.noise, plan, vectors)
     site = await asyncio.to_thread(found, course.enrolled, directory, private)
     async with contextlib.AsyncExitStack() as stack:
         site = await stack.enter_async_context(_witnessed(site))

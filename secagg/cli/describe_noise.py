@@ -34,7 +34,7 @@ def noise_value(parameters: SessionOpen) -> dict[str, Any]:
         "accepted_ratio": float(noise.accepted_ratio),
         "population": noise.budget.population,
         "budget_epsilon": float(noise.budget.epsilon),
-        "reservation": noise.budget.sequence,
+        "ledger_event": noise.budget.sequence,
     }
 
 
@@ -49,8 +49,7 @@ def noise_rows(parameters: SessionOpen) -> Rows:
             "noise",
             f"{_NAMES[noise.TYPE]}: each contributor adds a share, of deviation {value['local_sigma']:.3g} "
             f"a parameter; up to {parameters.max_corrupt} may leave theirs out\n"
-            f"this session costs whoever takes part epsilon {value['epsilon']:.4g} at delta {value['delta']:g}, if "
-            "everybody else keeps to the protocol\n"
+            f"this session costs whoever takes part epsilon {value['epsilon']:.4g} at delta {value['delta']:g}\n"
             f"the sum's noise is {value['signal_ratio']:.3g} times as large as the largest possible signal"
             + (f" (accepted: {value['accepted_ratio']:g})" if value["signal_ratio"] > 1 else ""),
         ),
@@ -62,7 +61,7 @@ def _budget_words(noise: DistributedNoise) -> str:
     budget = noise.budget
     return (
         f"{budget.population}: epsilon {float(budget.epsilon):g} at delta {float(budget.delta):g} for all its "
-        f"sessions; this one is reservation {budget.sequence} in the operator's ledger"
+        f"sessions; this one was reserved as event {budget.sequence} of the operator's ledger"
     )
 
 
@@ -81,6 +80,15 @@ def spending_words(parameters: SessionOpen, spending: Spending | None) -> Rows:
     if isinstance(noise, NoDifferentialPrivacy):
         return []
     return [("your budget", "none is set: nobody counts what you spend over all sessions ([budget] of client.toml)")]
+
+
+def spent_words(spending: Spending) -> str:
+    """What a session did cost a contributor, now that it is over."""
+    limit, delta = float(spending.allowance.epsilon), float(spending.allowance.delta)
+    return (
+        f"this session cost you epsilon {spending.session:.4g} at delta {delta:g}; together with earlier ones "
+        f"{spending.after:.4g} of {limit:g}"
+    )
 
 
 def spending_value(spending: Spending | None) -> dict[str, Any] | None:

@@ -130,11 +130,14 @@ def _of_sessions(error: BaseException) -> Failure:
     from secagg.protocol.errors import LocalProtocolError, ProtocolError
     from secagg.runtime.participant import TransportError
     from secagg.runtime.ports import StaleLogError, StaleStoreError, StoreError, UploadError
+    from secagg.spending import StaleBudgetError
 
     text = str(error)
     match error:
         case StaleLogError():
             return _failure("log", "STALE_LOG", text, "", ExitCode.UNUSABLE_INPUT)
+        case StaleBudgetError():
+            return _failure("store", "STALE_BUDGET", text, _STALE_BUDGET_FIX, ExitCode.UNUSABLE_INPUT)
         case StaleStoreError():
             return _failure("store", "STALE", text, _STALE_FIX, ExitCode.UNUSABLE_INPUT)
         case StoreError():
@@ -170,6 +173,10 @@ _STALE_FIX = (
     "committee serve --config FILE --restored`; a contributor takes another --state directory, and the sessions that "
     "were in this one go on without it"
 )
+_STALE_BUDGET_FIX = (
+    "put the newest copies of budget.db and budget.db.head back together, or take another --state directory, where "
+    "nothing that was spent is known"
+)
 _FILE_FIXES = {
     "MISSING": "check the name",
     "EXISTS": "choose another name, or move the file away",
@@ -188,8 +195,8 @@ _EVIDENCE = "keep your state directory: the signed log in it is evidence against
 _PROTOCOL_FIXES = {
     "UNKNOWN_SESSION": "`secagg session list` shows the sessions of this coordinator",
     "UNKNOWN_IDENTITY": "ask the registrar to add your public key to the roster of the next session",
-    "BELOW_POLICY": "nothing of your adapter was sent; [policy] and [openers] of your configuration say what you "
-    "insist on",
+    "BELOW_POLICY": "nothing of your adapter was sent; [policy], [openers] and [budget] of your configuration say "
+    "what you insist on",
     "LEFT_OUT": "your receipt, if there is one, is evidence; `secagg session result` fetches the sum without you",
     "WRONG_PHASE": "`secagg session show SESSION` says where the session stands",
     "SESSION_OVER": "`secagg session show SESSION` says how it ended",

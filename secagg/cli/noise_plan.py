@@ -14,7 +14,6 @@ from dp.planner import Demand, MechanismKind, Plan, PlanError, Relaxation, plan,
 from secagg.arith.fields import LANE_BITS
 from secagg.arith.flatten import flattened_bound, flattened_dimension
 from secagg.arith.ring_mask import usable_bits_for
-from secagg.cli.exit_codes import ExitCode
 from secagg.cli.failures import CommandError
 from secagg.cli.noise_options import DEFAULT_DELTA, DEFAULT_POPULATION, NOISE_OPTIONS
 from secagg.crypto.rng import SystemRng
@@ -50,8 +49,21 @@ def check_noise_options(arguments: argparse.Namespace) -> None:
     for name in NOISE_OPTIONS:
         if arguments.dp_epsilon is None and getattr(arguments, name) is not None:
             raise CommandError("ARGUMENTS", f"--{name.replace('_', '-')} needs --dp-epsilon")
+    if arguments.accept_ratio is not None:
+        check_accept_ratio(arguments.accept_ratio)
+    population = arguments.dp_population
+    if population is not None and not (population.strip() and population.isprintable() and len(population) <= 64):
+        raise CommandError("ARGUMENTS", "--dp-population: expected a name of at most 64 printable characters")
     if arguments.dp_epsilon is not None and arguments.value_bits is not None:
-        raise CommandError("ARGUMENTS", "--value-bits and --dp-epsilon exclude each other", "the noise decides on them")
+        raise CommandError(
+            "ARGUMENTS", "--value-bits and --dp-epsilon exclude each other", "noise decides on the bits of a value"
+        )
+
+
+def check_accept_ratio(ratio: Fraction) -> None:
+    """Refuse what is no ratio. Raises CommandError."""
+    if ratio <= 0:
+        raise CommandError("ARGUMENTS", "--accept-ratio: expected a number above 0")
 
 
 def plan_noise(arguments: argparse.Namespace, dimension: int, clip_norm: Fraction, cohort: Cohort) -> PlannedNoise:
@@ -87,7 +99,6 @@ def check_ratio(found: Plan, accepted: Fraction) -> None:
         f"{demand.min_survivors} contributors, so next to nothing of what they learnt will be left",
         f"{ways}; or --accept-ratio {_rounded_up(ratio)} opens it all the same",
         kind="privacy",
-        code=ExitCode.SESSION_FAILED,
     )
 
 
@@ -146,7 +157,7 @@ def _planned(
         found = plan(demand)
     except PlanError as error:
         ways = _ways(demand, error.relaxations)
-        raise CommandError("NO_PLAN", str(error), ways, kind="privacy", code=ExitCode.SESSION_FAILED) from None
+        raise CommandError("NO_PLAN", str(error), ways, kind="privacy") from None
     usable = LANE_BITS
     if arguments.protocol == "one-shot":
         usable = usable_bits_for(found.value_bits, cohort.most, packed)

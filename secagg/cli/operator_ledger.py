@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dp.errors import ParameterError
-from dp.ledger import BudgetExhaustedError, Head, Ledger, LedgerError, SessionState
-from secagg.cli.exit_codes import ExitCode
+from dp.ledger import BudgetExhaustedError, Head, Ledger, LedgerError, LedgerRolledBackError, SessionState
 from secagg.cli.failures import CommandError
 from secagg.cli.opening import Opening
 from secagg.identity.config import CoordinatorConfig
@@ -96,6 +95,21 @@ def _reserved(opening: Opening, config: CoordinatorConfig, noise: SkellamNoise |
     return opening.with_parameters(dataclasses.replace(parameters, noise=dataclasses.replace(noise, budget=named)))
 
 
+def accept_restored(config: CoordinatorConfig) -> int:
+    """Go on with an older copy of the ledger that holds every reservation the log shows; how many those are.
+
+    Raises:
+        CommandError: it does not, or it is no older copy.
+    """
+    sessions = noisy_sessions(config.record_directory)
+    if not sessions:
+        raise CommandError("LEDGER", "the log shows no session with noise to compare the ledger with", kind="privacy")
+    newest = max((session.noise.budget for session in sessions), key=lambda budget: budget.sequence)
+    with ledger_errors():
+        Ledger.accept_restored(config.state_directory / LEDGER_FILE, Head(newest.sequence, newest.reserved))
+    return len(sessions)
+
+
 def noisy_sessions(record: Path) -> list[NoisySession]:
     """The sessions with noise in a log, in order.
 
@@ -148,6 +162,12 @@ def ledger_errors() -> Iterator[None]:
         yield
     except BudgetExhaustedError as error:
         fix = "`secagg budget show` says what was spent; sessions that end with more contributors give some of it back"
-        raise CommandError("BUDGET_EXHAUSTED", str(error), fix, kind="privacy", code=ExitCode.SESSION_FAILED) from None
+        raise CommandError("BUDGET_EXHAUSTED", str(error), fix, kind="privacy") from None
+    except LedgerRolledBackError as error:
+        fix = (
+            "put the newest copies of budget.db and budget.db.head back together; if there are none, `secagg budget "
+            "accept-restored --config FILE` compares this one with the log"
+        )
+        raise CommandError("LEDGER", f"the budget's ledger: {error}", fix, kind="privacy") from None
     except (LedgerError, ParameterError) as error:
         raise CommandError("LEDGER", f"the budget's ledger: {error}", "", kind="privacy") from None

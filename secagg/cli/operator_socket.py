@@ -10,6 +10,8 @@ from secagg.cli.exit_codes import ExitCode
 from secagg.cli.failures import CommandError
 
 OPERATOR_CALL_S = 60.0
+REACH_S = 3.0
+"""How long a coordinator on the same machine may take to answer at all."""
 
 
 async def at_socket(arguments: argparse.Namespace, call: Awaitable[Any]) -> None:

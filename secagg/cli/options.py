@@ -139,7 +139,9 @@ def _decimal(text: str) -> Decimal:
     except InvalidOperation:
         number = Decimal("NaN")
     if not number.is_finite() or number.is_signed() or abs(number.adjusted()) > _MOST_DIGITS:
-        raise argparse.ArgumentTypeError("expected a number like 1.5 or 3/2, not negative")
+        raise argparse.ArgumentTypeError(
+            f"expected a number like 1.5 or 3/2, not negative, of at most {_MOST_DIGITS} digits"
+        )
     return number
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from secagg.cli import coordinator
 from secagg.cli.exit_codes import ExitCode
 from secagg.cli.noise_options import add_noise_options
-from secagg.cli.operator_socket import OPERATOR_CALL_S, at_socket
+from secagg.cli.operator_socket import OPERATOR_CALL_S, REACH_S, at_socket
 from secagg.cli.options import add_command, fraction, hex_bytes
 from secagg.cli.output import Reporter, table
 
@@ -142,10 +142,13 @@ def _open(arguments: argparse.Namespace) -> ExitCode:
     from secagg.cli.describe import describe_session
     from secagg.cli.opening import plan_opening
     from secagg.cli.operator_ledger import in_turn
-    from secagg.remote import open_session
+    from secagg.remote import open_session, reach_operator
 
     config = coordinator.load_config(arguments.config)
-    with in_turn(plan_opening(arguments, config), config) as opening:
+    planned = plan_opening(arguments, config)
+    # Before anything is reserved: whoever forgot to serve has not spent a session.
+    asyncio.run(at_socket(arguments, reach_operator(config.state_directory, REACH_S)))
+    with in_turn(planned, config) as opening:
         asyncio.run(at_socket(arguments, open_session(config.state_directory, opening.request(), OPERATOR_CALL_S)))
     reporter = Reporter.of(arguments)
     for note in opening.notes:

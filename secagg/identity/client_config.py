@@ -120,9 +120,9 @@ class ClientConfig:
                                     coordinator's word alone]
     openers.keys                    public keys of the committee members and key authorities whom you take for honest,
                                     in hex; everybody else who opens a one-shot sum counts as corrupt [[]]
-    budget.epsilon                  what all sessions together may cost you in differential privacy, such as "8/1";
+    budget.epsilon                  what all sessions together may cost you in differential privacy, such as 8;
                                     with a budget, sessions without noise are refused [no budget]
-    budget.delta                    at this delta, such as "1/100000" (has to be there if budget.epsilon is)
+    budget.delta                    at this delta, such as 1e-5 (has to be there if budget.epsilon is)
     ==============================  ====================================================================
     """
 
@@ -247,8 +247,8 @@ def _budget(top: Table) -> BudgetConfig | None:
     if table is None:
         return None
     budget = BudgetConfig(
-        _decode(_FRACTION, "budget.epsilon", table.text("epsilon")),
-        _decode(_FRACTION, "budget.delta", table.text("delta")),
+        table.number("epsilon"),
+        table.number("delta"),
     )
     table.finish()
     return budget
@@ -256,8 +256,8 @@ def _budget(top: Table) -> BudgetConfig | None:
 
 def _budget_table(budget: BudgetConfig | None) -> str:
     if budget is None:
-        return '# [budget]\n# epsilon = "8/1"\n# delta = "1/100000"'
-    return f'[budget]\nepsilon = "{_FRACTION.write(budget.epsilon)}"\ndelta = "{_FRACTION.write(budget.delta)}"'
+        return "# [budget]\n# epsilon = 8\n# delta = 1e-5"
+    return f'[budget]\nepsilon = "{budget.epsilon}"\ndelta = "{budget.delta}"'
 
 
 def _openers(top: Table) -> frozenset[bytes]:

@@ -6,6 +6,7 @@ import dataclasses
 import re
 import tomllib
 from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 MAX_FILE_BYTES = 1 << 16
 _ESCAPED = re.compile(r'[\x00-\x1f\x7f"\\]')
 _MAX_TEXT = 4096
+_MAX_NUMBER = 40
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,2})?|[0-9]+/[1-9][0-9]*")
 _MAX_KEYS = 1024
 _PUBLIC_KEY = hex_codec(32)
 _SHOWN_CHARACTERS = 200
@@ -69,6 +72,14 @@ class Table:
         if type(value) is not int:
             raise self._wrong(key, "expected an integer")
         return value
+
+    def number(self, key: str) -> Fraction:
+        """A number that is not negative: 8, 0.5, 1e-5, or text such as "1/3"."""
+        value = self._take(key)
+        text = str(value) if type(value) in {int, float, str} else ""
+        if len(text) > _MAX_NUMBER or not _NUMBER.fullmatch(text):
+            raise self._wrong(key, 'expected a number such as 8, 1e-5 or "1/3", not negative')
+        return Fraction(text)
 
     def texts(self, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
         """A list of strings."""

@@ -262,7 +262,9 @@ def test_a_demo_with_noise_is_honest_about_it_and_verifies(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("--dp-epsilon", "8"), 1, ("20 times as large", "--accept-ratio 20", "40960 -> ")),
+        (("--dp-epsilon", "8"), 2, ("20 times as large", "--accept-ratio 20", "131 contributors")),
+        (("--dp-epsilon", "8", "--accept-ratio", "0"), 2, ("--accept-ratio",)),
+        (("--dp-epsilon", "1/10000"), 2, ("--dp-epsilon",)),
         (("--accept-ratio", "8"), 2, ("--accept-ratio needs --dp-epsilon",)),
         (("--dp-epsilon", "0", "--accept-ratio", "8"), 2, ("--dp-epsilon",)),
     ],
@@ -272,4 +274,4 @@ def test_a_demo_whose_noise_was_not_accepted_runs_nothing(arguments, code, words
     assert done.returncode == code, done.stderr
     for word in words:
         assert word in done.stderr
-    assert not (tmp_path / "demo" / "record").exists()
+    assert not (tmp_path / "demo").exists()

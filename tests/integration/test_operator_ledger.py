@@ -197,3 +197,37 @@ def test_a_restored_database_is_refused_by_itself(operator):
             assert caught.value.reason == "LEDGER"
 
     asyncio.run(run())
+
+
+def test_a_restored_ledger_goes_on_only_if_the_log_shows_nothing_that_it_lacks(operator, capsys):
+    """What it lost then are settlements, which are made again."""
+    database, accept = operator.home / "state" / "budget.db", ["budget", "accept-restored", "--config"]
+
+    async def run() -> None:
+        async with serving(operator.home / "state", operator.key) as service:
+            noise = ("--dp-epsilon", "50", "--dp-sessions", "3")
+            await operator.open(*noise)
+            shutil.copy(database, operator.home / "without-the-second.db")
+            ended = await operator.open(*noise)
+            shutil.copy(database, operator.home / "without-settlements.db")
+            await operator.contribute_all(service, ended)
+
+    asyncio.run(run())
+    before = operator.shown(capsys)
+    assert sorted(session["state"] for session in before["sessions"]) == ["reserved", "settled"]
+    for name, code in (("without-the-second", 2), ("without-settlements", 0)):
+        shutil.copy(operator.home / f"{name}.db", database)
+        assert run_command(["budget", "show", "--config", str(operator.config_file)]) == 2
+        assert "accept-restored" in capsys.readouterr().err
+        assert run_command([*accept, str(operator.config_file)]) == code
+        capsys.readouterr()
+    assert operator.shown(capsys)["sessions"] == before["sessions"]
+    assert run_command([*accept, str(operator.config_file)]) == 2
+
+
+def test_nothing_is_reserved_while_nobody_serves(operator, capsys):
+    argv = ["session", "open", "--config", str(operator.config_file), "--roster", str(operator.home / "roster")]
+    more = ["--adapter", str(operator.home / "adapter0"), "--min-contributors", "3", "--max-corrupt", "1"]
+    assert run_command([*argv, *more, "--dp-epsilon", "5", "--accept-ratio", "1000"]) == 3
+    assert "answers on this machine" in capsys.readouterr().err
+    assert not operator.ledger_files

@@ -122,8 +122,8 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "the policy's epsilon is no limit",
         _NOISE,
-        "    if total is not None:",
-        "    if total == 0:",
+        "    if total is not None:\n        findings.fail(place",
+        "    if total == 0:\n        findings.fail(place",
         f"{_TESTS}::TestBudgets::test_the_policy_limits_all_sessions_whatever_their_populations_are_called",
     ),
     mutant(
@@ -202,5 +202,12 @@ MUTANTS: tuple[Mutant, ...] = (
         "epsilon if epsilon is not None and math.isfinite(epsilon) else None",
         "epsilon if epsilon is not None and epsilon == epsilon else None",
         _REPORTS,
+    ),
+    mutant(
+        "close entries of sessions that nobody checked are believed",
+        _SPENT,
+        "        if session.session in checked or session.settled is None",
+        "        if session.session or checked",
+        "tests/unit/verifier/test_noise_wanted.py",
     ),
 )

@@ -95,6 +95,8 @@ def _compare_with(limit: PrivacyLimit, audit: Audit, findings: Findings) -> None
     if total is not None:
         findings.fail(place, words.format(total, float(limit.epsilon)))
         return
+    spent = epsilon_at(charge_of_final(sessions), limit.delta)
+    findings.note(f"all sessions of the log together: at most epsilon {spent:.6g} at delta {float(limit.delta):g}")
     if not audit.wanted:
         return
     total = beyond(charge_of_final(at_worst(sessions, audit.wanted)), limit.epsilon, limit.delta)

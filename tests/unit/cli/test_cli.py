@@ -65,6 +65,7 @@ LEAVES = [
     ("authority", "log"),
     ("attest",),
     ("budget", "show"),
+    ("budget", "accept-restored"),
     ("log", "fsck"),
     ("log", "show"),
 ]

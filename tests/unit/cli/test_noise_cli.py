@@ -70,7 +70,10 @@ def test_noise_is_flattened_only_where_that_makes_uploads_smaller(operator):  # 
         (("--dp-epsilon", "0", "--accept-ratio", "9"), "usage", "--dp-epsilon"),
         ((*NOISE, "--dp-delta", "1"), "usage", "--dp-delta"),
         ((*NOISE, "--dp-sessions", "0"), "usage", "--dp-sessions"),
-        ((*NOISE, "--dp-population", ""), "record", "population"),
+        ((*NOISE, "--dp-population", ""), "usage", "--dp-population"),
+        ((*NOISE, "--dp-population", " "), "usage", "--dp-population"),
+        ((*NOISE, "--dp-population", "a\nb"), "usage", "--dp-population"),
+        (("--dp-epsilon", "8", "--accept-ratio", "0"), "usage", "--accept-ratio"),
         ((*NOISE, "--dp-mechanism", "laplace"), "usage", "--dp-mechanism"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
@@ -83,7 +86,7 @@ def test_options_about_noise_that_make_no_sense_are_refused_by_name(more, kind, 
 
 def test_noise_that_drowns_the_signal_is_refused_with_the_ratio_and_what_would_lower_it(operator):  # noqa: F811
     code, kind, reason, message = operator.refusal(*OPEN, "--min-contributors", "3", "--dp-epsilon", "1")
-    assert (code, kind, reason) == (1, "privacy", "SIGNAL_RATIO")
+    assert (code, kind, reason) == (2, "privacy", "SIGNAL_RATIO")
     ratio = signal_ratio(plan("--dp-epsilon", "1", "--accept-ratio", "1000").session.parameters)
     assert f"{ratio:.3g} times as large" in message
     for option in ("--min-contributors 3 ->", "--dp-epsilon 1 ->", "--accept-ratio"):
@@ -98,14 +101,14 @@ def test_what_was_accepted_is_recorded_and_a_hair_less_is_not_enough(operator): 
     code, _, reason, _ = operator.refusal(
         *OPEN, "--min-contributors", "3", "--dp-epsilon", "8", "--accept-ratio", str(less)
     )
-    assert (code, reason) == (1, "SIGNAL_RATIO")
+    assert (code, reason) == (2, "SIGNAL_RATIO")
 
 
 def test_an_impossible_demand_says_what_to_relax(operator):  # noqa: F811
     code, kind, reason, message = operator.refusal(
         *OPEN, "--min-contributors", "3", "--dp-epsilon", "1/1000", "--dp-sessions", "1000", "--dp-delta", "1e-9"
     )
-    assert (code, kind, reason) == (1, "privacy", "NO_PLAN")
+    assert (code, kind, reason) == (2, "privacy", "NO_PLAN")
     assert "--dp-" in message
 
 
@@ -113,7 +116,7 @@ def test_a_refused_session_leaves_no_ledger_behind(operator):  # noqa: F811
     operator.refusal(*OPEN, "--min-contributors", "3", "--dp-epsilon", "1")
     assert not list(Path("c").rglob("budget.db*"))
     code, out, _ = operator("budget", "show", "--config", "c/coordinator.toml")
-    assert (code, out) == (0, "no budget: no session with noise was opened\n")
+    assert (code, out) == (0, "nothing was spent: no session with noise was joined or opened\n")
 
 
 # What is shown.
@@ -127,7 +130,7 @@ def test_noise_is_described_with_what_it_costs_and_for_whom():
     assert value["signal_ratio"] == pytest.approx(signal_ratio(parameters))
     assert f"epsilon {value['epsilon']:.4g} at delta 1e-05" in words["noise"]
     assert f"up to {parameters.max_corrupt} may leave theirs out" in words["noise"]
-    assert "reservation 1 in the operator's ledger" in words["budget"]
+    assert "event 1 of the operator's ledger" in words["budget"]
 
 
 def test_the_absence_of_noise_is_said_in_plain_words():
@@ -161,6 +164,26 @@ def test_a_contributors_budget_is_written_and_read_back(shell):  # noqa: F811
     assert ClientConfig.load(Path("other.toml")).budget == BudgetConfig(Fraction(3), Fraction(1, 100_000))
     shell("client", "init", "none.toml", *EXPLICIT)
     assert ClientConfig.load(Path("none.toml")).budget is None
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("8", 8), ("8.5", Fraction(17, 2)), ('"8"', 8), ('"17/2"', Fraction(17, 2)), ('"1e1"', 10), ("1e1", 10)],
+)
+def test_a_budget_is_written_by_hand_as_people_write_numbers(written, meant, shell):  # noqa: F811
+    shell("client", "init", "client.toml", *EXPLICIT, "--budget-epsilon", "3")
+    text = Path("client.toml").read_text()
+    Path("client.toml").write_text(text.replace('epsilon = "3"', f"epsilon = {written}"))
+    assert ClientConfig.load(Path("client.toml")).budget == BudgetConfig(Fraction(meant), Fraction(1, 100_000))
+
+
+@pytest.mark.parametrize("written", ["-3", "true", "nan", "inf", '"0"', '"1/0"', '"eight"', '"1e-999"', "[8]"])
+def test_a_budget_that_is_no_number_is_refused_by_name(written, shell):  # noqa: F811
+    shell("client", "init", "client.toml", *EXPLICIT, "--budget-epsilon", "3")
+    text = Path("client.toml").read_text()
+    Path("client.toml").write_text(text.replace('epsilon = "3"', f"epsilon = {written}"))
+    code, kind, reason, _ = shell.refusal("budget", "show", "--config", "client.toml")
+    assert (code, kind, reason) == (2, "config", "budget.epsilon")
 
 
 @pytest.mark.parametrize(

@@ -304,7 +304,7 @@ def test_con_4_fails_below_the_threshold_of_mask_neighbours(tmp_path, missing, e
 
 def test_dpn_1_fails_where_the_policy_asks_for_noise(tmp_path):
     written = write_record(tmp_path)
-    written.policy.write_text(written.policy.read_text().replace('mechanism = "none"', 'mechanism = "gaussian"'))
+    written.policy.write_text(written.policy.read_text().replace('mechanism = "none"', 'mechanism = "skellam"'))
     results = checked(written, Level.SUM)
     assert failing(results) == ["DPN-1"]
     assert results["DPN-1"].failed == 3
