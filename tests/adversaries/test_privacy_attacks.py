@@ -41,7 +41,8 @@ from tests.support.noise import reserved, with_noise
 from tests.support.published import evidence_of
 from tests.support.service import open_example_session, serving, tiny_adapter
 
-IDENTITIES = [key_of(f"id{number}") for number in range(4)]
+CROWD = [key_of(f"id{number}") for number in range(8)]
+IDENTITIES = CROWD[:4]
 DELTA = Fraction(1, 100_000)
 Change = Callable[[PairwiseOpen], PairwiseOpen]
 
@@ -55,7 +56,7 @@ async def contribute(service, session, number: int, tmp_path: Path, budget: Priv
         participation = await coordinator.contribute(
             session,
             tmp_path / f"adapter{number}",
-            IDENTITIES[number],
+            CROWD[number],
             tmp_path / "clients",
             ClientPolicy(allowance=budget),
         )
@@ -74,13 +75,13 @@ async def whole_session(service, tmp_path: Path, change: Change, budget: Privacy
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    for number in range(len(IDENTITIES)):
+    for number in range(len(CROWD)):
         tiny_adapter(tmp_path / f"adapter{number}", number)
     return tmp_path
 
 
 def own_budget(directory: Path, number: int, budget: PrivacyAllowance) -> OwnBudget:
-    return OwnBudget(directory / "clients" / IDENTITIES[number].public_bytes.hex(), budget)
+    return OwnBudget(directory / "clients" / CROWD[number].public_bytes.hex(), budget)
 
 
 def part(field: str, value: object) -> Change:
@@ -293,7 +294,7 @@ def lie_about_the_end(port, before: list[bytes], end: Callable[[SessionResult], 
 @pytest.mark.parametrize("end", ["abort", "result"])
 def test_a_close_that_a_client_did_not_answer_lowers_no_charge_of_its(directory, end, count):
     """The others open the sum, the victim's input in it; the victim is told that very many, or none, contributed."""
-    budget, victim = allowance(20), len(IDENTITIES) - 1
+    budget, victim = allowance(20), len(CROWD) - 1
 
     def ended(entry: SessionResult) -> LogEntry:
         if end == "abort":
@@ -304,7 +305,7 @@ def test_a_close_that_a_client_did_not_answer_lowers_no_charge_of_its(directory,
         async with serving(directory / "coordinator") as service:
             parameters = await open_example_session(
                 service,
-                IDENTITIES,
+                CROWD,
                 directory / "adapter0",
                 change=with_noise,
                 deadlines=Deadlines(60, 60, 60, 2, 5),
@@ -317,12 +318,14 @@ def test_a_close_that_a_client_did_not_answer_lowers_no_charge_of_its(directory,
                     adapter, state = directory / f"adapter{victim}", directory / "clients"
                     policy = ClientPolicy(allowance=budget)
                     participation = await coordinator.contribute(
-                        parameters.session, adapter, IDENTITIES[victim], state, policy
+                        parameters.session, adapter, CROWD[victim], state, policy
                     )
                     return await participation.result()
 
             others = [contribute(service, parameters.session, k, directory, budget) for k in range(victim)]
-            await asyncio.gather(told_lies(), *others, return_exceptions=True)
+            _, *results = await asyncio.gather(told_lies(), *others, return_exceptions=True)
+            # The attack is one: what the victim uploaded is in the sum.
+            assert [result.contributors for result in results] == [len(CROWD)] * victim
             return parameters
 
     parameters = asyncio.run(run())
