@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -62,8 +63,8 @@ class Skellam:
 
 
 @dataclass(frozen=True, slots=True)
-class DistributedSkellam:
-    """Skellam noise that every client adds its share of; that of colluders counts for nothing.
+class _Distributed:
+    """Noise that every client adds its share of; that of colluders counts for nothing.
 
     Attributes:
         local_variance: of one client's noise in one coordinate, on the integer grid.
@@ -76,6 +77,9 @@ class DistributedSkellam:
         ParameterError: naming the attribute.
     """
 
+    NAME: ClassVar[str]
+    """How a record spells it."""
+
     local_variance: Fraction
     survivors: int
     corrupt: int
@@ -84,9 +88,37 @@ class DistributedSkellam:
 
     def __post_init__(self) -> None:
         check_positive("local_variance", self.local_variance)
-        _check_clients(self.survivors, self.corrupt)
+        check_integer("survivors", self.survivors, 1, MAX_CLIENTS)
+        check_integer("corrupt", self.corrupt, 0, self.survivors - 1)
         check_sensitivity(self.sensitivity)
         _check_distance(self.distance)
+
+    def with_survivors(self, survivors: int) -> Self:
+        """The same with as many survivors or more, which never costs more.
+
+        Raises:
+            ParameterError: field `survivors` when they are fewer.
+        """
+        check_integer("survivors", survivors, self.survivors, MAX_CLIENTS)
+        return replace(self, survivors=survivors)
+
+    def to_json(self) -> dict[str, str | int]:
+        """The canonical members of this mechanism."""
+        return {
+            "mechanism": self.NAME,
+            "local_variance": fraction_text(self.local_variance),
+            "survivors": self.survivors,
+            "corrupt": self.corrupt,
+            **_sensitivity_to_json(self.sensitivity),
+            "distance": fraction_text(self.distance),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class DistributedSkellam(_Distributed):
+    """Skellam noise in shares: what the honest clients add is Skellam noise of their variances' sum, exactly."""
+
+    NAME: ClassVar[str] = "distributed-skellam"
 
     def charge(self) -> Charge:
         """What one release costs."""
@@ -94,66 +126,22 @@ class DistributedSkellam:
             skellam_rdp(self.local_variance * (self.survivors - self.corrupt), self.sensitivity), self.distance
         )
 
-    def with_survivors(self, survivors: int) -> DistributedSkellam:
-        """The same with as many survivors or more, which never costs more.
-
-        Raises:
-            ParameterError: field `survivors` when they are fewer.
-        """
-        _check_no_fewer(survivors, self.survivors)
-        return replace(self, survivors=survivors)
-
-    def to_json(self) -> dict[str, str | int]:
-        """The canonical members of this mechanism."""
-        return {"mechanism": "distributed-skellam", **_distributed_to_json(self)}
-
 
 @dataclass(frozen=True, slots=True)
-class DistributedDiscreteGaussian:
-    """Discrete Gaussian noise that every client adds its share of; that of colluders counts for nothing.
+class DistributedDiscreteGaussian(_Distributed):
+    """Discrete Gaussian noise in shares; `local_variance` is its parameter `sigma^2`, at least 4."""
 
-    Attributes:
-        local_variance: `sigma^2`, the parameter of one client's noise on the integer grid, at least 4.
-        survivors: clients whose vectors are in the sum, 1 to 2^28; before a session ends, the fewest it opens with.
-        corrupt: how many of them may collude, fewer than `survivors`.
-        sensitivity: of one client.
-        distance: total variation between what is released and this mechanism.
-
-    Raises:
-        ParameterError: naming the attribute.
-    """
-
-    local_variance: Fraction
-    survivors: int
-    corrupt: int
-    sensitivity: Sensitivity
-    distance: Fraction = _EXACT
+    NAME: ClassVar[str] = "distributed-discrete-gaussian"
 
     def __post_init__(self) -> None:
-        check_positive("local_variance", self.local_variance)
+        _Distributed.__post_init__(self)
         if self.local_variance < MIN_SIGMA_SQUARED:
             raise ParameterError("local_variance", f"must be at least {MIN_SIGMA_SQUARED}")
-        _check_clients(self.survivors, self.corrupt)
-        check_sensitivity(self.sensitivity)
-        _check_distance(self.distance)
 
     def charge(self) -> Charge:
         """What one release costs."""
         honest = self.survivors - self.corrupt
         return Charge(discrete_gaussian_rdp(self.local_variance, honest, self.sensitivity), self.distance)
-
-    def with_survivors(self, survivors: int) -> DistributedDiscreteGaussian:
-        """The same with as many survivors or more, which never costs more.
-
-        Raises:
-            ParameterError: field `survivors` when they are fewer.
-        """
-        _check_no_fewer(survivors, self.survivors)
-        return replace(self, survivors=survivors)
-
-    def to_json(self) -> dict[str, str | int]:
-        """The canonical members of this mechanism."""
-        return {"mechanism": "distributed-discrete-gaussian", **_distributed_to_json(self)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,33 +186,14 @@ DistributedMechanism = DistributedSkellam | DistributedDiscreteGaussian
 Mechanism = Skellam | DistributedSkellam | DistributedDiscreteGaussian | Gaussian | NoNoise
 
 
-def _check_clients(survivors: int, corrupt: int) -> None:
-    check_integer("survivors", survivors, 1, MAX_CLIENTS)
-    check_integer("corrupt", corrupt, 0, survivors - 1)
-
-
 def _check_distance(distance: Fraction) -> None:
     check_fraction("distance", distance)
     if distance > 1:
         raise ParameterError("distance", "must be at most 1, as total variation is")
 
 
-def _check_no_fewer(survivors: int, before: int) -> None:
-    check_integer("survivors", survivors, before, MAX_CLIENTS)
-
-
 def _sensitivity_to_json(sensitivity: Sensitivity) -> dict[str, str | int]:
     return {"squared_l2": sensitivity.squared_l2, "l1": sensitivity.l1, "dimension": sensitivity.dimension}
-
-
-def _distributed_to_json(mechanism: DistributedMechanism) -> dict[str, str | int]:
-    return {
-        "local_variance": fraction_text(mechanism.local_variance),
-        "survivors": mechanism.survivors,
-        "corrupt": mechanism.corrupt,
-        **_sensitivity_to_json(mechanism.sensitivity),
-        "distance": fraction_text(mechanism.distance),
-    }
 
 
 class _Members:
@@ -270,9 +239,9 @@ def mechanism_from_json(value: object) -> Mechanism:
         case "skellam":
             members = _Members(value, ("mechanism", "variance", *_SENSITIVITY))
             return Skellam(members.fraction("variance"), members.sensitivity(), members.fraction("distance"))
-        case "distributed-skellam":
+        case DistributedSkellam.NAME:
             return _distributed_from_json(DistributedSkellam, _Members(value, _DISTRIBUTED))
-        case "distributed-discrete-gaussian":
+        case DistributedDiscreteGaussian.NAME:
             return _distributed_from_json(DistributedDiscreteGaussian, _Members(value, _DISTRIBUTED))
         case "gaussian":
             return Gaussian(_Members(value, ("mechanism", "noise_multiplier")).fraction("noise_multiplier"))
