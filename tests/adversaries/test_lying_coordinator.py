@@ -388,7 +388,7 @@ class TestAsksTwice:
     def test_an_answer_leaves_no_share_behind(self, stage: Stage) -> None:
         state = confirmed(stage, 0, stage.closed)
         answered = step(stage, 0, state, around(stage, 0, stage.closed)).state
-        assert {field.name for field in dataclasses.fields(answered)} == {"view"}
+        assert {field.name for field in dataclasses.fields(answered)} == {"view", "contributions"}
 
     def test_the_first_list_of_keys_is_the_only_one(self, stage: Stage) -> None:
         assert refusal(stage, 0, stage.shared[0], stage.advertised_lists[0]) is RejectReason.WRONG_PHASE
