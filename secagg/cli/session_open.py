@@ -68,7 +68,10 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is 
         help="the most that fit into one sum; each doubling costs a bit a parameter (default: 1024)",
     )
     parser.add_argument(
-        "--value-bits", type=int, metavar="N", help="bits of a quantised parameter, 2 to 32 (default: 15)"
+        "--value-bits",
+        type=int,
+        metavar="N",
+        help="bits of a quantised parameter, 2 to 32 (default: 15; with noise, as many as it takes)",
     )
     parser.add_argument(
         "--clip-norm",
