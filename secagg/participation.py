@@ -16,8 +16,16 @@ from secagg.protocol import log, published
 from secagg.protocol.errors import LocalProtocolError, RejectReason, RemoteProtocolError
 from secagg.protocol.log import LogView
 from secagg.protocol.messages import SignedReceipt
-from secagg.protocol.one_shot.client_states import Delivered, OneShotClientState
-from secagg.protocol.pairwise.client_states import Aborted, Advertised, Completed, SharedKeys
+from secagg.protocol.one_shot.client_states import ONE_SHOT_CLIENT_PERSISTENCE, Delivered, OneShotClientState
+from secagg.protocol.pairwise.client_states import (
+    CLIENT_PERSISTENCE,
+    Aborted,
+    Advertised,
+    ClientState,
+    Completed,
+    SharedKeys,
+)
+from secagg.protocol.persist import PersistError
 from secagg.protocol.phases import Phase
 from secagg.protocol.session import PrivacyAllowance
 from secagg.remote import GrpcCoordinator
@@ -31,6 +39,8 @@ from secagg.spending import OwnBudget
 from secagg.store.blobs import DirectoryBlobStore
 from secagg.store.sealed import SealedSessionStore
 from secagg.store.sqlite import SqliteSessionStore
+from secagg.transcript.entries import SessionOpen
+from secagg.transcript.noise import DistributedNoise
 from secagg.transcript.policy import LogPolicy
 
 T = TypeVar("T")
@@ -50,11 +60,38 @@ class StateKeeper:
         self.blobs = DirectoryBlobStore(own / "blobs")
         self.budget = None if allowance is None else OwnBudget(own, allowance)
 
+    async def uncharged(self, budget: OwnBudget) -> list[SessionOpen]:
+        """The sessions with noise that this identity has masked an input for, and of which the ledger knows nothing.
+
+        They were joined before there was a budget, or the ledger was lost: the store of sessions knows better.
+        """
+        found = []
+        for key in await self.sealed.sessions():
+            stored = None if await asyncio.to_thread(budget.has_entry, key) else await self.sealed.load(key)
+            if stored is None:
+                continue
+            state = _client_state(stored.state)
+            parameters = SessionOpen.from_bytes(state.view.entries[0])
+            unmasked = isinstance(state, Advertised | SharedKeys) or (isinstance(state, Aborted) and not state.masked)
+            if isinstance(parameters.noise, DistributedNoise) and not unmasked:
+                found.append(parameters)
+        return found
+
     async def close(self) -> None:
         """Close the stores."""
         await self._sqlite.close()
         if self.budget is not None:
             await asyncio.to_thread(self.budget.close)
+
+
+def _client_state(data: bytes) -> ClientState | OneShotClientState:
+    """The state of a client of either protocol: bytes of one are none of the other."""
+    try:
+        pairwise: ClientState = CLIENT_PERSISTENCE.decode(data)
+        return pairwise
+    except PersistError:
+        one_shot: OneShotClientState = ONE_SHOT_CLIENT_PERSISTENCE.decode(data)
+        return one_shot
 
 
 class Source(Protocol):
@@ -118,6 +155,8 @@ class Participation(abc.ABC):
         """
         parameters = self.details.session.parameters
         begun = await self._keeper.sealed.load(parameters.session) is not None
+        for forgotten in await self._keeper.uncharged(budget):
+            await asyncio.to_thread(budget.reserve, forgotten)
         if not await asyncio.to_thread(budget.knows, parameters):
             await asyncio.to_thread(budget.reserve, parameters)
         elif not begun:

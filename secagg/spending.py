@@ -101,6 +101,11 @@ class OwnBudget:
             sessions = self._ledger.state(POPULATION).sessions
         return any(each.session == parameters.session and each.state is not SessionState.CANCELLED for each in sessions)
 
+    def has_entry(self, session: bytes) -> bool:
+        """Whether the session was ever written down, whatever became of it."""
+        with _store_errors():
+            return any(each.session == session for each in self._ledger.state(POPULATION).sessions)
+
     def reserve(self, parameters: SessionOpen) -> None:
         """Write down what the session may cost; again without effect.
 

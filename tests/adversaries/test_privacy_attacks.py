@@ -372,3 +372,26 @@ def test_a_session_that_a_client_leaves_before_it_masks_anything_costs_it_nothin
 
     parameters = asyncio.run(run())
     assert spent_alone(directory, 0, parameters, budget) == 0
+
+
+@pytest.mark.parametrize("first", [allowance(30), None], ids=["its ledger was lost", "it had no budget then"])
+def test_what_was_spent_before_the_ledger_began_is_charged_from_the_store_of_sessions(directory, first):
+    async def run() -> None:
+        async with serving(directory / "coordinator") as service:
+            await whole_session(service, directory, with_noise, first)
+            for file in (directory / "clients" / IDENTITIES[0].public_bytes.hex()).glob("budget.db*"):
+                file.unlink()
+            parameters, _ = await whole_session(service, directory, with_noise, allowance(30))
+            with own_budget(directory, 0, allowance(30)) as budget:
+                own = budget.spending(parameters)
+                assert 7.9 < own.before <= 8
+            third = await open_session(service, directory, with_noise)
+            own_directory = directory / "clients" / IDENTITIES[1].public_bytes.hex()
+            for file in own_directory.glob("budget.db*"):
+                file.unlink()
+            # With less than what the store of sessions shows to be spent, there is nothing left for another one.
+            with pytest.raises(LocalProtocolError) as caught:
+                await contribute(service, third.session, 1, directory, allowance(9))
+            assert caught.value.reason is RejectReason.BELOW_POLICY
+
+    asyncio.run(run())

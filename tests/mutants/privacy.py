@@ -135,6 +135,13 @@ MUTANTS: tuple[Mutant, ...] = (
         f"{_ATTACKS}::test_who_has_lost_its_sessions_does_not_contribute_to_one_again_for_nothing",
     ),
     mutant(
+        "what a lost ledger has forgotten is forgotten",
+        "secagg/participation.py",
+        "        for forgotten in await self._keeper.uncharged(budget):",
+        "        for forgotten in list[SessionOpen]():",
+        f"{_ATTACKS}::test_what_was_spent_before_the_ledger_began_is_charged_from_the_store_of_sessions",
+    ),
+    mutant(
         "a contributor reserves nothing",
         "secagg/participation.py",
         "            await asyncio.to_thread(budget.reserve, parameters)",
