@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # OpenMP and BLAS threads only get in each other's way when the tests already use every core.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-train lint protos clean
+.PHONY: demo test test-train fuzz lint protos clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +35,10 @@ test: lint
 
 test-train: $(VENV)/.installed-train
 	$(BIN)/pytest tests/train -m train
+
+fuzz: $(VENV)/.installed-dev
+	$(BIN)/pip install --quiet --disable-pip-version-check --group fuzz
+	$(BIN)/pytest tests/fuzz -m fuzz -n 2
 
 protos: $(VENV)/.installed-dev
 	$(BIN)/python protos/generate.py

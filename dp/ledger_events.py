@@ -221,7 +221,7 @@ def decode_event(sequence: int, data: bytes, identities: bytes | None) -> Event:
     try:
         event = _event_from_json(json.loads(data), None if identities is None else Participants(identities))
         same = encode_event(sequence, event) == data
-    except (ValueError, KeyError, TypeError) as error:  # a ParameterError is a ValueError
+    except (ValueError, KeyError, TypeError, RecursionError) as error:  # a ParameterError is a ValueError
         raise LedgerCorruptError(f"event {sequence} cannot be read: {error}") from error
     if not same or (identities is not None and not isinstance(event, Settled)):
         raise LedgerCorruptError(f"event {sequence} is not in its canonical form")
@@ -295,7 +295,7 @@ def decode_head(data: bytes) -> Head:
     """
     try:
         head = _head_from_json(json.loads(data))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise LedgerCorruptError(f"a head cannot be read: {error}") from error
     if encode_head(head) != data:
         raise LedgerCorruptError("a head is not in its canonical form")

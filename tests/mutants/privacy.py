@@ -185,4 +185,12 @@ MUTANTS: tuple[Mutant, ...] = (
         "        if False:",
         "tests/unit/dp/test_ledger.py",
     ),
+    # Foreign bytes.
+    mutant(
+        "brackets in brackets trip the decoder of what is hashed and signed",
+        "secagg/transcript/canonical.py",
+        "    except (ValueError, RecursionError):",
+        "    except ValueError:",
+        "tests/fuzz/test_fuzz.py::test_what_is_no_refusal_is_a_crash_and_there_is_none",
+    ),
 )

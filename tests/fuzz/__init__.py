@@ -1,0 +1,1 @@
+"""Decoders of foreign bytes under a coverage-guided fuzzer; see ``__main__``."""
