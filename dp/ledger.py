@@ -213,8 +213,7 @@ class Ledger:
         """Take back the charge of a session of which nothing was opened; the same once more changes nothing.
 
         The ledger cannot know that nothing was: whoever calls this vouches for it, and ``evidence`` says why, in 1 to
-        1024 printable characters. Reserved again, the session is
-        charged again.
+        1024 printable characters. Reserved again, the session is charged again.
 
         Raises:
             LedgerStateError: the session is unknown, settled, or cancelled with other evidence.
@@ -236,6 +235,16 @@ class Ledger:
             account = self._book.account(population)
             entries = account.entries.values()
             return account.view(client, (entry for entry in entries if client is None or self._pays(client, entry)))
+
+    def session_state(self, population: str, session: bytes) -> SessionState | None:
+        """What became of one session, without what anything costs; None where it was never reserved.
+
+        Raises:
+            LedgerStateError: the population is unknown.
+        """
+        with self._reading():
+            entry = self._book.account(population).entries.get(session)
+            return None if entry is None else entry.state
 
     def populations(self) -> tuple[str, ...]:
         """Whose budgets it holds, in order of creation."""

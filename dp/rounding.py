@@ -13,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp.errors import ParameterError
-
-MAX_SQUARED_NORM = 2**48 - 1
-"""The largest bound: squares of 2^14 coordinates that keep it add up below 2^62, so int64 holds them."""
+from dp.sensitivity import MAX_SQUARED_NORM
 
 ATTEMPTS = 64
 """So often is a vector rounded before it counts as zero; an honest one fails each time with probability below 0.61."""
 
 _BLOCK = 1 << 14
+"""Squares of so many coordinates that keep `MAX_SQUARED_NORM` add up below 2^62, so int64 holds them."""
 
 
 def squared_norm(values: NDArray[np.int32]) -> int:

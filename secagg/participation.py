@@ -72,8 +72,7 @@ class StateKeeper:
                 continue
             state = _client_state(stored.state)
             parameters = SessionOpen.from_bytes(state.view.entries[0])
-            unmasked = isinstance(state, Advertised | SharedKeys) or (isinstance(state, Aborted) and not state.masked)
-            if isinstance(parameters.noise, DistributedNoise) and not unmasked:
+            if isinstance(parameters.noise, DistributedNoise) and not _is_unmasked(state):
                 found.append(parameters)
         return found
 
@@ -92,6 +91,11 @@ def _client_state(data: bytes) -> ClientState | OneShotClientState:
     except PersistError:
         one_shot: OneShotClientState = ONE_SHOT_CLIENT_PERSISTENCE.decode(data)
         return one_shot
+
+
+def _is_unmasked(state: ClientState | OneShotClientState) -> bool:
+    """Whether a client of a pairwise session has masked no input yet, so that it has spent nothing."""
+    return isinstance(state, Advertised | SharedKeys) or (isinstance(state, Aborted) and not state.masked)
 
 
 class Source(Protocol):
@@ -185,13 +189,12 @@ class PairwiseParticipation(Participation):
         self, source: Source, details: SessionDetails, participant: PairwiseParticipant, keeper: StateKeeper
     ) -> None:
         super().__init__(source, details, participant, keeper)
-        self._run = participant.run
         self._own = participant
 
     async def result(self) -> Result:
         """See ``Participation.result``."""
         try:
-            state = await self._run()
+            state = await self._own.run()
         finally:
             await self._settle()
             await self.close()
@@ -203,15 +206,15 @@ class PairwiseParticipation(Participation):
         """What the session cost so far, when this process has no more to do with it.
 
         Only what the client itself answered over counts: a close entry that it did not check, or that no quorum
-        confirmed, is the coordinator's word. A client that has not masked its input
-        has spent nothing yet; if it goes on later it is charged again.
+        confirmed, is the coordinator's word. A client that has not masked its input has spent nothing yet; if it goes
+        on later it is charged again.
         """
         state, parameters, budget = self._own.state, self.details.session.parameters, self._keeper.budget
         if budget is None:
             return
         if isinstance(state, Completed | Aborted) and state.answered_over:
             await asyncio.to_thread(budget.settle, parameters, state.answered_over)
-        elif isinstance(state, Advertised | SharedKeys) or (isinstance(state, Aborted) and not state.masked):
+        elif state is not None and _is_unmasked(state):
             await asyncio.to_thread(budget.cancel, parameters)
 
 

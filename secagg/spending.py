@@ -98,13 +98,13 @@ class OwnBudget:
     def knows(self, parameters: SessionOpen) -> bool:
         """Whether the session was written down before and counts."""
         with _store_errors():
-            sessions = self._ledger.state(POPULATION).sessions
-        return any(each.session == parameters.session and each.state is not SessionState.CANCELLED for each in sessions)
+            state = self._ledger.session_state(POPULATION, parameters.session)
+        return state not in {None, SessionState.CANCELLED}
 
     def has_entry(self, session: bytes) -> bool:
         """Whether the session was ever written down, whatever became of it."""
         with _store_errors():
-            return any(each.session == session for each in self._ledger.state(POPULATION).sessions)
+            return self._ledger.session_state(POPULATION, session) is not None
 
     def reserve(self, parameters: SessionOpen) -> None:
         """Write down what the session may cost; again without effect.

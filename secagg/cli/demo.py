@@ -121,13 +121,14 @@ def _check_noise(noise: DemoNoise, plan: DemoPlan) -> None:
 
 def _noise(arguments: argparse.Namespace) -> DemoNoise | None:
     from secagg.cli.demo_noise import DemoNoise
+    from secagg.cli.noise_plan import check_accept_ratio
 
     if arguments.dp_epsilon is None:
         if arguments.accept_ratio is not None:
             raise CommandError("ARGUMENTS", "--accept-ratio needs --dp-epsilon")
         return None
-    if arguments.accept_ratio is not None and arguments.accept_ratio <= 0:
-        raise CommandError("ARGUMENTS", "--accept-ratio: expected a number above 0")
+    if arguments.accept_ratio is not None:
+        check_accept_ratio(arguments.accept_ratio)
     ratio = Fraction(1) if arguments.accept_ratio is None else arguments.accept_ratio
     return DemoNoise(arguments.dp_epsilon, DEFAULT_DELTA, ratio)
 

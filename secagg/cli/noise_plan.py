@@ -82,11 +82,11 @@ def plan_noise(arguments: argparse.Namespace, dimension: int, clip_norm: Fractio
     if not planned:
         raise refusals[0]
     best = min(planned, key=lambda each: each.encoding.field_layout().lanes)
-    check_ratio(best.plan, best.noise.accepted_ratio)
+    _check_ratio(best.plan, best.noise.accepted_ratio)
     return best
 
 
-def check_ratio(found: Plan, accepted: Fraction) -> None:
+def _check_ratio(found: Plan, accepted: Fraction) -> None:
     """Refuse noise that drowns every signal, unless that was accepted. Raises CommandError."""
     ratio = found.signal_ratio
     if ratio <= accepted:

@@ -18,7 +18,7 @@ from secagg.cli.failures import CommandError
 from secagg.cli.opening import Opening
 from secagg.identity.config import CoordinatorConfig
 from secagg.identity.files import exclusive
-from secagg.privacy.session_noise import SessionMechanism, mechanism_of
+from secagg.privacy.session_noise import mechanism_of
 from secagg.runtime.log_record import iterate_entries, parse_names
 from secagg.store.log_files import RecordFiles
 from secagg.transcript.entries import (
@@ -133,14 +133,13 @@ def noisy_sessions(record: Path) -> list[NoisySession]:
 def _settle(ledger: Ledger, session: NoisySession) -> None:
     """What the log shows of a reserved session, written down once."""
     parameters, population = session.parameters, session.noise.budget.population
-    states = {each.session: each.state for each in ledger.state(population).sessions}
-    if states.get(parameters.session) is not SessionState.RESERVED or not session.ended:
+    state = ledger.session_state(population, parameters.session)
+    if state is not SessionState.RESERVED or not session.ended:
         return
     if session.closed_over is None:
         ledger.cancel(population, parameters.session, "ended before it was closed")
         return
-    settled: SessionMechanism = mechanism_of(parameters, session.closed_over)
-    ledger.settle(population, parameters.session, settled)
+    ledger.settle(population, parameters.session, mechanism_of(parameters, session.closed_over))
 
 
 def _entries(record: Path) -> Iterator[LogEntry]:

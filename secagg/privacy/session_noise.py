@@ -6,10 +6,10 @@ Everything follows from the open entry, so contributors, operators and verifiers
 from __future__ import annotations
 
 import math
-from fractions import Fraction
 from typing import TypeAlias
 
 from dp.alias import NoiseTable, noise_table
+from dp.calibration import CLAMP_DISTANCE
 from dp.demand import MechanismKind
 from dp.errors import ParameterError
 from dp.ledger_events import reservation_digest
@@ -19,12 +19,9 @@ from dp.tails import noise_reach
 from dp.weights import draw_distance
 from secagg.transcript.encoding import Encoding
 from secagg.transcript.entries import SessionOpen
-from secagg.transcript.noise import DiscreteGaussianNoise, DistributedNoise, NoDifferentialPrivacy, SkellamNoise
+from secagg.transcript.noise import DistributedNoise, NoDifferentialPrivacy, SkellamNoise
 
 SessionMechanism: TypeAlias = DistributedSkellam | DistributedDiscreteGaussian | NoNoise
-
-CLAMP_PROBABILITY = Fraction(1, 2**64)
-"""So unlikely must it be that any coordinate of any contributor leaves its field; charged to delta."""
 
 
 class NoiseError(Exception):
@@ -65,9 +62,8 @@ def mechanism_of(parameters: SessionOpen, survivors: int | None = None) -> Sessi
         return NoNoise()
     dimension = parameters.encoding.field_layout().dimension
     draws = parameters.encoding.max_contributors * dimension
-    distance = CLAMP_PROBABILITY + draws * draw_distance(kind_of(noise), noise.local_variance)
-    kind = DiscreteGaussianNoise if isinstance(noise, DiscreteGaussianNoise) else SkellamNoise
-    mechanism = DistributedDiscreteGaussian if kind is DiscreteGaussianNoise else DistributedSkellam
+    distance = CLAMP_DISTANCE + draws * draw_distance(kind_of(noise), noise.local_variance)
+    mechanism = DistributedSkellam if isinstance(noise, SkellamNoise) else DistributedDiscreteGaussian
     worst = mechanism(
         noise.local_variance,
         parameters.min_contributors,
@@ -110,7 +106,7 @@ def _check_bound(parameters: SessionOpen, noise: DistributedNoise) -> None:
 def _check_room(encoding: Encoding, noise: DistributedNoise) -> None:
     layout = encoding.field_layout()
     room, draws = layout.largest - signal_limit(encoding, noise), encoding.max_contributors * layout.dimension
-    reach = noise_reach(kind_of(noise), noise.local_variance, CLAMP_PROBABILITY / draws)
+    reach = noise_reach(kind_of(noise), noise.local_variance, CLAMP_DISTANCE / draws)
     if room < reach:
         raise NoiseError(
             "encoding.value_bits", f"leave {room} for the noise of a coordinate beside the signal, it needs {reach}"

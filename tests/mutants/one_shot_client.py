@@ -270,7 +270,7 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "rounding does not follow from its seed",
         "secagg/runtime/vectors.py",
-        "    stream = Keystream(derive(job.rounding, Label.QUANTISER_STREAM).expose())\n",
+        "    stream = Keystream(derive(rounding, Label.QUANTISER_STREAM).expose())\n",
         "    stream = Keystream(os.urandom(32))\n",
         f"{_SUMS}::test_the_same_plan_gives_the_same_upload_and_another_seed_another",
     ),

@@ -72,10 +72,11 @@ def _budgets(audit: Audit, findings: Findings) -> None:
         populations.setdefault(session.budget.population, []).append(session)
     for number, (name, sessions) in enumerate(populations.items(), start=1):
         audit.progress(f"budget of population {number:,} of {len(populations):,}")
-        wrong = {session.session for session, _ in _faults_of_costs(sessions)}
-        for session, reason in (*_faults_of_chain(sessions), *_faults_of_costs(sessions)):
+        costly = list(_faults_of_costs(sessions))
+        for session, reason in (*_faults_of_chain(sessions), *costly):
             findings.fail(_place_of(session.session), reason)
         if audit.wanted:
+            wrong = {session.session for session, _ in costly}
             for session, reason in _faults_of_costs(at_worst(sessions, audit.wanted)):
                 if session.session not in wrong:
                     findings.unavailable(_place_of(session.session), f"{reason}, {_UNLESS_AS_MANY}")
@@ -91,11 +92,12 @@ def _compare_with(limit: PrivacyLimit, audit: Audit, findings: Findings) -> None
     """Rule: all sessions of the log together cost no more than the policy allows."""
     sessions, place = list(audit.get(NOISE).sessions.values()), Place("policy", None, "[noise] epsilon")
     words = "all sessions of the log together cost epsilon {:.6g}, more than {:.6g}"
-    total = beyond(charge_of_final(sessions), limit.epsilon, limit.delta)
+    charge = charge_of_final(sessions)
+    total = beyond(charge, limit.epsilon, limit.delta)
     if total is not None:
         findings.fail(place, words.format(total, float(limit.epsilon)))
         return
-    spent = epsilon_at(charge_of_final(sessions), limit.delta)
+    spent = epsilon_at(charge, limit.delta)
     findings.note(f"all sessions of the log together: at most epsilon {spent:.6g} at delta {float(limit.delta):g}")
     if not audit.wanted:
         return

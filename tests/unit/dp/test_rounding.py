@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dp.errors import ParameterError
-from dp.rounding import MAX_SQUARED_NORM, round_within, squared_norm
+from dp.rounding import round_within, squared_norm
+from dp.sensitivity import MAX_SQUARED_NORM
 
 INT32 = np.iinfo(np.int32)
 
