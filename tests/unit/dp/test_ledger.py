@@ -99,6 +99,19 @@ def test_a_cancelled_session_costs_nothing_until_it_is_reserved_again(ledger: Le
     ledger.verify()
 
 
+def test_what_became_of_one_session_is_said_without_its_price(ledger: Ledger) -> None:
+    assert ledger.session_state("p", b"a") is None
+    ledger.reserve("p", b"a", WORST)
+    assert ledger.session_state("p", b"a") == "reserved"
+    ledger.settle("p", b"a", WORST)
+    assert ledger.session_state("p", b"a") == "settled"
+    ledger.reserve("p", b"b", WORST)
+    ledger.cancel("p", b"b", "nobody joined")
+    assert ledger.session_state("p", b"b") == "cancelled"
+    with pytest.raises(LedgerStateError):
+        ledger.session_state("q", b"a")
+
+
 def test_asking_the_same_once_more_changes_nothing(ledger: Ledger) -> None:
     first = ledger.reserve("p", b"a", WORST)
     other = ledger.reserve("p", b"b", WORST)
