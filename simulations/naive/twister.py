@@ -49,7 +49,7 @@ def outputs(seeds: NDArray[np.uint32], count: int) -> NDArray[np.uint32]:
 def seeds_that_fit(accept: Accept, seed_bits: int) -> NDArray[np.uint32]:
     """Tries every seed of so many bits and keeps those whose first two outputs are accepted.
 
-    Measured on one core: about 4 million seeds a second.
+    Measured on one core of a shared machine: 3 to 4 million seeds a second, all 2^28 in 79 s.
 
     Args:
         accept: is given the two outputs of a block of seeds, uint32[m] each, and returns bool[m].
