@@ -19,8 +19,8 @@ weakness rests on:
   and that its own is among them (public source). The model's client checks the same.
 - `NO_MINIMUM`: in SecAgg+ the one size a client checks is the threshold, which the server chooses, from two up
   (public source).
-- `WRAPPING_SUM`: in SecAgg+ a sum that outgrows the modulus wraps and the session reports success; too large a
-  weight is a warning in the client's log (public source).
+- `WRAPPING_SUM`: in SecAgg+ a sum that outgrows the modulus wraps and the session reports success (seen when this
+  project ran it); too large a weight is a warning in the client's log (public source).
 """
 
 from __future__ import annotations

@@ -134,6 +134,13 @@ def test_under_substituted_keys_every_client_answers_and_the_sum_is_right():
     assert opened.total.tolist() == session.sum_of(session.everybody).tolist()
 
 
+def test_a_server_with_substituted_keys_opens_no_sum_when_somebody_dropped_out():
+    session = Session(4, SUBSTITUTION_SETTING, Impersonator(SUBSTITUTION_SETTING, VICTIM, SeededRng(4, "forged")))
+    session.collect(frozenset({0}))
+    opened, _ = session.open_honestly()
+    assert opened is None
+
+
 def test_two_sets_give_each_client_one_request_with_disjoint_lists():
     session = Session(4, TWO_SETS_SETTING)
     session.collect()
