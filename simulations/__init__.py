@@ -1,1 +1,1 @@
-"""Dropouts and adversaries over the real protocol code."""
+"""Simulations: many clients, dropouts, liars and crashes, over the protocol's real machines, in virtual time."""

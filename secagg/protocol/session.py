@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any, TypeVar
 
 from secagg.arith.fields import FieldLayout
 from secagg.derive.openers import is_bound, is_prepared
@@ -14,6 +16,9 @@ from secagg.transcript.entries import OneShotOpen, SessionOpen
 from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.openers import Committee, KeyAuthority
 from secagg.transcript.roster import Roster
+
+_T = TypeVar("_T")
+_MOST_REMEMBERED = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,26 @@ class Session:
     def digest(self) -> bytes:
         """SHA-256 of the open entry, 32 bytes."""
         return hashlib.sha256(self.entry).digest()
+
+    def once(self, check: Callable[..., _T], *arguments: Hashable) -> _T:
+        """The result of ``check(*arguments)``, computed once for all clients of this session in a process.
+
+        For pure checks of what is public and large: in a simulation a thousand clients are shown the same thousand
+        signatures. What a check refuses is refused again each time.
+        """
+        key = (check, *arguments)
+        remembered = self._remembered
+        if key not in remembered:
+            result = check(*arguments)
+            if len(remembered) >= _MOST_REMEMBERED:
+                remembered.clear()
+            remembered[key] = result
+        found: _T = remembered[key]
+        return found
+
+    @functools.cached_property
+    def _remembered(self) -> dict[tuple[Hashable, ...], Any]:
+        return {}
 
     @functools.cached_property
     def positions(self) -> dict[bytes, int]:

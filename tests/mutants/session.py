@@ -16,7 +16,7 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "another close is confirmed and nobody minds",
         f"{_PAIRWISE}/client.py",
-        "if statement.close != state.view.close_digest:",
+        "if statement.close != close:",
         "if not statement.close:",
         f"{_COORDINATOR}::TestListsANeighbourAsAliveToSomeAndDroppedToOthers::"
         "test_one_confirmation_of_another_close_shows_the_fork",
@@ -24,7 +24,7 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "confirmations are not verified",
         f"{_PAIRWISE}/client.py",
-        "        check_signature(signed, statement.identity)\n        confirmed.add",
+        "        session.once(check_signature, signed, statement.identity)\n        confirmed.add",
         "        confirmed.add",
         f"{_COORDINATOR}::TestClosesWhatMustNotBeClosed::test_forged_confirmations_are_refused",
     ),

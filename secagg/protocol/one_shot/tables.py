@@ -56,13 +56,13 @@ def committed_leaves(rows: Rows) -> tuple[bytes, ...]:
 
 def staged_positions(rows: Rows) -> tuple[int, ...]:
     """Whose upload is durable and was not rejected."""
-    staged = positions(rows, RowKind.STAGED)
-    return tuple(
-        at
-        for at in staged
-        if find(rows, at, RowKind.STAGED, StagedRow) is not None
-        and find(rows, at, RowKind.REJECTED, RejectedRow) is None
-    )
+    return tuple(at for at in positions(rows, RowKind.STAGED) if is_counted(rows, at))
+
+
+def is_counted(rows: Rows, position: int) -> bool:
+    """Whether an upload is durable and was not rejected."""
+    staged = find(rows, position, RowKind.STAGED, StagedRow)
+    return staged is not None and find(rows, position, RowKind.REJECTED, RejectedRow) is None
 
 
 def holdings(rows: Rows, position: int) -> HoldingRow:

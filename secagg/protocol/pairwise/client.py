@@ -149,7 +149,7 @@ def _advertised(context: ClientContext, state: ClientState, event: AdvertisedLis
     entry = view.advertised
     if entry is None:
         raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "no keys-advertised entry")
-    statements = lists.check_advertised(session, entry, event.leaves)
+    statements = session.once(lists.check_advertised, session, entry, event.leaves)
     members = tuple(statement.identity for statement in statements)
     if context.identity.public_bytes not in members:
         raise RemoteProtocolError(RejectReason.OWN_ENTRY_MISSING, "keys-advertised")
@@ -174,7 +174,7 @@ def _shared(context: ClientContext, state: ClientState, event: SharedList, rng: 
     advertised, shared = view.advertised, view.shared
     if advertised is None or shared is None:
         raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "no keys-shared entry")
-    statements = lists.check_shared(session, shared, event.leaves, place.members, advertised.root)
+    statements = session.once(lists.check_shared, session, shared, event.leaves, place.members, advertised.root)
     if event.leaves[place.index] != state.sent.to_bytes():
         raise RemoteProtocolError(RejectReason.OWN_ENTRY_MISSING, "keys-shared")
     dealer = dealing.Dealer(session, advertised.root, place, state.root)
@@ -246,7 +246,7 @@ def _closed(context: ClientContext, state: ClientState, event: ClosedList) -> Cl
     entry, shared, advertised = view.close, view.shared, view.advertised
     if entry is None or shared is None or advertised is None:
         raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "no session-close entry")
-    accepted = lists.check_closed(session, entry, event.leaves, place.members)
+    accepted = session.once(lists.check_closed, session, entry, event.leaves, place.members)
     if accepted.get(place.index) != state.sent:
         # A state, not an error: whoever was left out of one close entry never looks at another, also after a crash.
         return Transition(_aborted(state, view, RejectReason.LEFT_OUT))
@@ -274,15 +274,16 @@ def _confirmations(context: ClientContext, state: ClientState, event: Confirmati
     if advertised is None:
         raise LocalProtocolError(RejectReason.WRONG_PHASE)
     others = {place.members[index]: index for index in state.accepted if index != place.index}
+    close = state.view.close_digest
     confirmed: set[int] = set()
     for signed in event.signed:
         statement = signed.statement
         if not isinstance(statement, ConfirmStatement) or statement.identity not in others:
             raise RemoteProtocolError(RejectReason.NOT_IN_COHORT, "a confirmation of nobody else in the sum")
         check_statement_session(statement, session)
-        if statement.close != state.view.close_digest:
+        if statement.close != close:
             raise RemoteProtocolError(RejectReason.LOG_FORKED, "another close entry was confirmed")
-        check_signature(signed, statement.identity)
+        session.once(check_signature, signed, statement.identity)
         confirmed.add(others[statement.identity])
     graph = session.graph(len(place.members), advertised.root)
     neighbours = confirmed.intersection(graph.neighbours(place.index))

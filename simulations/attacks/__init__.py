@@ -1,0 +1,1 @@
+"""Attacks on sessions: liars as wrappers around the real machines, replayed and explained."""
