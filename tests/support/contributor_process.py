@@ -27,7 +27,7 @@ from secagg.protocol.messages import ClientMessage, Contribution
 from secagg.protocol.session import ClientPolicy
 from secagg.runtime.participant import TransportError
 from secagg.runtime.ports import BlobStore
-from secagg.transcript.statements import ContributionHeader, SelfMaskShare, UnmaskStatement
+from secagg.transcript.statements import ContributionHeader, OneShotHeader, SelfMaskShare, UnmaskStatement
 from tests.support.cohort import key_of
 from tests.support.coordinator_process import Fate, MortalBlobs, MortalStore, fate_of
 
@@ -62,7 +62,7 @@ def record_messages(path_of: Callable[[bytes], Path]) -> None:
         await send(self, session, message)
 
     async def noted_upload(self: Any, session: bytes, message: Contribution, blobs: BlobStore) -> Any:
-        assert isinstance(message.signed.statement, ContributionHeader)
+        assert isinstance(message.signed.statement, ContributionHeader | OneShotHeader)
         upload_digest = message.signed.statement.upload
         if blobs.has(upload_digest):  # else it was delivered and deleted, and is only announced again
             note(message, blobs.get(upload_digest))
