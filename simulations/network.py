@@ -107,6 +107,21 @@ class Mishap:
         return True
 
 
+class Mishaps:
+    """What is to happen, found by whom it befalls."""
+
+    def __init__(self) -> None:
+        self._planned: dict[tuple[str, str], list[Mishap]] = {}
+
+    def append(self, mishap: Mishap) -> None:
+        """One more."""
+        self._planned.setdefault((mishap.caller, mishap.what), []).append(mishap)
+
+    def that_befall(self, call: Call) -> list[Mishap]:
+        """Those that befall this call; they are counted."""
+        return [mishap for mishap in self._planned.get((call.caller, call.what), ()) if mishap.befalls(call)]
+
+
 class Observer(Protocol):
     """Sees what the target of a call sees."""
 
@@ -134,6 +149,7 @@ class Network:
 
     Attributes:
         generator: for latencies.
+        capacities: bytes per second that a node takes from all callers together, one after the other.
         traffic: by (class of caller, name of call).
         mishaps: what is to happen.
         is_cut: whether a caller and a target cannot hear each other, at a time.
@@ -145,9 +161,11 @@ class Network:
     is_cut: Callable[[str, str], bool] = lambda _caller, _target: False
     killed: Callable[[str], None] = lambda _name: None
     observers: list[Observer] = field(default_factory=list)
+    capacities: dict[str, float] = field(default_factory=dict)
     traffic: dict[tuple[str, str], Traffic] = field(default_factory=dict)
-    mishaps: list[Mishap] = field(default_factory=list)
+    mishaps: Mishaps = field(default_factory=Mishaps)
     _sequences: Counter[tuple[str, str]] = field(default_factory=Counter)
+    _busy_until_s: dict[str, float] = field(default_factory=dict)
 
     async def call(
         self,
@@ -174,12 +192,13 @@ class Network:
         caller, target = nodes
         call = Call(caller.name, target.name, what, self._sequences[caller.name, what])
         self._sequences[caller.name, what] += 1
-        befallen = {mishap.event: mishap for mishap in self.mishaps if mishap.befalls(call)}
+        befallen = {mishap.event: mishap for mishap in self.mishaps.that_befall(call)}
         counted = self.traffic.setdefault((caller.name.split("-")[0], what), Traffic())
         counted.calls += 1
         size = size_of(request)
         counted.request_bytes += size
         await self._travel(nodes, size)
+        await self._queue(target.name, size)
         if Event.DELAY in befallen:
             await asyncio.sleep(befallen[Event.DELAY].delay_s)
         if Event.CALLER_DIES_BEFORE in befallen:
@@ -241,6 +260,16 @@ class Network:
         delay_s = sum(self._latency(line) for line in lines)
         delay_s += size / min(line.bytes_per_s for line in lines)
         await asyncio.sleep(delay_s)
+
+    async def _queue(self, target: str, size: int) -> None:
+        """Wait until the target has taken what came before, and this."""
+        capacity = self.capacities.get(target)
+        if capacity is None:
+            return
+        now_s = asyncio.get_running_loop().time()
+        done_s = max(now_s, self._busy_until_s.get(target, 0.0)) + size / capacity
+        self._busy_until_s[target] = done_s
+        await asyncio.sleep(done_s - now_s)
 
     def _latency(self, line: Line) -> float:
         if not line.spread:

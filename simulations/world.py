@@ -20,7 +20,8 @@ from simulations.cast import ONE, START_S, Cast, client_name
 from simulations.clients import ClientNode, NetworkCoordinator
 from simulations.coordinator import CoordinatorNode, Front
 from simulations.members import Committee, MemberNode, NetworkMember
-from simulations.network import Line, Network
+from simulations.network import Network
+from simulations.people import Person, Window
 from simulations.plan import Plan
 from simulations.process import Process
 from simulations.randomness import generator
@@ -88,6 +89,7 @@ class World:
         nodes: list[AnyNode] = [self.coordinator, *self.clients, *self.members, *self.witnesses]
         self.nodes = {node.name: node for node in nodes}
         self._cuts: list[tuple[frozenset[str], float]] = []
+        self._offline: dict[str, tuple[Window, ...]] = {}
         self._background = Process("world")
 
     @property
@@ -117,6 +119,15 @@ class World:
         port = NetworkCoordinator(client, lambda: self.front, self.network)
         wrap = self.wrapped.get(number)
         client.start(port, None if wrap is None else wrap(client, port))
+
+    def expect(self, number: int, person: Person) -> None:
+        """Let a client come as this person: at its time, over its line, offline when it is, to drop where it does."""
+        client = self.clients[number]
+        client.line = person.line
+        self._offline[client.name] = person.offline
+        if person.drop is not None:
+            self.network.mishaps.append(person.drop.mishap(client.name))
+        self.later(person.arrives_s, lambda: self.restart(client.name))
 
     def kill(self, name: str) -> None:
         """End a node's process at once."""
@@ -230,15 +241,14 @@ class World:
         """Write down that something happened."""
         self.happenings.append(Happening(round(self.now_s, 6), node, what, detail))
 
-    def set_line(self, number: int, line: Line) -> None:
-        """How a client is connected."""
-        self.clients[number].line = line
-
     def _heard(self, number: int, what: str, detail: str) -> None:
         self.note(client_name(number), what, detail)
 
     def _is_cut(self, caller: str, target: str) -> bool:
         now_s = self.now_s
+        for name in (caller, target):
+            if any(window.start_s <= now_s < window.end_s for window in self._offline.get(name, ())):
+                return True
         return any(until_s > now_s and (caller in names) != (target in names) for names, until_s in self._cuts)
 
     def _cosigners(self, _process: Process) -> NetworkCosigners:
