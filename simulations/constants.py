@@ -76,7 +76,7 @@ class Constants:
     command: str
 
     def __post_init__(self) -> None:
-        for name in MEANINGS.keys() ^ self.values.keys():
+        for name in sorted(MEANINGS.keys() ^ self.values.keys()):
             raise ConstantsError(f"{name}: {'missing' if name in MEANINGS else 'unknown'}")
         for name, value in self.values.items():
             if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:
@@ -114,7 +114,7 @@ class Constants:
         texts = [measured.get(name) for name in ("date", "machine", "command")]
         if not all(isinstance(each, str) for each in texts):
             raise ConstantsError("measured: expected date, machine and command")
-        return cls(values, *texts)
+        return cls(values, *map(str, texts))
 
 
 def load(path: Path | None) -> Constants:
