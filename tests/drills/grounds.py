@@ -16,13 +16,16 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
+import grpc
+import grpc.aio
+
 from secagg.cli import demo_committee, demo_site, demo_witnesses
 from secagg.cli.demo_plan import DemoPlan
 from secagg.client import connect
 from secagg.crypto.notes import log_key
 from secagg.identity.address import Address
-from secagg.identity.config import CoordinatorConfig
 from secagg.identity.client_config import ClientConfig, PolicyConfig
+from secagg.identity.config import CoordinatorConfig
 from secagg.identity.tls import fingerprint
 from secagg.identity.transport import PinnedFingerprint
 from secagg.protocol.phases import Phase
@@ -32,7 +35,7 @@ from secagg.runtime.shown import Status
 from secagg.transcript.policy import LogPolicy
 from tests.drills.party import Happening, Happenings, Party
 from tests.drills.report import DrillReport
-from tests.support.coordinator_process import one_hot_adapter
+from tests.support.coordinator_process import SHAPES, one_hot_adapter
 from verifier.cli import run as verify
 
 CALL_S = 30.0
@@ -50,6 +53,7 @@ class Cast:
     members: int = 0
     witnesses: int = 1
     max_watchers: int = 2000
+    shapes: Mapping[str, tuple[int, int]] = field(default_factory=lambda: SHAPES)
 
 
 @dataclass
@@ -82,7 +86,8 @@ class Grounds:
         """Open a session of one-hot adapters for everybody in the roster."""
         for file in self.site.private.glob("roster*"):
             shutil.rmtree(file) if file.is_dir() else file.unlink()
-        plan = DemoPlan(min(3, self.cast.people), {}, 3, 1)
+        corrupt = max(1, -(-self.cast.people // 10))  # the tenth that contributors ask for
+        plan = DemoPlan(min(3, self.cast.people), {}, corrupt + 2, corrupt)
         own = {"--clip-norm": 1, "--value-bits": 15, "--max-contributors": 1024, "--protocol": protocol}
         if protocol == "one-shot":
             own |= {"--committee": self.cards, "--needed": self.cast.members, "--max-corrupt-members": 1}
@@ -107,6 +112,17 @@ class Grounds:
     def sent_of(self, k: int, session: bytes) -> Path:
         """Where it is written down what person k has sent in a session."""
         return self.site.private / f"sent-{k}-{session.hex()[:8]}"
+
+    def own_channel(self) -> grpc.aio.Channel:
+        """A connection of its own: channels with equal arguments in one process would share one."""
+        options: list[tuple[str, int | str]] = [
+            ("grpc.ssl_target_name_override", self.site.certificate.name),
+            ("grpc.max_send_message_length", 64 << 20),
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
+        return grpc.aio.secure_channel(
+            self.site.address, grpc.ssl_channel_credentials(self.site.certificate.pem), options
+        )
 
     async def watch(self, session: bytes) -> Status:
         """Tell the happenings of each phase as it begins; the last status. A coordinator that is away is waited for."""
@@ -177,7 +193,7 @@ def _founded(home: Path, cast: Cast, report: DrillReport) -> Grounds:
     config = dataclasses.replace(config, listen=Address("127.0.0.1", site.port), limits=limits)
     site.config.write_text(config.to_toml(), encoding="utf-8")
     for k in range(1, min(3, cast.people) + 1):
-        one_hot_adapter(site.contributors / str(k), k - 1)
+        one_hot_adapter(site.contributors / str(k), k - 1, cast.shapes)
     serve = ("coordinator", "serve", "--config", str(site.config), "--format", "json")
     happenings = Happenings()
     lines = private / "lines" / "coordinator"
@@ -255,8 +271,3 @@ def free_ports(count: int) -> list[int]:
             probe.bind(("127.0.0.1", port))
             found.append(port)
     return found
-
-
-def rss_bound_mib(base_mib: float, parts_mib: Mapping[str, float]) -> float:
-    """What a process may hold: what it held before, and what these things are allowed to take."""
-    return base_mib + sum(parts_mib.values())

@@ -40,8 +40,8 @@ class Held:
     receipts: dict[bytes, list[bytes]] = field(default_factory=lambda: defaultdict(list))
 
 
-async def judge(grounds: Grounds, session: bytes, protocol: str, held: Held) -> None:
-    """Whether the sum is exact and everybody with a receipt is in it or told why not."""
+async def judge(grounds: Grounds, session: bytes, protocol: str, held: Held) -> set[bytes]:
+    """Whether the sum is exact and everybody with a receipt is in it or told why not; who is in it."""
     report = grounds.report
     directory = grounds.site.record / "sessions" / session.hex()
     try:
@@ -50,7 +50,7 @@ async def judge(grounds: Grounds, session: bytes, protocol: str, held: Held) -> 
     except SessionAbortedError as error:
         report.endings[f"{protocol} aborted ({error.reason})"] += 1
         report.promise(SUM)
-        return
+        return set()
     report.endings[f"{protocol} with a sum"] += 1
     lines = (directory / "contributions.jsonl").read_bytes().splitlines()
     counted = [Signed.from_bytes(line).statement.identity for line in lines]
@@ -63,6 +63,7 @@ async def judge(grounds: Grounds, session: bytes, protocol: str, held: Held) -> 
         found.append(f"{result.contributors} contributors, {len(set(counted))} of them named")
     report.promise(SUM, *found)
     _judge_receipts(grounds, directory, held, {hashlib.sha256(line).digest() for line in lines})
+    return set(counted)
 
 
 def _judge_receipts(grounds: Grounds, directory: Path, held: Held, counted: set[bytes]) -> None:

@@ -16,17 +16,18 @@ NAME = "kill-member"
 async def run(rounds: Rounds) -> DrillReport:
     """The drill."""
     rounds = dataclasses.replace(rounds, protocols=("one-shot",))
+    members = 3 if rounds.sessions > 1 else 2
     report = DrillReport(
         NAME,
-        f"{rounds.sessions} one-shot sessions, 3 members who are all needed; up to 3 of them killed {rounds.kills} times in "
-        "each, and once more when the sum was out",
+        f"{rounds.sessions} one-shot sessions, {members} members who are all needed; some or all of them killed "
+        f"{rounds.kills} times in each, and once more when the sum was out",
     )
     chance = random.Random(f"{NAME} {rounds.seed}")
     await drill(
         report,
-        Cast(members=3),
+        Cast(members=members),
         rounds,
-        lambda ground, _: Killer(ground, ground.members, _tells, chance, at_once=3),
+        lambda ground, _: Killer(ground, ground.members, _tells, chance, at_once=members),
     )
     return report
 

@@ -158,14 +158,15 @@ async def session_under_fire(
             await party.kill()
     ground.look_at(*parties)
     if not ground.report.broken:
-        await judge(ground, session, protocol, _held(ground, parties))
+        await judge(ground, session, protocol, held_by(ground, parties))
         judge_sent(ground, session, people)
         if protocol == "one-shot" and any(name.endswith("with a sum") for name in ground.report.endings):
             await judge_journals(ground, session)
     return session
 
 
-def _held(ground: Grounds, parties: Sequence[Party]) -> Held:
+def held_by(ground: Grounds, parties: Sequence[Party]) -> Held:
+    """What three people hold, by what their processes have said."""
     held = Held({key: k - 1 for k, key in ground.site.identities.items()})
     for k, party in enumerate(parties, start=1):
         receipts = [bytes.fromhex(line["signed"]) for line in party.errors if "signed" in line]

@@ -60,7 +60,7 @@ class Party:
     """
 
     def __init__(self, name: str, command: tuple[str, ...], log: Path, happenings: Happenings) -> None:
-        self.name, self.kind = name, name.split()[0]
+        self.name, self.kind = name, name.split(maxsplit=1)[0]
         self.command = command
         self.peak_mib = 0.0
         self.deaths = 0
@@ -184,7 +184,10 @@ def _moment(line: dict[str, Any]) -> str:
     error = line.get("error")
     if isinstance(error, dict):
         return f"error {error.get('reason')}"
-    for key in ("event", "receipt", "acknowledged", "leaving"):
-        if key in line:
-            return f"{key} {line[key]}" if key != "event" else str(line[key])
-    return "plan shown" if isinstance(progress, dict) else "other"
+    if "event" in line:
+        return str(line["event"])
+    if "signed" in line:
+        return f"receipt {line['receipt']}"
+    if "acknowledged" in line:
+        return f"acknowledged {line['acknowledged']}"
+    return "plan shown" if isinstance(progress, dict) else "result printed"

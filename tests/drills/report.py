@@ -83,8 +83,7 @@ def _counted(counter: Counter[str]) -> str:
     return ", ".join(f"{count} {what}" for what, count in counter.most_common())
 
 
-def summary(reports: Sequence[DrillReport]) -> str:
-    """All reports, and the verdict in a line."""
+def verdict(reports: Sequence[DrillReport]) -> str:
+    """All of them in a line."""
     bad = [report.name for report in reports if not report.holds]
-    verdict = f"broken in {', '.join(bad)}" if bad else "every promise held"
-    return "\n\n".join([*(report.text() for report in reports), f"{len(reports)} drills: {verdict}"])
+    return f"{len(reports)} drills: " + (f"promises were broken in {', '.join(bad)}" if bad else "every promise held")

@@ -158,9 +158,9 @@ class MortalLog:
         return await self._fate.around(appended)
 
 
-def one_hot_adapter(directory: Path, position: int) -> Path:
-    """An adapter of 48 parameters, all 0 but the one at ``position`` of its vector, which is 1."""
-    layout = Layout.from_shapes(SHAPES)
+def one_hot_adapter(directory: Path, position: int, shapes: Mapping[str, tuple[int, int]] = SHAPES) -> Path:
+    """An adapter, of 48 parameters, all 0 but the one at ``position`` of its vector, which is 1."""
+    layout = Layout.from_shapes(shapes)
     vector = np.zeros(layout.dimension, dtype=np.float32)
     vector[position] = 1.0
     tensors, start = {}, 0
