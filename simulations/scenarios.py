@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -60,13 +61,12 @@ def _crashes(plan: Plan, rate: float) -> Scenario:
 
 
 def _regions(plan: Plan, rate: float) -> Scenario:
-    about = f"People live in five regions; each region goes dark with probability {max(rate, 0.2):g}, for a quarter of an hour."
-    return Scenario("regions", about, plan, (Regions(5, max(rate, 0.2)),), Mixed(), spread_s=300.0)
+    rate = max(rate, 0.2)
+    about = f"People live in five regions; each goes dark with probability {rate:g}, for a quarter of an hour."
+    return Scenario("regions", about, plan, (Regions(5, rate),), Mixed(), spread_s=300.0)
 
 
 def _diurnal(plan: Plan, _rate: float) -> Scenario:
-    import dataclasses
-
     long_plan = dataclasses.replace(plan, phase_s=86_400)
     about = "Phones are online half of every day, at hours that differ; phases last a day."
     return Scenario("diurnal", about, long_plan, (Diurnal(0.5),), Mixed(), spread_s=3600.0)

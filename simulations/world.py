@@ -132,7 +132,7 @@ class World:
     def kill(self, name: str) -> None:
         """End a node's process at once."""
         if self.nodes[name].process is not None:
-            self.note(name, "dies")
+            self.note(name, "dies", self.phase.value if self.coordinator.is_up else "")
         self.nodes[name].kill()
 
     async def restart(self, name: str) -> None:

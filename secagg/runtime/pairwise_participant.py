@@ -90,14 +90,17 @@ class PairwiseParticipant(Participant[ClientState, ClientEvent, ClientEffect]):
         if status.phase in {Phase.FINISHED, Phase.ABORTED}:
             await self._feed_shown(await self._ports.coordinator.outcome(self._session), seen)
             return True
-        try:
-            event = await self._next_event(status)
-        except RemoteProtocolError as error:
-            if error.reason not in TOO_LATE:
-                raise
-            # The session went on between the status and this call: what it is about now, the next watch says.
-            return True
-        if event is not None:
+        # Whoever comes late finds several steps due at once, and perhaps no further change ever tells it so.
+        while True:
+            try:
+                event = await self._next_event(status)
+            except RemoteProtocolError as error:
+                if error.reason not in TOO_LATE:
+                    raise
+                # The session went on between the status and this call: what it is about now, the next watch says.
+                return True
+            if event is None:
+                return self._is_over()
             try:
                 await self._feed_shown(event, seen)
             except RemoteProtocolError as error:
@@ -105,7 +108,7 @@ class PairwiseParticipant(Participant[ClientState, ClientEvent, ClientEffect]):
                     raise
                 # Neighbours are still signing, of which no watcher hears: look again after a pause.
                 return True
-        return self._is_over()
+            seen = await self._seen()
 
     async def _next_event(self, status: Status) -> ClientEvent | None:
         port = self._ports.coordinator

@@ -290,9 +290,15 @@ class Participant(abc.ABC, Generic[StateT, EventT, EffectT]):
     def _dispatch(self, identifier: int, effect: EffectT) -> None:
         if identifier in self._tasks:
             return
-        task = asyncio.ensure_future(self._carry_out(identifier, effect))
+        task = asyncio.ensure_future(self._in_turn(tuple(self._tasks.values()), identifier, effect))
         self._tasks[identifier] = task
         task.add_done_callback(lambda _: self._tasks.pop(identifier, None))
+
+    async def _in_turn(self, before: tuple[asyncio.Task[None], ...], identifier: int, effect: EffectT) -> None:
+        """Carry out one effect after the other: an answer that overtakes its confirmation is refused for good."""
+        if before:
+            await asyncio.wait(before)
+        await self._carry_out(identifier, effect)
 
     async def _carry_out(self, identifier: int, effect: EffectT) -> None:
         delay_s = FIRST_DELAY_S

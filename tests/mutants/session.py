@@ -381,4 +381,19 @@ MUTANTS: tuple[Mutant, ...] = (
         "        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)",
         f"{_ATTACKS}::TestTwoCoordinators::test_one_record_has_one_writer",
     ),
+    mutant(
+        "an answer may overtake its confirmation",
+        "secagg/runtime/participant.py",
+        "            await asyncio.wait(before)",
+        "            await asyncio.sleep(0)",
+        "tests/simulations/test_liveness.py::test_an_answer_never_overtakes_the_confirmation_that_it_needs",
+    ),
+    mutant(
+        "one step for each change of the session",
+        "secagg/runtime/pairwise_participant.py",
+        "            if event is None:\n                return self._is_over()",
+        "            if event is None or isinstance(self.state, Confirmed):\n                return self._is_over()",
+        "tests/simulations/test_liveness.py::"
+        "test_those_who_confirm_after_the_quorum_answer_although_nothing_changes_any_more",
+    ),
 )
