@@ -32,6 +32,7 @@ from secagg.transcript.openers import SEALING_KEY_BYTES, Committee, CommitteeMem
 from secagg.transcript.record import Record
 from secagg.transcript.roster import RosterHead, RosterMember
 from secagg.transcript.statements import (
+    RING_VECTOR_BYTES,
     Accepted,
     AdvertiseStatement,
     ConfirmStatement,
@@ -252,10 +253,14 @@ class OneShotSizes:
         return self.contributions * (_disposition(self.header) - 1) + digits_below(self.contributions)
 
     @property
+    def answer(self) -> int:
+        """A member's signed answer."""
+        return _length(_signed(MemberAnswer(_H, _H, _H, bytes(RING_VECTOR_BYTES))))
+
+    @property
     def openings(self) -> int:
-        """All members' answers, and the secret sum."""
-        answer = _length(_signed(MemberAnswer(_H, _H, _H, bytes(4 * RING_DEGREE)))) + 1
-        return len(self.committee.members) * answer + WORD_BYTES * RING_DEGREE
+        """All members' answers, and the secret sum. Fewer answers are published if fewer had come by the opening."""
+        return len(self.committee.members) * (self.answer + 1) + WORD_BYTES * RING_DEGREE
 
     @property
     def record(self) -> int:
