@@ -51,6 +51,10 @@ class _Knowledge(Protocol):
         """Combinations of honest inputs that span all that is determined."""
         ...
 
+    def doubly_opened(self) -> tuple[int, ...]:
+        """Honest clients of whom both secrets are known."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Determined:
@@ -135,6 +139,14 @@ class View:
         """
         vectors = [dict(each.terms) for each in self.determined()]
         return smallest_support(vectors, lambda each: each.client, self._prime)
+
+    def doubly_opened(self) -> tuple[int, ...]:
+        """The honest clients of whom the adversary knows self-mask seed and root; none in one-shot sessions.
+
+        Raises:
+            KnowledgeError: as ``determined``.
+        """
+        return self._knowledge.doubly_opened()
 
     def explain(self) -> tuple[str, ...]:
         """What is determined, in plain words, for reports; ``("nothing",)`` if nothing is."""

@@ -100,6 +100,10 @@ class OneShotKnowledge:
             return found + [{each: 1} for each in arrived.values()]
         return found + self._opened(arrived)
 
+    def doubly_opened(self) -> tuple[int, ...]:
+        """None: a client has one secret."""
+        return ()
+
     @property
     def _needed(self) -> int:
         opening = self._cast.session.parameters.opening  # type: ignore[union-attr]

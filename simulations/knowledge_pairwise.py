@@ -157,7 +157,7 @@ class PairwiseKnowledge:
                 rows.append(self._unknown_masks(client, header, secrets))
         return [{inputs[number]: factor for number, factor in vector.items()} for vector in cancelling(rows)]
 
-    def both_secrets(self) -> tuple[int, ...]:
+    def doubly_opened(self) -> tuple[int, ...]:
         """The honest clients of one of whose dealings both self-mask seed and root are known."""
         secrets = self._secrets()
         return tuple(
