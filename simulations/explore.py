@@ -1,0 +1,113 @@
+"""Plays scripts and judges them: invariants after every operation and while time passes, and once all could finish."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import traceback
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from simulations import expectations
+from simulations.clients import ClientNode
+from simulations.coordinator import CoordinatorNode
+from simulations.expectations import Finding
+from simulations.forgeries import TwoFacedFront
+from simulations.loop import NothingLeftError, run_virtually
+from simulations.members import MemberNode
+from simulations.operations import Forge
+from simulations.performing import Performer
+from simulations.scripts import Script
+from simulations.world import World
+
+_STEP_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fine:
+    """Nothing was violated. ``ended`` is "finished" or "aborted: " and why."""
+
+    ended: str
+
+
+Verdict: TypeAlias = Finding | Fine
+
+
+def run_script(script: Script) -> Verdict:
+    """Play a script in a virtual loop of its own; the same script gives the same verdict."""
+
+    async def main() -> Verdict:
+        play = asyncio.ensure_future(_Play(script).run())
+        await asyncio.wait({play})
+        error = play.exception()
+        return play.result() if error is None else _failure(error)
+
+    try:
+        verdict = run_virtually(main())
+    except NothingLeftError as error:
+        return Finding("never-hangs", str(error))
+    except BaseExceptionGroup as group:
+        return _failure(group.exceptions[0])
+    return verdict
+
+
+def _failure(error: BaseException) -> Finding:
+    """An exception out of the machines, without what differs between runs: digests of boxes."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if "secagg" in frame.filename] or list(frames)
+    where = f"{ours[-1].name}: {ours[-1].line}" if ours else "nowhere"
+    return Finding("no-errors", f"{type(error).__name__} in {where}")
+
+
+class _Play:
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self._world = World(script.plan, front=TwoFacedFront)
+        self._performer = Performer(self._world, self._pass)
+        self._found: Finding | None = None
+        self._marks: tuple[int, ...] = ()
+
+    async def run(self) -> Verdict:
+        for operation in self._script.operations:
+            await self._performer.perform(operation)
+            self._check()
+            if self._found is not None:
+                return self._found
+        await self._performer.open()
+        await self._performer.mend()
+        await self._finish()
+        found = self._found or expectations.at_the_end(self._world, self._script)
+        # What nobody waits for and failed is told when it is forgotten.
+        gc.collect()
+        return Fine(_ending(self._world)) if found is None else found
+
+    async def _pass(self, seconds: float) -> None:
+        end_s = self._world.now_s + seconds
+        while self._found is None and self._world.now_s < end_s:
+            await asyncio.sleep(min(_STEP_S, end_s - self._world.now_s))
+            self._check()
+
+    async def _finish(self) -> None:
+        """Let deadlines pass until the session is over and every client is done, or nobody would wait any longer."""
+        plan = self._script.plan
+        forged = any(isinstance(each, Forge) for each in self._script.operations)
+        end_s = self._world.now_s + (plan.phase_s if forged else 8 * plan.phase_s + 600)
+        while self._found is None and self._world.now_s < end_s:
+            if self._world.is_over and not any(client.process for client in self._world.clients):
+                return
+            await self._pass(_STEP_S)
+
+    def _check(self) -> None:
+        world = self._world
+        nodes: list[CoordinatorNode | ClientNode | MemberNode] = [world.coordinator, *world.clients, *world.members]
+        marks = (len(world.happenings), *(node.disk.writes for node in nodes))
+        if marks == self._marks:
+            return
+        self._marks = marks
+
+
+def _ending(world: World) -> str:
+    if not world.is_over:
+        return "open"
+    reason = world.aborted_because()
+    return "finished" if reason is None else f"aborted: {reason}"
