@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import TypeVar
 
 from dp.ledger_events import GENESIS, reservation_digest
-from dp.planner import Demand, MechanismKind, plan
+from dp.planner import Demand, MechanismKind, Plan, plan
 from secagg.arith.fields import LANE_BITS
 from secagg.arith.flatten import flattened_bound, flattened_dimension
 from secagg.arith.ring_mask import usable_bits_for
@@ -29,22 +29,8 @@ def with_noise(
 ) -> OpenT:
     """The same session, in which the noise costs ``epsilon`` once; reserved in a ledger that holds nothing else."""
     encoding = parameters.encoding
-    packed, bound = encoding.dimension, encoding.clip_norm
-    if isinstance(encoding.flatten, Flattening):
-        packed, bound = flattened_dimension(packed), flattened_bound(bound, packed)
-    demand = Demand(
-        epsilon=epsilon,
-        delta=delta,
-        sessions=1,
-        min_survivors=parameters.min_contributors,
-        corrupt=parameters.max_corrupt,
-        dimension=packed,
-        clip=encoding.clip_norm,
-        max_contributors=encoding.max_contributors,
-        mechanism=mechanism,
-        coordinate_bound=bound,
-    )
-    planned = plan(demand)
+    planned = noise_plan(parameters, epsilon, delta=delta, mechanism=mechanism)
+    packed = planned.demand.dimension
     usable = LANE_BITS
     if isinstance(parameters, OneShotOpen):
         usable = usable_bits_for(planned.value_bits, encoding.max_contributors, packed)
@@ -67,6 +53,38 @@ def with_noise(
         encoding.flatten,
     )
     return reserved(dataclasses.replace(parameters, encoding=wider, noise=noise))
+
+
+def noise_plan(
+    parameters: SessionOpen,
+    epsilon: Fraction,
+    *,
+    delta: Fraction = Fraction(1, 100_000),
+    mechanism: MechanismKind = MechanismKind.SKELLAM,
+) -> Plan:
+    """The plan of noise that ``with_noise`` gives a session.
+
+    Raises:
+        ParameterError: a number that is no demand; ``field`` names it.
+        PlanError: nothing meets the demand (``dp.planner``).
+    """
+    encoding = parameters.encoding
+    packed, bound = encoding.dimension, encoding.clip_norm
+    if isinstance(encoding.flatten, Flattening):
+        packed, bound = flattened_dimension(packed), flattened_bound(bound, packed)
+    demand = Demand(
+        epsilon=epsilon,
+        delta=delta,
+        sessions=1,
+        min_survivors=parameters.min_contributors,
+        corrupt=parameters.max_corrupt,
+        dimension=packed,
+        clip=encoding.clip_norm,
+        max_contributors=encoding.max_contributors,
+        mechanism=mechanism,
+        coordinate_bound=bound,
+    )
+    return plan(demand)
 
 
 def reserved(parameters: OpenT) -> OpenT:
