@@ -61,20 +61,23 @@ class Killer:
             if number == 0 or self.chance.random() < 0.5:
                 position = await happenings.after(position, lambda each: self.tells(each) or self.is_over)
             else:
-                position += self.chance.randrange(1, _LONGEST_GAP)
-                await happenings.after(position, lambda _: True)
+                gap = self.chance.randrange(_LONGEST_GAP)
+                position = await happenings.after(position + gap, lambda _: True)
             if self.is_over:
                 return
             # No waiting for anything: the moment is somewhat later than what was seen.
             await asyncio.sleep(self.chance.uniform(0, _LONGEST_PAUSE_S) if number else 0)
-            await self.kill(happenings.all[-1].what)
+            await self.kill(happenings.all[position])
             position = len(happenings.all)
 
-    async def kill(self, moment: str) -> None:
-        """Kill some that run, and start them again."""
+    async def kill(self, told: Happening) -> None:
+        """Kill some that run, whoever has told of the moment among them, and start them again."""
         running = [party for party in self.targets if party.is_running]
-        victims = self.chance.sample(running, min(len(running), self.chance.randint(1, self.at_once)))
-        await self._kill(moment, victims)
+        others = [party for party in running if party.name != told.who]
+        count = min(len(running), self.chance.randint(1, self.at_once))
+        victims = [party for party in running if party.name == told.who]
+        victims += self.chance.sample(others, max(0, count - len(victims)))
+        await self._kill(told.what, victims)
         if self.restarts:
             await bring_back(self.ground.report, victims)
 

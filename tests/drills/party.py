@@ -20,11 +20,16 @@ _STOP_S = 20.0
 
 @dataclass(frozen=True)
 class Happening:
-    """One line that a party wrote, or something that was seen of a session. ``what`` names the moment."""
+    """One line that ``who`` wrote, or something that was seen of a session. ``what`` names the moment."""
 
-    kind: str
+    who: str
     what: str
     line: dict[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """Which kind of party."""
+        return self.who.split(maxsplit=1)[0]
 
 
 class Happenings:
@@ -155,7 +160,7 @@ class Party:
                 self._serves.set()
             if self.is_running:
                 self.weigh()
-            self._happenings.add(Happening(self.kind, _moment(line), line))
+            self._happenings.add(Happening(self.name, _moment(line), line))
 
 
 def memory_mib(pid: int, field: str) -> float:

@@ -23,6 +23,7 @@ from secagg.protocol.session import ClientPolicy
 from secagg.remote import GrpcCoordinator
 from secagg.runtime.log_trust import ForgetfulMemory
 from secagg.runtime.ports import UploadError
+from secagg.services.upload_calls import _STREAMS
 from secagg.services.uploads import MAX_CHUNK_BYTES
 from secagg.v1 import aggregation_pb2 as pb
 from secagg.v1 import aggregation_pb2_grpc as pb_grpc
@@ -54,6 +55,11 @@ class Crowd:
     dimension: int = 1_000_000
     seed: int = 1
 
+    @property
+    def stalled_streams(self) -> int:
+        """Streams that each of the stalled begins: together more than are read at a time."""
+        return 1 + (_STREAMS + 8) // self.behaviours().count("stalled")
+
     def behaviours(self) -> list[str]:
         """What each person does: of every ten five are fast, one slow, one cut off, one stalls, two are wrong."""
         ten = ("fast", "slow", "fast", "stalled", "fast", "broken", "fast", "cut", "fast", "broken")
@@ -75,6 +81,7 @@ class Uploader:
     chance: random.Random
     over: asyncio.Event
     large: asyncio.Lock
+    streams: int
     refusals: list[str] = field(default_factory=list)
     receipt: bytes = b""
     sent: asyncio.Event = field(default_factory=asyncio.Event)
@@ -114,13 +121,14 @@ class Uploader:
         await self.fast()
 
     async def stalled(self) -> None:
-        """Begin a stream and say nothing more; and keep a connection open that says nothing at all."""
+        """Begin streams and say nothing more; and keep a connection open that says nothing at all."""
         _, writer = await asyncio.open_connection("127.0.0.1", self.ground.site.port)
         async with self.ground.own_channel() as channel:
             stub, token = await self._announced(channel)
-            call = stub.StreamChunks(self._begun(token, 1 << 15), timeout=600)
+            calls = [stub.StreamChunks(self._begun(token, 1 << 15), timeout=600) for _ in range(self.streams)]
             await self.over.wait()
-            call.cancel()
+            for call in calls:
+                call.cancel()
         writer.close()
 
     async def broken(self) -> None:
@@ -200,7 +208,7 @@ async def _prepared(ground: Grounds, session: bytes, crowd: Crowd) -> list[Uploa
 
     def prepared(k: int) -> Uploader:
         chance = random.Random(f"{NAME} {crowd.seed} {k}")
-        return Uploader(ground, session, _masked(ground, details, k, crowd), chance, over, large)
+        return Uploader(ground, session, _masked(ground, details, k, crowd), chance, over, large, crowd.stalled_streams)
 
     return [await asyncio.to_thread(prepared, k) for k in range(1, crowd.people + 1)]
 
