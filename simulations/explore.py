@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -13,11 +14,12 @@ from simulations.clients import ClientNode
 from simulations.coordinator import CoordinatorNode
 from simulations.expectations import Finding
 from simulations.forgeries import TwoFacedFront
+from simulations.invariants import Honesty, Violation, Watch
 from simulations.loop import NothingLeftError, run_virtually
 from simulations.members import MemberNode
 from simulations.operations import Forge
 from simulations.performing import Performer
-from simulations.scripts import Script
+from simulations.scripts import Script, liars_of, traitors_of
 from simulations.world import World
 
 _STEP_S = 1.0
@@ -66,6 +68,13 @@ class _Play:
         self._performer = Performer(self._world, self._pass)
         self._found: Finding | None = None
         self._marks: tuple[int, ...] = ()
+        self._forged = any(isinstance(each, Forge) for each in script.operations)
+        self._watch = Watch(
+            self._world,
+            clients=liars_of(script.operations),
+            members=traitors_of(script.operations),
+            coordinator=Honesty.LIES if self._forged else Honesty.HONEST,
+        )
 
     async def run(self) -> Verdict:
         for operation in self._script.operations:
@@ -76,6 +85,8 @@ class _Play:
         await self._performer.open()
         await self._performer.mend()
         await self._finish()
+        if self._found is None:
+            self._take(self._watch.check_end())
         found = self._found or expectations.at_the_end(self._world, self._script)
         # What nobody waits for and failed is told when it is forgotten.
         gc.collect()
@@ -90,8 +101,7 @@ class _Play:
     async def _finish(self) -> None:
         """Let deadlines pass until the session is over and every client is done, or nobody would wait any longer."""
         plan = self._script.plan
-        forged = any(isinstance(each, Forge) for each in self._script.operations)
-        end_s = self._world.now_s + (plan.phase_s if forged else 8 * plan.phase_s + 600)
+        end_s = self._world.now_s + (plan.phase_s if self._forged else 8 * plan.phase_s + 600)
         while self._found is None and self._world.now_s < end_s:
             if self._world.is_over and not any(client.process for client in self._world.clients):
                 return
@@ -104,6 +114,11 @@ class _Play:
         if marks == self._marks:
             return
         self._marks = marks
+        self._take(self._watch.check())
+
+    def _take(self, violations: Sequence[Violation]) -> None:
+        if violations and self._found is None:
+            self._found = Finding(violations[0].invariant, violations[0].detail)
 
 
 def _ending(world: World) -> str:

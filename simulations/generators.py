@@ -58,7 +58,7 @@ WILD = 0.1
 """One draw in so many knows nothing of what is plausible."""
 
 _ItemT = TypeVar("_ItemT")
-_COMMITTEES = (CommitteePlan(3, 2, 0), CommitteePlan(4, 3, 1), CommitteePlan(5, 4, 2))
+_COMMITTEES = (CommitteePlan(4, 3, 1), CommitteePlan(5, 4, 2), CommitteePlan(7, 5, 2))
 _PHASES = {
     Protocol.PAIRWISE: tuple(DropPhase),
     Protocol.ONE_SHOT: (DropPhase.MASKED_INPUT,),

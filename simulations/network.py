@@ -26,6 +26,8 @@ _T = TypeVar("_T")
 
 TIMEOUT_S = 30.0
 """How long a caller waits for an answer, beyond the time that the bytes take."""
+SILENCE_S = 230.0
+"""When a caller that would wait for ever notices that nobody is there: the keep-alive of its channel and an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +207,7 @@ class Network:
             self.killed(caller.name)
             await asyncio.sleep(0)
         if Event.LOSE_REQUEST in befallen or self.is_cut(caller.name, target.name):
-            await asyncio.sleep(waits)
+            await asyncio.sleep(min(waits, SILENCE_S))
             raise TransportError(f"{what}: the request was lost")
         for observer in self.observers:
             observer.request(call, request, handler)
@@ -219,7 +221,7 @@ class Network:
             self.killed(caller.name)
             await asyncio.sleep(0)
         if Event.LOSE_REPLY in befallen or self.is_cut(target.name, caller.name):
-            await asyncio.sleep(waits)
+            await asyncio.sleep(min(waits, SILENCE_S))
             raise TransportError(f"{what}: the reply was lost")
         size = size_of(reply)
         counted.reply_bytes += size

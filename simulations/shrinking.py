@@ -102,7 +102,7 @@ def _simpler_plans(plan: Plan) -> Iterator[Plan]:
     changes += [{"min_contributors": fewer} for fewer in range(3, plan.minimum)]
     changes += [{"seed": 0}, {"expected_dropout": type(plan.expected_dropout)(1, 10)}]
     if plan.protocol is Protocol.ONE_SHOT:
-        changes.append({"committee": CommitteePlan(3, 2, 0)})
+        changes.append({"committee": CommitteePlan(4, 3, 1)})
     for change in changes:
         try:
             yield replace(plan, **change)  # type: ignore[arg-type]
