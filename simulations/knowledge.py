@@ -55,6 +55,10 @@ class _Knowledge(Protocol):
         """Honest clients of whom both secrets are known."""
         ...
 
+    def branches(self) -> dict[int, bytes]:
+        """What tells the cohorts of a forked log apart, by client."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Determined:
@@ -147,6 +151,21 @@ class View:
             KnowledgeError: as ``determined``.
         """
         return self._knowledge.doubly_opened()
+
+    def of_one_cohort(self) -> tuple[Determined, ...]:
+        """Two sums that are determined over clients of one cohort, of which at most one may be; or nothing.
+
+        In a forked log there can be several cohorts, each with another U1 and with other honest clients: they are like
+        several sessions (docs/threat-model.md). Raises as ``determined``.
+        """
+        branches = self._knowledge.branches()
+        first: dict[bytes | None, Determined] = {}
+        for each in self.determined():
+            for branch in dict.fromkeys(branches.get(client) for client in sorted(each.clients)):
+                other = first.setdefault(branch, each)
+                if other is not each:
+                    return other, each
+        return ()
 
     def explain(self) -> tuple[str, ...]:
         """What is determined, in plain words, for reports; ``("nothing",)`` if nothing is."""

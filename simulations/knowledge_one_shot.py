@@ -104,6 +104,10 @@ class OneShotKnowledge:
         """None: a client has one secret."""
         return ()
 
+    def branches(self) -> dict[int, bytes]:
+        """Nothing: whoever contributes is in the one cohort there is."""
+        return {}
+
     @property
     def _needed(self) -> int:
         opening = self._cast.session.parameters.opening  # type: ignore[union-attr]

@@ -166,6 +166,14 @@ class PairwiseKnowledge:
             if any(all(secrets.knows(signed.to_bytes(), kind) for kind in (_SELF, _ROOT)) for signed in dealt)
         )
 
+    def branches(self) -> dict[int, bytes]:
+        """Under which U1, by its root, each honest client masked; the last of several."""
+        found = {}
+        for client, headers in self._inputs.headers.items():
+            for header in headers:
+                found[client] = self._partners_of(client, header.shared).cohort.advertised
+        return found
+
     # What is known.
 
     def _secrets(self) -> _KnownSecrets:
@@ -174,7 +182,10 @@ class PairwiseKnowledge:
             for signed in dealt:
                 self._add_dealt(secrets, client, signed)
         for client, statements in self._released.items():
-            for header in self._inputs.headers.get(client, {}):
+            headers = self._inputs.headers.get(client, {})
+            if not headers:
+                raise KnowledgeError(f"client {client}: released shares and signed no header")
+            for header in headers:
                 partners = self._partners_of(client, header.shared)
                 for statement in statements:
                     self._add_released(secrets, partners, client, statement)

@@ -173,21 +173,30 @@ def echelon(
 ) -> list[Vector[_Column]]:
     """The reduced echelon form of the space of ``vectors``, with columns in the order of ``key``; leading ones."""
     pivots: dict[_Column, Vector[_Column]] = {}
+    users: dict[_Column, set[_Column]] = {}
     for vector in vectors:
         rest = {column: value % prime for column, value in vector.items() if value % prime}
-        for column in [column for column in rest if column in pivots]:
-            if column in rest:
-                _add_scaled(rest, pivots[column], -rest[column], prime)
+        # A pivot has an entry at no other pivot's leading column: one pass is enough.
+        for lead in [column for column in rest if column in pivots]:
+            _add_scaled(rest, pivots[lead], -rest[lead], prime)
         if not rest:
             continue
         lead = min(rest, key=key)
         scale = pow(rest[lead], -1, prime)
         rest = {column: value * scale % prime for column, value in rest.items()}
-        for other in pivots.values():
-            if lead in other:
-                _add_scaled(other, rest, -other[lead], prime)
+        for other in users.pop(lead, ()):
+            _add_scaled(pivots[other], rest, -pivots[other].get(lead, 0), prime)
+            _note_use(users, other, pivots[other])
         pivots[lead] = rest
+        _note_use(users, lead, rest)
     return [pivots[lead] for lead in sorted(pivots, key=key)]
+
+
+def _note_use(users: dict[_Column, set[_Column]], lead: _Column, vector: Mapping[_Column, int]) -> None:
+    """Who has an entry at a column, other than a leading one; who had one and has none any more may stay."""
+    for column in vector:
+        if column != lead:
+            users.setdefault(column, set()).add(lead)
 
 
 def centred(value: int, prime: int = MERSENNE_61) -> int:
@@ -223,18 +232,15 @@ def smallest_support(
 
 
 def _blocks(basis: Sequence[Mapping[_Column, int]]) -> list[list[Mapping[_Column, int]]]:
-    blocks: list[tuple[set[_Column], list[Mapping[_Column, int]]]] = []
-    for vector in basis:
-        columns, members = set(vector), [vector]
-        apart = []
-        for block in blocks:
-            if columns.isdisjoint(block[0]):
-                apart.append(block)
-            else:
-                columns |= block[0]
-                members = [*block[1], *members]
-        blocks = [*apart, (columns, members)]
-    return [members for _, members in blocks]
+    """Vectors that share a column, or share one with a vector that does."""
+    block_of: dict[_Column, int] = {}
+    members: dict[int, list[int]] = {}
+    for number, vector in enumerate(basis):
+        joined = {block_of[column] for column in vector if column in block_of}
+        members[number] = [*(each for block in sorted(joined) for each in members.pop(block)), number]
+        moved = (basis[each] for each in members[number]) if joined else (vector,)
+        block_of.update(dict.fromkeys((column for each in moved for column in each), number))
+    return [[basis[each] for each in block] for block in members.values()]
 
 
 def _candidates(block: Sequence[Mapping[_Column, int]], prime: int) -> Iterable[Vector[_Column]]:
