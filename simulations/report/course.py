@@ -1,0 +1,324 @@
+"""Who came, who stayed and who dropped out, over the phases of a session."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from simulations.outcome import ClientFate, Outcome
+from simulations.report.canvas import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    LINE,
+    ORANGE,
+    PAGE,
+    PURPLE,
+    RED,
+    SKY,
+    SOFT,
+    TINT,
+    Plot,
+    draw,
+    grid,
+    plot,
+)
+from simulations.report.facts import (
+    AFTER_THE_END,
+    KINDS,
+    arrived_count,
+    counted_noun,
+    fates_by_phase,
+    kind_of,
+    kinds_of,
+    phase_of,
+    phase_words,
+    regions_of,
+    seconds_words,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_LANES = 40
+"""Clients of whom each gets a line of its own."""
+
+_MOST_POINTS = 400
+"""Of a curve; more are not seen."""
+
+PHASE_COLOURS = (SKY, BLUE, GREEN, ORANGE, PURPLE)
+"""Of phases in their order."""
+
+HATCHES = ("", "///", "\\\\\\", "---", "|||")
+"""Beside colours. Lines only: a pattern of dots is a quarter of a megabyte."""
+
+MARKS = {
+    "counted": ("o", BLUE),
+    "dropped": ("x", ORANGE),
+    "refused": ("s", RED),
+    "too late": ("^", PURPLE),
+    "left out": ("D", GREY),
+    "never came": ("|", GREY),
+}
+"""Shape and colour of each fate."""
+
+
+class PhaseAxis:
+    """An axis on which every phase is as wide as every other: sessions wait for minutes and then act in seconds."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        times = [at_s for each in outcome.clients for at_s in (each.arrived_s, each.at_s) if at_s is not None]
+        self.names = [phase.phase for phase in outcome.phases]
+        self.edges = [phase.began_s for phase in outcome.phases] + [outcome.seconds]
+        if not self.names:
+            self.names, self.edges = [outcome.ended], [0.0, outcome.seconds]
+        last_s = max([*times, outcome.seconds])
+        self.has_tail = last_s > outcome.seconds
+        if self.has_tail:
+            self.names.append(AFTER_THE_END)
+            self.edges.append(last_s)
+
+    @property
+    def width(self) -> int:
+        """How many phases wide."""
+        return len(self.names)
+
+    def place(self, at_s: float) -> float:
+        """Where a time is."""
+        index = min(max(bisect_right(self.edges, at_s) - 1, 0), self.width - 1)
+        start, end = self.edges[index], self.edges[index + 1]
+        return index + (min(1.0, max(0.0, (at_s - start) / (end - start))) if end > start else 0.0)
+
+    def prepare(self, axes: Axes, *, names: str) -> None:
+        """Shade every other phase, write times below and, ``above`` or ``nowhere``, the names of phases."""
+        for index in range(0, self.width, 2):
+            axes.axvspan(index, index + 1, color=TINT, linewidth=0, zorder=0)
+        axes.set_xlim(0, self.width)
+        axes.set_xticks(range(self.width + 1), [_tick(edge) for edge in self.edges])
+        axes.tick_params(axis="x", length=3)
+        if names == "above":
+            for index, name in enumerate(self.names):
+                length = seconds_words(self.edges[index + 1] - self.edges[index])
+                axes.annotate(
+                    f"{phase_words(name)}\n{length}",
+                    (index + 0.5, 1),
+                    xycoords=("data", "axes fraction"),
+                    xytext=(0, 4),
+                    textcoords="offset points",
+                    ha="center",
+                    va="bottom",
+                    fontsize=8,
+                    color=SOFT,
+                    linespacing=1.3,
+                )
+
+
+def _tick(at_s: float) -> str:
+    return "0" if at_s == 0 else seconds_words(at_s)
+
+
+def course_plots(outcome: Outcome) -> list[Plot]:
+    """Who dropped when: curves; each client by itself where they are few; regions where there are any."""
+    plots = [_curves(outcome)]
+    if 0 < len(outcome.clients) <= MOST_LANES:
+        plots.append(_lanes(outcome))
+    if regions_of(outcome):
+        plots.append(_regions(outcome))
+    return plots
+
+
+def _curves(outcome: Outcome) -> Plot:
+    axis = PhaseAxis(outcome)
+    lost = [each for each in outcome.clients if kind_of(each) != "counted" and each.at_s is not None]
+
+    def paint(figure: Figure) -> None:
+        if lost:
+            upper, lower = figure.subplots(2, 1, height_ratios=(3, 2))
+            _paint_lost(lower, outcome, axis, lost)
+        else:
+            lower = upper = figure.subplots()
+        _paint_came(upper, outcome, axis)
+        lower.set_xlabel("time since the start; every phase is drawn as wide as every other")
+        figure.legend(loc="outside lower left", ncols=3)
+
+    svg = draw("course", 5.0 if lost else 3.1, paint)
+    title = "Who came, and who was lost" if lost else "Who came, and who did their part"
+    return plot("course", title, _course_words(outcome), svg)
+
+
+def _paint_came(axes: Axes, outcome: Outcome, axis: PhaseAxis) -> None:
+    axis.prepare(axes, names="above")
+    came = [each.arrived_s for each in outcome.clients if each.arrived_s is not None]
+    done = [each.at_s for each in outcome.clients if kind_of(each) == "counted" and each.at_s is not None]
+    _step(axes, axis, came, (INK, "--", "came"))
+    _step(axes, axis, done, (BLUE, "-", "in the sum, and done"))
+    axes.set_ylim(0, max(1, len(outcome.clients)) * 1.06)
+    axes.set_ylabel("clients")
+    _whole(axes)
+    grid(axes, "y")
+
+
+def _step(axes: Axes, axis: PhaseAxis, times: Sequence[float], style: tuple[str, str, str]) -> None:
+    colour, dashes, label = style
+    places = [0.0, *sorted(map(axis.place, times)), float(axis.width)]
+    counts = [*range(len(times) + 1), len(times)]
+    kept = _thinned(len(places))
+    axes.step(
+        [places[index] for index in kept],
+        [counts[index] for index in kept],
+        where="post",
+        color=colour,
+        linestyle=dashes,
+        linewidth=1.8,
+        label=label,
+    )
+
+
+def _paint_lost(axes: Axes, outcome: Outcome, axis: PhaseAxis, lost: Sequence[ClientFate]) -> None:
+    axis.prepare(axes, names="nowhere")
+    places = sorted({axis.place(each.at_s) for each in lost if each.at_s is not None})
+    places = [0.0, *(places[index] for index in _thinned(len(places))), float(axis.width)]
+    layers = _layers(outcome, axis, lost)
+    axes.stackplot(
+        places,
+        [[bisect_right(times, place) for place in places] for _, _, times in layers],
+        labels=[label for label, _, _ in layers],
+        colors=[colour for _, colour, _ in layers],
+        step="post",
+        linewidth=0,
+    )
+    for index, area in enumerate(axes.collections[-len(layers) :]):
+        area.set_hatch(HATCHES[index % len(HATCHES)])
+        area.set_edgecolor(PAGE)
+    axes.set_ylim(0, len(lost) * 1.12)
+    axes.set_ylabel("clients lost")
+    _whole(axes)
+    grid(axes, "y")
+
+
+def _layers(outcome: Outcome, axis: PhaseAxis, lost: Sequence[ClientFate]) -> list[tuple[str, str, list[float]]]:
+    """Label, colour and sorted places of clients: those who dropped by phase, then other fates."""
+    groups: dict[tuple[int, str], list[float]] = {}
+    for each in lost:
+        if each.at_s is None:
+            continue
+        kind, phase = kind_of(each), phase_of(outcome, each)
+        if kind == "dropped":
+            key = axis.names.index(phase) if phase in axis.names else axis.width, f"dropped in {phase_words(phase)}"
+        else:
+            key = axis.width + 1, kind
+        groups.setdefault(key, []).append(axis.place(each.at_s))
+    return [
+        (
+            f"{label}: {len(times):,}",
+            PHASE_COLOURS[order % len(PHASE_COLOURS)] if order <= axis.width else MARKS.get(label, ("", GREY))[1],
+            sorted(times),
+        )
+        for (order, label), times in sorted(groups.items())
+    ]
+
+
+def _lanes(outcome: Outcome) -> Plot:
+    axis = PhaseAxis(outcome)
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        axis.prepare(axes, names="above")
+        for row, fate in enumerate(outcome.clients):
+            _paint_lane(axes, axis, row, fate)
+        names = [str(each.number) + (f", {each.region}" if each.region else "") for each in outcome.clients]
+        axes.set_yticks(range(len(names)), names, fontsize=8)
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.set_ylabel("client")
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        _legend_of_marks(axes, outcome)
+
+    svg = draw("lanes", 1.3 + 0.17 * len(outcome.clients), paint)
+    words = [f"{each.number} {_fate_words(outcome, each)}" for each in outcome.clients]
+    return plot("lanes", "Each client", f"Clients by number: {'; '.join(words)}.", svg)
+
+
+def _paint_lane(axes: Axes, axis: PhaseAxis, row: int, fate: ClientFate) -> None:
+    marker, colour = MARKS.get(kind_of(fate), ("D", GREY))
+    start = 0.0 if fate.arrived_s is None else axis.place(fate.arrived_s)
+    end = start if fate.at_s is None else axis.place(fate.at_s)
+    axes.plot([0, axis.width], [row, row], color=LINE, linewidth=0.5, zorder=1)
+    axes.plot([start, end], [row, row], color=colour, linewidth=2.2, solid_capstyle="butt", zorder=2)
+    axes.plot([end], [row], marker, color=colour, markersize=5.5, markeredgewidth=1.6, clip_on=False, zorder=3)
+
+
+def _legend_of_marks(axes: Axes, outcome: Outcome) -> None:
+    for kind, count in kinds_of(outcome).items():
+        marker, colour = MARKS.get(kind, ("D", GREY))
+        label = f"{kind}: {count}"
+        axes.plot([], [], marker, color=colour, markersize=5.5, markeredgewidth=1.6, linestyle="none", label=label)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=2.6, ncols=6, handletextpad=0.2)
+
+
+def _fate_words(outcome: Outcome, fate: ClientFate) -> str:
+    if fate.at_s is None:
+        return fate.fate
+    return f"{fate.fate} at {seconds_words(fate.at_s)} in {phase_words(phase_of(outcome, fate))}"
+
+
+def _regions(outcome: Outcome) -> Plot:
+    regions = regions_of(outcome)
+    kinds = [kind for kind in KINDS if any(kind in fates for fates in regions.values())]
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        left = [0] * len(regions)
+        for place, kind in enumerate(kinds):
+            counts = [fates.get(kind, 0) for fates in regions.values()]
+            axes.barh(
+                list(regions),
+                counts,
+                left=left,
+                height=0.62,
+                color=MARKS[kind][1],
+                edgecolor=PAGE,
+                hatch=HATCHES[place % len(HATCHES)],
+                label=kind,
+            )
+            left = [before + count for before, count in zip(left, counts, strict=True)]
+        axes.invert_yaxis()
+        axes.set_xlabel("clients")
+        axes.tick_params(axis="y", length=0)
+        grid(axes, "x")
+        axes.spines["left"].set_visible(False)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=6, borderaxespad=0.3)
+
+    svg = draw("regions", 1.1 + 0.3 * len(regions), paint)
+    words = (
+        f"{region}: " + ", ".join(f"{count:,} {kind}" for kind, count in fates.items())
+        for region, fates in regions.items()
+    )
+    return plot("regions", "Regions", "; ".join(words) + ".", svg)
+
+
+def _course_words(outcome: Outcome) -> str:
+    parts = [f"{arrived_count(outcome):,} of {counted_noun(len(outcome.clients), 'client')} came"]
+    parts += [f"{count:,} {kind}" for kind, count in kinds_of(outcome).items()]
+    for phase, fates in fates_by_phase(outcome).items():
+        if fates:
+            lost = ", ".join(f"{count:,} {kind}" for kind, count in fates.items())
+            parts.append(f"in {phase_words(phase)}: {lost}")
+    return "; ".join(parts) + "."
+
+
+def _thinned(count: int) -> list[int]:
+    """Indices of at most ``_MOST_POINTS`` of so many, with the first and the last."""
+    if count <= _MOST_POINTS:
+        return list(range(count))
+    return [index * (count - 1) // (_MOST_POINTS - 1) for index in range(_MOST_POINTS)]
+
+
+def _whole(axes: Axes) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))

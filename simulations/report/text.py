@@ -1,0 +1,134 @@
+"""What the terminal is told of an outcome: plain lines, numbers in columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from simulations.outcome import Outcome
+from simulations.report.facts import (
+    KINDS,
+    arrived_count,
+    bytes_words,
+    costs_of,
+    counted_noun,
+    deaths_of,
+    fates_by_phase,
+    kinds_of,
+    phase_words,
+    record_text,
+    refusals_of,
+    seconds_words,
+    sentence_of,
+)
+from simulations.report.odds import influences
+from verifier.text_report import printable
+
+_WIDTH = 100
+_MOST_ROWS = 8
+"""Lines of any part that could have many: the page and the JSON have the rest."""
+
+
+def to_text(outcome: Outcome) -> str:
+    """At most about 40 lines, with a final newline."""
+    return "\n".join(printable(line).rstrip() for line in _lines(outcome)) + "\n"
+
+
+def _lines(outcome: Outcome) -> Iterator[str]:
+    scenario = outcome.scenario
+    plan = scenario.get("plan") or {}
+    yield _shortened(f"{scenario.get('name', '')}: {scenario.get('about', '')}")
+    yield (
+        f"{plan.get('protocol', '')}, {counted_noun(len(outcome.clients), 'client')}, "
+        f"{plan.get('dimension', 0):,} coordinates, at least {plan.get('minimum', 0):,} in the sum, "
+        f"{plan.get('corrupt', 0):,} may collude, seed {plan.get('seed', 0)}"
+    )
+    yield ""
+    sentence = sentence_of(outcome)
+    yield f"{sentence.headline.rstrip('.')}, after {seconds_words(outcome.seconds)} of virtual time."
+    yield from _some([f"  {detail}" for detail in sentence.details])
+    yield ""
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in kinds_of(outcome).items())
+    yield f"clients   {arrived_count(outcome):,} came: {kinds}"
+    if reasons := refusals_of(outcome):
+        shown = [f"{reason} {count:,}" for reason, count in reasons.items()]
+        yield _shortened(f"refused   {', '.join(shown)}")
+    yield _shortened(f"record    {record_text(outcome)}")
+    yield _shortened(f"learned   {'; '.join(outcome.learned) or 'nothing beyond what was published'}")
+    yield ""
+    yield from _phases(outcome)
+    yield from _machines(outcome)
+    yield from _attacks(outcome)
+    yield from _influence(outcome)
+
+
+def _phases(outcome: Outcome) -> Iterator[str]:
+    lost, came = fates_by_phase(outcome), max(1, arrived_count(outcome))
+    kinds = [kind for kind in KINDS if any(kind in fates for fates in lost.values())]
+    costs = costs_of(outcome)
+    names = [*lost, *(cost.phase for cost in costs if cost.phase not in lost)]
+    by_name = {cost.phase: cost for cost in costs}
+    rows = [["phase", "time", *kinds, "up", "down", "up a client", "down a client", "institutions"]]
+    for name in names:
+        cost, fates = by_name.get(name), lost.get(name, {})
+        numbers = [f"{fates[kind]:,}" if kind in fates else "" for kind in kinds]
+        if cost is None:
+            rows.append([phase_words(name), "", *numbers, "", "", "", "", ""])
+            continue
+        counts = (cost.up, cost.down, cost.up / came, cost.down / came, cost.institutions)
+        time = "" if cost.seconds is None else seconds_words(cost.seconds)
+        rows.append([phase_words(name), time, *numbers, *(bytes_words(count) if count else "" for count in counts)])
+    yield from _aligned(rows)
+
+
+def _machines(outcome: Outcome) -> Iterator[str]:
+    deaths = deaths_of(outcome.notes)
+    if deaths:
+        yield ""
+        words = [node if count == 1 else f"{node} ({count} times)" for node, count in deaths.items()]
+        yield _shortened(f"died      {', '.join(words)}")
+
+
+def _attacks(outcome: Outcome) -> Iterator[str]:
+    if not outcome.attacks:
+        return
+    yield ""
+    width = max(len(str(attack["name"])) for attack in outcome.attacks)
+    # What succeeded first: it must not be what is left out.
+    ordered = sorted(outcome.attacks, key=lambda attack: not attack["succeeded"])
+    lines = []
+    for attack in ordered:
+        refusals = attack.get("refusals") or ()
+        refused = f"; {refusals[0]}" if refusals else ""
+        end = "SUCCEEDED" if attack["succeeded"] else "failed   "
+        lines.append(_shortened(f"attack    {attack['name']!s:{width}}  {end}  {attack.get('ended', '')}{refused}"))
+    yield from _some(lines)
+
+
+def _influence(outcome: Outcome) -> Iterator[str]:
+    rows = influences(outcome.influence)
+    if not rows:
+        return
+    yield ""
+    width = max(len(row.label) for row in rows)
+    lines = []
+    for row in rows:
+        bound = "" if row.bound is None else f", at most {row.bound:.3g}"
+        lines.append(f"poison    {row.label:{width}}  moved the mean by {row.distance:.3g}{bound}")
+    yield from _some(lines)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *others in rows:
+        cells = [f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True)]
+        yield "  ".join([f"{first:{widths[0]}}", *cells])
+
+
+def _some(lines: Sequence[str]) -> Iterator[str]:
+    yield from lines[:_MOST_ROWS]
+    if len(lines) > _MOST_ROWS:
+        yield f"          and {len(lines) - _MOST_ROWS} more"
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= _WIDTH else line[: _WIDTH - 3].rstrip() + "..."
