@@ -13,9 +13,12 @@ import numpy as np
 from secagg.protocol.phases import Phase
 from simulations.cast import client_name
 from simulations.clients import PHASE_OF
+from simulations.knowledge import View
+from simulations.linear import LinearLimitError
 from simulations.loop import run_virtually
 from simulations.outcome import CallTraffic, ClientFate, Note, Outcome, PhaseTime
 from simulations.people import Person
+from simulations.plan import Plan, Protocol
 from simulations.scenario import Crash, Cut, Fault, Scenario
 from simulations.world import World
 
@@ -48,6 +51,8 @@ def play(scenario: Scenario, progress: Progress = lambda *_: None) -> Outcome:
 
 async def _play(scenario: Scenario, progress: Progress) -> Outcome:
     world = World(scenario.plan)
+    view = View(world.cast, range(scenario.plan.corrupt), range(_corrupt_members(scenario.plan)))
+    world.network.observers.append(view)
     if scenario.capacity is not None:
         world.network.capacities[world.coordinator.name] = scenario.capacity
     people = scenario.people()
@@ -59,7 +64,19 @@ async def _play(scenario: Scenario, progress: Progress) -> Outcome:
         _arrange(world, fault)
     limit_s = 6.0 * scenario.plan.phase_s + max(person.arrives_s for person in people) + _GRACE_S
     await _until_over(world, phases, limit_s, progress)
-    return _outcome(world, scenario, people, phases)
+    return dataclasses.replace(_outcome(world, scenario, people, phases), learned=_learned(view))
+
+
+def _corrupt_members(plan: Plan) -> int:
+    return plan.committee.max_corrupt if plan.protocol is Protocol.ONE_SHOT else 0
+
+
+def _learned(view: View) -> tuple[str, ...]:
+    """What the coordinator and its helpers can compute, in words."""
+    try:
+        return view.explain()
+    except LinearLimitError as error:
+        return (f"not decided: {error}",)
 
 
 async def _until_over(world: World, phases: _PhaseWatch, limit_s: float, progress: Progress) -> None:
@@ -192,13 +209,21 @@ def _traffic(world: World) -> tuple[CallTraffic, ...]:
         CallTraffic(
             caller,
             call,
-            _SHOWN_PHASE[call].value if call in _SHOWN_PHASE else "",
+            _phase_of(world.plan.protocol, call),
             traffic.calls,
             traffic.request_bytes,
             traffic.reply_bytes,
         )
         for (caller, call), traffic in sorted(world.network.traffic.items())
     )
+
+
+def _phase_of(protocol: Protocol, call: str) -> str:
+    """The phase that a call belongs to; whoever joins a one-shot session contributes at once."""
+    phase = _SHOWN_PHASE.get(call)
+    if phase is Phase.ADVERTISE_KEYS and protocol is Protocol.ONE_SHOT:
+        phase = Phase.MASKED_INPUT
+    return "" if phase is None else phase.value
 
 
 def _fates(world: World, people: list[Person], counted: frozenset[int]) -> tuple[ClientFate, ...]:
