@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from secagg.arith.errors import ArithmeticInputError, CertificationError
 from secagg.arith.seeded_shamir import SHARE_ELEMENTS, add_share, shares_from_bytes
-from secagg.crypto.notes import sign_checkpoint
 from secagg.crypto.secret import Secret
 from secagg.crypto.signing import SigningKey
 from secagg.derive.member_boxes import deal, member_box_info, open_box
@@ -30,13 +29,12 @@ from secagg.runtime import vectors
 from secagg.runtime.committee_member import member_sealing_key
 from secagg.runtime.one_shot_host import OneShotHost
 from secagg.transcript import merkle
-from secagg.transcript.checkpoint import Checkpoint
 from secagg.transcript.entries import OneShotClose, SessionEntry
 from secagg.transcript.evidence import LogEvidence
-from secagg.transcript.note import NoteSignature
 from secagg.transcript.openers import Committee, NamedMembers
 from secagg.transcript.statements import Accepted, MemberAnswer, OneShotHeader, Signed
-from simulations.cast import ORIGIN, Cast
+from simulations.attacks.forgery import forged_log, signed_by
+from simulations.cast import Cast
 from simulations.plan import Protocol
 from simulations.randomness import SeededRng
 from simulations.world import World
@@ -66,6 +64,11 @@ class Taken:
     def identity(self) -> bytes:
         """Of whoever the header names."""
         return self.signed.statement.identity
+
+    @property
+    def upload_name(self) -> bytes:
+        """Digest of the masked input that the header signs."""
+        return vectors.digest_of(self.lanes)
 
     def item(self, place: int) -> HeldBox:
         """What a member is brought of it."""
@@ -129,7 +132,7 @@ def invented(cast: Cast, claimed: bytes, signer: SigningKey, opened_at: int) -> 
         tuple(hashlib.sha256(box).digest() for box in boxes),
         opened_at,
     )
-    return Taken(INVENTED, Signed(header, signer.sign_statement(header.to_bytes())), boxes, masked.lanes)
+    return Taken(INVENTED, signed_by(signer, header), boxes, masked.lanes)
 
 
 def close_over(cast: Cast, chosen: Sequence[Taken], count: int | None = None) -> OneShotClose:
@@ -148,15 +151,10 @@ def close_over(cast: Cast, chosen: Sequence[Taken], count: int | None = None) ->
     )
 
 
-def log_with(world: World, *entries: SessionEntry, lines: Sequence[NoteSignature] = ()) -> LogEvidence:
-    """The session's log with these entries after its open entry, whatever the real one has, and cosignatures."""
+def log_with(world: World, *entries: SessionEntry, witnesses: Iterable[int] = ()) -> LogEvidence:
+    """The session's log with these entries after its open entry, whatever it really has; ``witnesses`` are corrupt."""
     shown = world.coordinator.host.evidence()
-    data = (shown.entries[0], *(entry.to_bytes() for entry in entries))
-    tree = merkle.Frontier.from_hashes(shown.start, shown.prefix)
-    for each in data:
-        tree.append(merkle.leaf_hash(each))
-    note = sign_checkpoint(world.cast.coordinator, Checkpoint(ORIGIN, shown.start + len(data), tree.root))
-    return LogEvidence(shown.start, shown.prefix, data, note.with_signatures(tuple(lines)).to_bytes())
+    return forged_log(world.cast, shown, (shown.entries[0], *entries), witnesses)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from simulations.attacks.attack import AttackResult
 from simulations.attacks.forgery_one_shot import Opened, Spoils, Taken, host_of, log_with, taken
 from simulations.attacks.notebook import Notebook, how_it_ended, named, numbered
 from simulations.cast import ONE, member_name
+from simulations.knowledge import View
 from simulations.plan import CommitteePlan, Plan, Protocol
 from simulations.world import World
 
@@ -49,12 +50,15 @@ class LyingCoordinator:
         world: the session; its coordinator's machine runs as it should.
         notes: what is tried, and what comes of it.
         spoils: the share sums it has by now.
+        view: everything that it has seen, for the exact argument about what that determines.
     """
 
     def __init__(self, world: World, corrupt: frozenset[int] = CORRUPT) -> None:
         self.world = world
         self.notes = Notebook()
         self.spoils = Spoils(world.cast, corrupt)
+        self.view = View(world.cast, members=corrupt)
+        world.network.observers.append(self.view)
 
     @property
     def honest(self) -> list[int]:
@@ -125,9 +129,14 @@ class LyingCoordinator:
         self.notes.step(
             f"With the share sums of {corrupt} corrupt members added, it can compute {_in_words(smallest)}."
         )
-        succeeded = smallest is not None and len(smallest.clients) < world.plan.minimum
-        learned = [_learned(world, smallest)] if smallest is not None and succeeded else []
-        return self.notes.result(ended, learned, succeeded=succeeded)
+        self.notes.step(f"By linear algebra, what it has seen determines: {', '.join(self.view.explain())}.")
+        is_open = smallest is not None and len(smallest.clients) < world.plan.minimum
+        determined = self.view.smallest_sum()
+        is_determined = determined is not None and len(determined) < world.plan.minimum
+        learned = [_learned(world, smallest)] if smallest is not None and is_open else []
+        if is_determined and not is_open:
+            learned = list(self.view.explain())
+        return self.notes.result(ended, learned, succeeded=is_open or is_determined)
 
     def _take_what_was_published(self) -> None:
         """The sum of the session as it ended, and the answers that members gave for it."""

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 
+from secagg.arith.errors import ArithmeticInputError
+from secagg.arith.fields import FieldLayout
+from secagg.arith.ring_mask import RingMask
+from secagg.arith.seeded_shamir import LARGEST_LIFT
+from secagg.derive import ring_opening
+from secagg.derive.ring_opening import MaskedSum
 from secagg.protocol import log
-from secagg.protocol.one_shot import member
+from secagg.protocol.one_shot import admission, member, tables
+from secagg.protocol.one_shot import coordinator as coordinator_machine
 from secagg.protocol.one_shot.member_states import (
     SESSION_ROW,
     Holding,
@@ -16,16 +24,20 @@ from secagg.protocol.one_shot.member_states import (
     SessionRow,
     row_key,
 )
+from secagg.protocol.rows import StagedRow
+from secagg.runtime import opened_sum
 from secagg.runtime.log_trust import LogTrust
 from secagg.runtime.member_session import MemberSession
 from secagg.transcript.openers import Committee
 from simulations.attacks import one_shot_coordinator as coordinator
+from simulations.attacks import one_shot_parties as parties
 from simulations.attacks.attack import AttackResult
 from simulations.attacks.interrogation import Scheme, attempt, plan_of
 from simulations.loop import run_virtually
 from simulations.plan import CommitteePlan, Plan
 
 SEED = 7
+PARTIES = {attack.name: attack for attack in parties.ATTACKS}
 COORDINATOR = {attack.name: attack for attack in coordinator.ATTACKS}
 
 
@@ -177,3 +189,118 @@ class TestACoordinatorAgainstItsCommittee:
         result = tried(coordinator.impersonation)
         assert result.succeeded
         assert "client 0 alone, exactly" in result.learned[0]
+
+
+def only_the_first_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first five answers are used, whatever they give."""
+    everything = opened_sum.open_with_shares
+
+    def first(committee, answers, masked):
+        used = sorted(answers)[: committee.needed]
+        return everything(committee, {place: answers[place] for place in used}, masked)
+
+    monkeypatch.setattr(opened_sum, "open_with_shares", first)
+
+
+def nothing_is_certified(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the answers give is taken for the secret sum, and whatever comes out of it for the sum."""
+    unpack, unmask = FieldLayout.unpack_sum, RingMask._unmask
+    reconstruct = ring_opening.reconstruct_sum
+
+    def uncertified(masked: MaskedSum, secret_sum: np.ndarray) -> np.ndarray:
+        lanes = masked.lanes.copy()
+        bound = masked.mask.secret_bound(masked.contributors)
+        masked.mask.certify_and_unmask(
+            lanes, np.clip(secret_sum, -bound, bound), masked.contributors, masked.public_key
+        )
+        return lanes
+
+    def unpacked(layout: FieldLayout, lanes: np.ndarray, contributors: int) -> np.ndarray:
+        try:
+            return unpack(layout, lanes, contributors)
+        except ArithmeticInputError:
+            return np.ones(layout.dimension, dtype=np.int64)
+
+    def unmasked(*arguments: object) -> int:
+        unmask(*arguments)
+        return 0
+
+    monkeypatch.setattr(RingMask, "_unmask", unmasked)
+    monkeypatch.setattr(MaskedSum, "certified", uncertified)
+    monkeypatch.setattr(
+        ring_opening, "reconstruct_sum", lambda points, shares, _: reconstruct(points, shares, LARGEST_LIFT)
+    )
+    monkeypatch.setattr(opened_sum, "without_padding", lambda lanes, encoded: lanes[:encoded])
+    monkeypatch.setattr(FieldLayout, "unpack_sum", unpacked)
+
+
+class TestMembersAndClients:
+    @pytest.mark.parametrize("name", list(PARTIES))
+    def test_they_get_nothing_wrong_published_and_see_nothing_more(self, name: str) -> None:
+        result = PARTIES[name].run(SEED)
+        assert not result.succeeded
+        assert result.learned == ()
+
+    def test_two_liars_are_outvoted_and_listed(self) -> None:
+        result = PARTIES["members-wrong-sums"].run(SEED)
+        assert result.ended == "finished"
+        assert result.steps[-2:] == (
+            "The sum of clients 0, 1, 2, 3, 4 and 5 is published, which is what they contributed.",
+            "The record lists member-0 and member-1 as not fitting the sum, without blame.",
+        )
+
+    @pytest.mark.parametrize("name", ["members-wrong-sums", "client-inconsistent-shares"])
+    def test_where_other_answers_are_not_tried_liars_end_the_session(
+        self, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        only_the_first_answers(monkeypatch)
+        result = PARTIES[name].run(SEED)
+        assert result.succeeded
+        assert result.ended == "aborted: no set of answers opens the sum"
+
+    @pytest.mark.parametrize("name", ["members-wrong-sums-too-many", "client-foreign-shares"])
+    def test_where_nothing_is_certified_a_wrong_sum_is_published(
+        self, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        assert PARTIES[name].run(SEED).ended == "aborted: no set of answers opens the sum"
+        nothing_is_certified(monkeypatch)
+        result = PARTIES[name].run(SEED)
+        assert result.succeeded
+        assert "which is wrong" in " ".join(result.steps)
+
+    def test_where_every_member_has_to_hold_everything_two_complaints_end_the_session(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def everybody(rows, staged, _session, committee):
+            everywhere = (1 << len(committee.members)) - 1
+            held = tuple(at for at in staged if tables.holdings(rows, at).held == everywhere)
+            return tables.NamedSet(tuple(range(len(committee.members))), held)
+
+        monkeypatch.setattr(coordinator_machine.tables, "choose_named", everybody)
+        result = PARTIES["members-false-complaints"].run(SEED)
+        assert result.succeeded
+        assert result.ended == "aborted: too few shares are held by enough members"
+
+    def test_where_any_bytes_count_under_a_header_an_altered_retry_ends_the_session(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        honest = PARTIES["client-altered-retry"].run(SEED)
+        assert honest.refusals == (
+            "the coordinator refused other bytes under the header that was signed: WRONG_UPLOAD",
+            "the coordinator refused a second header of the same client: EQUIVOCATION",
+        )
+        monkeypatch.setattr(admission, "staged_row", lambda _rows, _position, digest: StagedRow(digest))
+        assert PARTIES["client-altered-retry"].run(SEED).succeeded
+
+    def test_with_one_member_fewer_needed_four_open_the_sum(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert PARTIES["members-silent"].run(SEED).ended == "aborted: too few answers to open the sum"
+        result = run_virtually(parties.silent_members(weak_committee(monkeypatch)))
+        assert result.succeeded
+        assert result.ended == "finished"
+
+    def test_with_one_member_more_those_who_listen_open_one_client(self) -> None:
+        result = run_virtually(parties.listening_members(SEED, (0, 1, 2, 3, 4)))
+        assert result.succeeded
+        assert result.learned == (
+            "the sum of client 0 alone, exactly what they contributed (16383 for a 1): 16383, 0, 0, 0, 0, 0, 0, 0",
+        )
