@@ -70,6 +70,18 @@ def forged_log(
     return LogEvidence(shown.start, shown.prefix, data, note.with_signatures(tuple(lines)).to_bytes())
 
 
+def consistency(shown: LogEvidence, old_size: int) -> tuple[bytes, ...]:
+    """The proof that a forged log continues one of ``old_size``; nothing where it was longer before.
+
+    Raises:
+        ValueError: more than one entry stands before the session.
+    """
+    if shown.start > 1:
+        raise ValueError(f"start: {shown.start} entries before the session, of which only hashes are known")
+    hashes = [*shown.prefix, *map(merkle.leaf_hash, shown.entries)]
+    return merkle.consistency_proof(hashes, old_size) if old_size <= len(hashes) else ()
+
+
 def cosignature(cast: Cast, witness: int, checkpoint_text: str, at_s: int = START_S) -> NoteSignature:
     """What a witness that works for the coordinator signs: anything."""
     return cosign(cast.witnesses[witness], witness_name(witness), checkpoint_text, at_s)
