@@ -1,4 +1,4 @@
-"""Constants for ``python -m simulations estimate``: ``python -m benchmarks.constants --json FILE``, under a minute.
+"""Constants for ``python -m simulations estimate``: ``python -m benchmarks.constants --json FILE``, about a minute.
 
 Each is CPU time, user and system, of the process that does the work, as other benchmarks measure it in more detail;
 fixed and growing parts are told apart by two sizes. ``simulations/constants.py`` says what each of them is.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import hashlib
+import os
 import platform
 import sys
 import tempfile
@@ -133,7 +134,7 @@ def transfer_values() -> Values:
 def closing_values() -> Values:
     """The coordinator after the last upload: two sessions of small vectors."""
     spent = []
-    sizes = (8, 48)
+    sizes = (8, 72)
     for clients in sizes:
         with tempfile.TemporaryDirectory(prefix="secagg-bench-") as name:
             cpu = play(Plan(clients, SMALL, MEMBERS, NEEDED, 1), Path(name))["coordinator"]["cpu_s"]
@@ -313,6 +314,7 @@ def limits() -> Values:
 def measured() -> Constants:
     """All constants."""
     values: Values = {}
+    load = os.getloadavg()[0]
     for part in (
         client_values,
         transfer_values,
@@ -328,6 +330,7 @@ def measured() -> Constants:
         print(f"{part.__name__}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     machine = f"{platform.machine()} {platform.system()}, {worker_threads()} cores, Python {platform.python_version()}"
+    machine += f", load {load:.1f} before"
     return Constants(values, today, machine, COMMAND)
 
 

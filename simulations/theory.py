@@ -172,7 +172,7 @@ def pairwise_failure(terms: PairwiseTerms, clients: int, dropout: PhaseDropout) 
     V2 to V5 are those who never fell silent until then; nobody is in a set of the session who is not in that.
 
     - *Complete graph* (cohorts of at most 100, and where no smaller degree is safe): exact. Everybody has the same
-      neighbours, so only sizes count: |V2| > t, |V3| at least minimum, quorum, t + 1; |V4| quorum, t + 1; |V5| > t.
+      neighbours, so only sizes count: |V3| at least the minimum, the quorum and t + 1, |V4| the quorum, |V5| t + 1.
     - *Sparse graph*: the sizes are necessary, and with them it is enough that everybody in V2 has t neighbours in V5;
       that gives the upper bound: the union over the clients as they stand on the circle, each counted only if the one
       before it has enough. A client in V2 with fewer, somebody in V3 among its
@@ -204,12 +204,8 @@ def _cohort_failure(terms: PairwiseTerms, cohort: int, dropout: PhaseDropout) ->
         return Bounds(1.0, 1.0)
     degree, threshold = parameters.degree, parameters.threshold
     confirming = quorum(cohort, terms.max_corrupt)
-    floors = (
-        max(terms.min_contributors, threshold + 1),
-        max(terms.min_contributors, confirming, threshold + 1),
-        max(confirming, threshold + 1),
-        threshold + 1,
-    )
+    # What V3 needs V2 has; of V4 no more is asked, since V5 is in it.
+    floors = (0, max(terms.min_contributors, confirming, threshold + 1), confirming, threshold + 1)
     steps = (1 - dropout.share, 1 - dropout.upload, 1 - dropout.confirm, 1 - dropout.unmask)
     few, lost = _too_few(cohort, floors, steps)
     if degree == cohort - 1:

@@ -247,6 +247,14 @@ def test_what_is_said_to_be_linear_is_linear():
             assert last.value == first.value, first
 
 
+def test_every_limb_sum_of_a_cohort_is_hashed():
+    few, many = (estimate(Question(10**6), Protocol.ONE_SHOT, count, DEFAULTS) for count in (10**6, 2**28))
+    assert (few["shape", "limb sums in a cohort"], many["shape", "limb sums in a cohort"]) == (1, 32)
+    more = many["coordinator", "CPU to open a cohort"] - few["coordinator", "CPU to open a cohort"]
+    assert more == pytest.approx(31 * DEFAULTS["hash_sum_s_a_lane"] * few["shape", "lanes"])
+    assert many["published", "records"] > 32 * 32 * many["shape", "lanes"]
+
+
 def test_more_coordinates_and_more_members_cost_more():
     def column(dimension, members):
         return estimate(Question(dimension, committee_of(*members)), Protocol.ONE_SHOT, 1000, DEFAULTS)

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from dp.planner import Demand, plan
 from secagg.derive.graph import masking_graph
@@ -16,6 +17,7 @@ from secagg.protocol.one_shot import tables
 from secagg.protocol.one_shot.coordinator_states import HoldingRow
 from secagg.protocol.phases import Phase
 from secagg.protocol.rows import DeadlinePassed, RowKind, row_key
+from simulations import theory
 from simulations.theory import (
     Availability,
     Bounds,
@@ -81,7 +83,9 @@ def drawn_failure(terms, clients, dropout, trials):
 # Pairwise.
 
 
-@pytest.mark.parametrize("terms", [PairwiseTerms(3, 1), PairwiseTerms(3, 0), PairwiseTerms(4, 1, Fraction(1, 5))])
+@pytest.mark.parametrize(
+    "terms", [PairwiseTerms(3, 1), PairwiseTerms(3, 0), PairwiseTerms(4, 1, Fraction(1, 5)), PairwiseTerms(5, 1)]
+)
 @pytest.mark.parametrize("dropout", [UNEVEN, PhaseDropout(upload=0.3), PhaseDropout(share=0.3, unmask=0.02)])
 def test_a_complete_graph_agrees_with_enumeration(terms, dropout):
     found = pairwise_failure(terms, 5, dropout)
@@ -92,6 +96,13 @@ def test_a_complete_graph_agrees_with_enumeration(terms, dropout):
 def test_nobody_drops_out_and_nothing_fails():
     assert pairwise_failure(PairwiseTerms(3, 1), 20, PhaseDropout()) == Bounds(0.0, 0.0)
     assert pairwise_failure(PairwiseTerms(100, 20, Fraction(1, 10)), 200, PhaseDropout()) == Bounds(0.0, 0.0)
+
+
+def test_cohorts_too_unlikely_to_follow_count_as_failures_at_most():
+    few_come = float(stats.binom.cdf(59, 100, 0.99))
+    found = pairwise_failure(PairwiseTerms(60, 5), 100, PhaseDropout(advertise=0.01))
+    assert found.lower <= few_come <= found.upper < 1e-9
+    assert few_come > 0
 
 
 def test_everybody_drops_out_and_everything_fails():
@@ -125,6 +136,20 @@ def test_a_sparse_graph_stays_within_its_bounds(terms, dropout):
     assert not found.is_exact
     assert found.upper < 1, "says nothing"
     assert found.lower > 0.01, "says nothing"
+
+
+def test_two_clients_side_by_side_agree_with_enumeration():
+    """Positions 0 to 5 of a circle of degree 4: clients 2 and 3 with all of their neighbours."""
+    shared, answering, threshold = 0.8, 0.55, 3
+    chance = {"absent": 1 - shared, "silent": shared - answering, "answers": answering}
+    both = 0.0
+    for states in itertools.product(chance, repeat=6):
+        short = [
+            states[one] != "absent" and sum(states[other] == "answers" for other in around) < threshold
+            for one, around in ((2, (0, 1, 3, 4)), (3, (1, 2, 4, 5)))
+        ]
+        both += math.prod(chance[state] for state in states) if all(short) else 0.0
+    assert theory._both_short(GraphParameters(4, threshold), shared, answering) == pytest.approx(both, rel=1e-12)
 
 
 def test_degree_and_threshold_are_those_of_the_session():
