@@ -1,21 +1,21 @@
-"""What a session owes to whoever plays it: it ends, it fails nobody honest, and undisturbed it succeeds."""
+"""What a session owes to whoever plays it: it ends, it accuses nobody honest, and where it can succeed it does."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from secagg.derive.threshold import quorum
 from secagg.protocol.errors import RejectReason
 from secagg.protocol.phases import Phase
 from simulations.cast import client_name
 from simulations.network import TIMEOUT_S
 from simulations.operations import (
     Advance,
-    Betray,
+    ClientLie,
     Crash,
     Delay,
     Drop,
-    Duplicate,
-    Equivocate,
     Forge,
     Join,
     Kill,
@@ -25,7 +25,8 @@ from simulations.operations import (
     Partition,
     Reorder,
 )
-from simulations.scripts import Script, liars_of
+from simulations.plan import Protocol
+from simulations.scripts import Script, liars_of, traitors_of
 from simulations.world import World
 
 
@@ -40,6 +41,7 @@ class Finding:
 UNDESERVED = frozenset(
     {
         RejectReason.BAD_SIGNATURE,
+        RejectReason.BELOW_MINIMUM,
         RejectReason.DOUBLED_UPLOAD,
         RejectReason.EQUIVOCATION,
         RejectReason.LOG_FORKED,
@@ -62,6 +64,9 @@ UNDESERVED = frozenset(
 )
 """Reasons that accuse somebody: between an honest client and an honest coordinator none of them comes up."""
 
+_UNSAFE = "no safe degree and threshold for this cohort"
+"""Why a session is rightly aborted in which a few less advertised keys than could have."""
+
 
 def at_the_end(world: World, script: Script) -> Finding | None:
     """What is missing after everybody had the chance to finish."""
@@ -77,9 +82,7 @@ def at_the_end(world: World, script: Script) -> Finding | None:
     accused = _accused(world, liars)
     if accused is not None:
         return accused
-    if is_undisturbed(script):
-        return _unsuccessful(world, script)
-    return None
+    return _unsuccessful(world, due_in_the_sum(script))
 
 
 def _accused(world: World, liars: frozenset[int]) -> Finding | None:
@@ -91,38 +94,63 @@ def _accused(world: World, liars: frozenset[int]) -> Finding | None:
     return None
 
 
-def _unsuccessful(world: World, script: Script) -> Finding | None:
+def _unsuccessful(world: World, due: frozenset[int] | None) -> Finding | None:
+    if due is None:
+        return None
     if world.phase is not Phase.FINISHED:
-        return Finding("undisturbed-sessions-succeed", f"aborted: {world.aborted_because()}")
-    left_out = sorted(set(range(script.plan.clients)) - world.accepted())
+        reason = world.aborted_because()
+        if reason == _UNSAFE:
+            return None
+        return Finding("sessions-that-can-succeed-do", f"aborted: {reason}")
+    left_out = sorted(due - world.accepted())
     if left_out:
-        return Finding("undisturbed-sessions-succeed", f"the sum is without clients {left_out}, who came in time")
+        return Finding("sessions-that-can-succeed-do", f"the sum is without clients {left_out}, who came in time")
     return None
 
 
-def is_undisturbed(script: Script) -> bool:
-    """Whether everybody comes in time and nothing lasts longer than the deadlines allow for."""
-    everybody = {each.client for each in script.operations if isinstance(each, Join)}
-    if len(everybody) < script.plan.clients:
+def due_in_the_sum(script: Script) -> frozenset[int] | None:
+    """Numbers of the clients that have to be in the published sum; None where none is owed.
+
+    One is owed if nothing lasts longer than the deadlines allow for, and who neither lies nor drops out is enough: to
+    be a sum at all, and to open it.
+    """
+    plan, operations = script.plan, script.operations
+    if not _is_in_time(script):
+        return None
+    drops = {each.client for each in operations if isinstance(each, Drop)}
+    joined = {each.client for each in operations if isinstance(each, Join)}
+    due = frozenset(joined - drops - liars_of(operations))
+    if len(due) < plan.minimum:
+        return None
+    if plan.protocol is Protocol.ONE_SHOT:
+        loyal = plan.committee.members - len(traitors_of(operations))
+        return due if loyal >= plan.committee.needed else None
+    # In a complete graph, which cohorts of this size have: the threshold, and half of all who may have advertised.
+    threshold, half = (plan.clients - 1 + plan.corrupt) // 2 + 1, quorum(plan.clients, plan.corrupt)
+    return due if len(due) >= max(half, threshold + 1) else None
+
+
+def _is_in_time(script: Script) -> bool:
+    """Whether everybody who comes comes early, and nothing is held up for longer than half a deadline."""
+    joins = [number for number, each in enumerate(script.operations) if isinstance(each, Join)]
+    if not joins:
         return False
-    before_last = [not isinstance(each, Join) for each in reversed(script.operations)].index(False)
-    late_s = sum(each.seconds for each in script.operations[: -before_last or None] if isinstance(each, Advance))
-    lost_s = [_lost_s(each) for each in script.operations]
-    return late_s + sum(lost_s) < script.plan.phase_s / 2
+    late_s = sum(each.seconds for each in script.operations[: joins[-1]] if isinstance(each, Advance))
+    return late_s + sum(map(_lost_s, script.operations)) < script.plan.phase_s / 2
 
 
 def _lost_s(operation: Operation) -> float:
-    """How much later something may come because of it; infinite where it may never come."""
+    """How much later something may come because of it; infinite where it may never come, or nothing is owed."""
     match operation:
-        case Drop() | Kill() | Forge() | Lie() | Equivocate() | Betray():
-            return float("inf")
+        case Kill() | Forge() | Lie(_, ClientLie.FALSE_MISSING):
+            # Who is falsely said to be missing may be left out together with whoever says so.
+            return math.inf
         case Crash(_, _, _, seconds) | Delay(_, _, seconds) | Partition(seconds, _):
             return seconds + TIMEOUT_S
         case Reorder(seconds):
             return 2.0 * seconds + TIMEOUT_S
         case Lose(_, call, _, times):
-            return times * 2 * TIMEOUT_S if not call.startswith("member-h") else float("inf")
-        case Duplicate():
-            return 0.0
+            slow = call in {"watch", "member-hold", "member-open"}
+            return math.inf if slow else times * 2 * TIMEOUT_S
         case _:
             return 0.0

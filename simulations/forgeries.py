@@ -140,9 +140,17 @@ class TwoFacedFront(Front):
 
     async def confirmations(self, caller: bytes) -> Confirmations:
         """To whoever confirmed the second close, what others signed over that."""
-        if caller not in self._confirmed:
-            return await super().confirmations(caller)
-        return Confirmations(tuple(signed for who, signed in self._confirmed.items() if who != caller))
+        forged = tuple(signed for who, signed in self._confirmed.items() if who != caller)
+        is_mixed = self.forge is not None and self.forge.forgery is Forgery.MIX
+        if caller in self._confirmed and not is_mixed:
+            return Confirmations(forged)
+        try:
+            honest = (await super().confirmations(caller)).signed
+        except RemoteProtocolError:
+            if caller not in self._confirmed:
+                raise
+            honest = ()
+        return Confirmations((*honest, *forged) if is_mixed else honest)
 
     async def status(self, caller: bytes) -> Status:
         """To whoever confirmed the second close, that it is time to answer."""
@@ -169,7 +177,7 @@ class TwoFacedFront(Front):
             return (request,)
         forged = OpenRequest(second.shown.evidence, second.contributions)
         match self.forge.forgery:
-            case Forgery.FORK:
+            case Forgery.FORK | Forgery.MIX:
                 return (request,) if place % 2 else (forged, request)
             case Forgery.TINY:
                 return forged, request
@@ -185,7 +193,7 @@ class TwoFacedFront(Front):
         if self.forge is None:
             return False
         match self.forge.forgery:
-            case Forgery.FORK:
+            case Forgery.FORK | Forgery.MIX:
                 return self.node.cast.numbers[caller] % 2 == 0
             case Forgery.CHANGE:
                 return asked_before

@@ -78,6 +78,8 @@ class Forgery(enum.StrEnum):
 
     FORK = "fork"
     """Leaves the named client out; every other client and member is shown it, the rest the honest one."""
+    MIX = "mix"
+    """As ``fork``, and everybody is shown whatever was signed over either."""
     CHANGE = "change"
     """Leaves the named client out; everybody is shown the honest one first and this one afterwards."""
     TINY = "tiny"
