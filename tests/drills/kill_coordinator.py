@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from tests.drills.grounds import Cast
-from tests.drills.killing import Killer, Rounds, drill, receipted
+from tests.drills.killing import Killer, Rounds, acknowledged, drill, receipted
 from tests.drills.report import DrillReport
 
 NAME = "kill-coordinator"
@@ -19,6 +19,12 @@ async def run(rounds: Rounds) -> DrillReport:
     )
     members = 2 if "one-shot" in rounds.protocols else 0
     chance = random.Random(f"{NAME} {rounds.seed}")
-    cast = Cast(members=members)
-    await drill(report, cast, rounds, lambda ground, _: Killer(ground, [ground.coordinator], receipted, chance))
+    # A single kill comes where most would be lost.
+    tells = acknowledged if rounds.kills > 1 else receipted
+    await drill(
+        report,
+        Cast(members=members),
+        rounds,
+        lambda ground, _: Killer(ground, [ground.coordinator], tells, chance),
+    )
     return report

@@ -49,7 +49,7 @@ class Happenings:
             for at in range(position, len(self.all)):
                 if tells(self.all[at]):
                     return at
-            position = len(self.all)
+            position = max(position, len(self.all))
             self._changed.clear()
             await self._changed.wait()
 
