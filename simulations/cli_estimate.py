@@ -310,7 +310,8 @@ def assumptions(question: Question, constants: Constants) -> Iterator[str]:
     """What stands behind the figures, a text each; the last are the constants."""
     yield (
         f"Times: {constants.command}, {constants.date}, {constants.machine}. CPU seconds, user and system, of one "
-        "core; another machine has others. Waiting, disks and networks are not counted: nothing here is a duration."
+        "core; another machine has others, and the same one, with other work on it, others by a third. Waiting, "
+        "disks and networks are not counted: nothing here is a duration."
     )
     yield (
         "Each time is taken to be linear in what its constant names: contributions, boxes, lanes, coordinates, "
