@@ -33,7 +33,7 @@ from simulations.theory import Bounds
 from simulations.world import World
 
 _Z_95 = 1.959963984540054
-"""Standard normal quantile of 0.975."""
+"""Of the standard normal distribution at 0.975."""
 _MOST_DEVIATIONS = 12
 """A sum with noise that is further away from the true one, in standard deviations of the noise, is wrong."""
 _PHASES = 10
@@ -287,11 +287,11 @@ def _sum(world: World) -> tuple[Ended, int, float | None]:
 
 def wilson(successes: int, runs: int) -> Bounds:
     """Wilson's 95 % interval of a probability of which so many of ``runs`` draws came true."""
-    share, square = successes / runs, _Z_95**2
-    center = (share + square / (2 * runs)) / (1 + square / runs)
-    half = _Z_95 / (1 + square / runs) * math.sqrt(share * (1 - share) / runs + square / (4 * runs * runs))
-    # At the ends the interval reaches them, whatever rounding says.
-    return Bounds(0.0 if successes == 0 else center - half, 1.0 if successes == runs else center + half)
+    square = _Z_95**2
+    middle = (successes + square / 2) / (runs + square)
+    half = _Z_95 * math.sqrt(successes * (runs - successes) / runs + square / 4) / (runs + square)
+    # At both ends the formula gives 0 and 1, but for rounding.
+    return Bounds(0.0 if successes == 0 else middle - half, 1.0 if successes == runs else middle + half)
 
 
 def _point(sweep: Sweep, cell: Cell, runs: Sequence[Run]) -> Point:
