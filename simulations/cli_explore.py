@@ -7,7 +7,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -35,14 +35,21 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is 
     parser.set_defaults(run=run)
 
 
+def main(argv: Sequence[str]) -> int:
+    """The command by itself; returns the exit code."""
+    parser = argparse.ArgumentParser(description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    return run(parser.parse_args(argv))
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What can be asked for."""
-    parser.add_argument("--seed", type=_whole, default=0, help="the first seed (default: %(default)s)")
-    parser.add_argument("--runs", type=_whole, default=200, help="how many seeds (default: %(default)s)")
+    parser.add_argument("--seed", type=whole, default=0, help="the first seed (default: %(default)s)")
+    parser.add_argument("--runs", type=whole, default=200, help="how many seeds (default: %(default)s)")
     parser.add_argument("--protocol", choices=[each.value for each in Protocol], help="of all sessions (default: both)")
-    parser.add_argument("--most", type=_whole, default=20, help="end after so many findings (default: %(default)s)")
-    parser.add_argument("--shrink", type=_whole, default=3, help="shrink so many of them (default: %(default)s)")
-    parser.add_argument("--workers", type=_whole, help="processes (default: one for each core)")
+    parser.add_argument("--most", type=whole, default=20, help="end after so many findings (default: %(default)s)")
+    parser.add_argument("--shrink", type=whole, default=3, help="shrink so many of them (default: %(default)s)")
+    parser.add_argument("--workers", type=whole, help="processes (default: one for each core)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write everything to this file as well")
 
 
@@ -111,7 +118,8 @@ def to_json(explored: Explored) -> str:
     return json.dumps(value, indent=1, sort_keys=True) + "\n"
 
 
-def _whole(text: str) -> int:
+def whole(text: str) -> int:
+    """A whole number of an argument."""
     if re.fullmatch(r"[0-9]{1,12}", text) is None:
         raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
     return int(text)
