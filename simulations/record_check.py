@@ -8,7 +8,10 @@ from fractions import Fraction
 from pathlib import Path
 
 from secagg.crypto.notes import log_key
+from secagg.transcript.checkpoint import Checkpoint
+from secagg.transcript.note import Note
 from secagg.transcript.policy import LogPolicy, LogRule
+from secagg.transcript.tiles import TILE_WIDTH, parse_bundle_path, parse_tile_path
 from simulations.cast import ORIGIN, START_S, Cast
 from simulations.world import World
 from verifier.audit import Audit
@@ -17,6 +20,10 @@ from verifier.policy import AuditPolicy, NoiseDemand, PinnedOpeners, SessionFloo
 from verifier.record_files import RecordFiles
 from verifier.report import SessionEnd, Verdict
 from verifier.run import run_audit
+
+
+_LEVEL_BITS = 8
+"""A hash stands for 256 of the level below."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +46,20 @@ class RecordVerdict:
 
 
 def write_record(world: World, directory: Path) -> None:
-    """Write what the coordinator has published by now, as docs/record.md lays it out."""
+    """Write what the coordinator has published by now, as docs/record.md lays it out.
+
+    Tiles of a log larger than the checkpoint's are left out, as by everybody who copies a log that grows.
+    """
     log, session = world.coordinator.disk.log, world.cast.session.parameters.session
-    files = {name: data for name in log.names() if (data := log.read(name)) is not None}
+    files = {}
     checkpoint = log.checkpoint()
     if checkpoint is not None:
         files["checkpoint"] = checkpoint
+        size = Checkpoint.parse(Note.parse(checkpoint).text).size
+        for name in log.names():
+            data = log.read(name)
+            if data is not None and entries_of(name) <= size:
+                files[name] = data
     for (owner, name), data in world.coordinator.published.files.items():
         if owner == session:
             files[f"sessions/{session.hex()}/{name}"] = data
@@ -52,6 +67,15 @@ def write_record(world: World, directory: Path) -> None:
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
+
+
+def entries_of(name: str) -> int:
+    """How many entries a log must have for a tile or bundle of this name to be its."""
+    if name.startswith("tile/entries/"):
+        level, (index, width) = 0, parse_bundle_path(name)
+    else:
+        level, index, width = parse_tile_path(name)
+    return (TILE_WIDTH * index + width) << _LEVEL_BITS * level
 
 
 def audit_policy(cast: Cast) -> AuditPolicy:
