@@ -9,6 +9,8 @@ from simulations.outcome import Outcome
 from simulations.report.markup import figure, table, text
 from simulations.report.odds import distance_words, influence_plot, influences
 
+_MOST_LETTERS = 600
+
 
 def adversaries(outcome: Outcome) -> Iterator[str]:
     """Headings, tables and stories."""
@@ -76,5 +78,10 @@ _FAILED = '<span class="status good">failed</span>'
 
 def _items(kind: str, items: Sequence[object]) -> Iterator[str]:
     yield f"<{kind}>"
-    yield from (f"<li>{text(item)}</li>" for item in items)
+    yield from (f"<li>{text(_shortened(str(item)))}</li>" for item in items)
     yield f"</{kind}>"
+
+
+def _shortened(words: str) -> str:
+    """What names thousands of clients one by one is in the JSON."""
+    return words if len(words) <= _MOST_LETTERS else f"{words[:_MOST_LETTERS]} ... (the JSON has all of it)"

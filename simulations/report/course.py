@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from simulations.outcome import ClientFate, Outcome
@@ -27,6 +28,9 @@ from simulations.report.canvas import (
 )
 from simulations.report.facts import (
     AFTER_THE_END,
+    COUNTED,
+    DROPPED,
+    DROPPED_LATER,
     KINDS,
     arrived_count,
     counted_noun,
@@ -41,6 +45,7 @@ from simulations.report.facts import (
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 MOST_LANES = 40
@@ -56,10 +61,11 @@ HATCHES = ("", "///", "\\\\\\", "---", "|||")
 """Beside colours. Lines only: a pattern of dots is a quarter of a megabyte."""
 
 MARKS = {
-    "counted": ("o", BLUE),
-    "dropped": ("x", ORANGE),
+    COUNTED: ("o", BLUE),
+    DROPPED_LATER: ("X", SKY),
+    DROPPED: ("x", ORANGE),
     "refused": ("s", RED),
-    "too late": ("^", PURPLE),
+    "too late": ("^", SOFT),
     "left out": ("D", GREY),
     "never came": ("|", GREY),
 }
@@ -92,28 +98,29 @@ class PhaseAxis:
         start, end = self.edges[index], self.edges[index + 1]
         return index + (min(1.0, max(0.0, (at_s - start) / (end - start))) if end > start else 0.0)
 
-    def prepare(self, axes: Axes, *, names: str) -> None:
-        """Shade every other phase, write times below and, ``above`` or ``nowhere``, the names of phases."""
+    def prepare(self, axes: Axes) -> None:
+        """Shade every other phase, and write below when each began."""
         for index in range(0, self.width, 2):
             axes.axvspan(index, index + 1, color=TINT, linewidth=0, zorder=0)
         axes.set_xlim(0, self.width)
         axes.set_xticks(range(self.width + 1), [_tick(edge) for edge in self.edges])
         axes.tick_params(axis="x", length=3)
-        if names == "above":
-            for index, name in enumerate(self.names):
-                length = seconds_words(self.edges[index + 1] - self.edges[index])
-                axes.annotate(
-                    f"{phase_words(name)}\n{length}",
-                    (index + 0.5, 1),
-                    xycoords=("data", "axes fraction"),
-                    xytext=(0, 4),
-                    textcoords="offset points",
-                    ha="center",
-                    va="bottom",
-                    fontsize=8,
-                    color=SOFT,
-                    linespacing=1.3,
-                )
+
+    def name_phases(self, axes: Axes) -> None:
+        """Write above how each phase is called, and how long it lasted."""
+        for index, name in enumerate(self.names):
+            axes.annotate(
+                f"{phase_words(name)}\n{seconds_words(self.edges[index + 1] - self.edges[index])}",
+                (index + 0.5, 1),
+                xycoords=("data", "axes fraction"),
+                xytext=(0, 4),
+                textcoords="offset points",
+                ha="center",
+                va="bottom",
+                fontsize=8,
+                color=SOFT,
+                linespacing=1.3,
+            )
 
 
 def _tick(at_s: float) -> str:
@@ -132,7 +139,7 @@ def course_plots(outcome: Outcome) -> list[Plot]:
 
 def _curves(outcome: Outcome) -> Plot:
     axis = PhaseAxis(outcome)
-    lost = [each for each in outcome.clients if kind_of(each) != "counted" and each.at_s is not None]
+    lost = [each for each in outcome.clients if kind_of(each) != COUNTED and each.at_s is not None]
 
     def paint(figure: Figure) -> None:
         if lost:
@@ -141,6 +148,7 @@ def _curves(outcome: Outcome) -> Plot:
         else:
             lower = upper = figure.subplots()
         _paint_came(upper, outcome, axis)
+        upper.tick_params(axis="x", labelbottom=upper is lower)
         lower.set_xlabel("time since the start; every phase is drawn as wide as every other")
         figure.legend(loc="outside lower left", ncols=3)
 
@@ -150,14 +158,16 @@ def _curves(outcome: Outcome) -> Plot:
 
 
 def _paint_came(axes: Axes, outcome: Outcome, axis: PhaseAxis) -> None:
-    axis.prepare(axes, names="above")
+    axis.prepare(axes)
+    axis.name_phases(axes)
     came = [each.arrived_s for each in outcome.clients if each.arrived_s is not None]
-    done = [each.at_s for each in outcome.clients if kind_of(each) == "counted" and each.at_s is not None]
+    done = [each.at_s for each in outcome.clients if kind_of(each) == COUNTED and each.at_s is not None]
     _step(axes, axis, came, (INK, "--", "came"))
-    _step(axes, axis, done, (BLUE, "-", "in the sum, and done"))
+    if done:
+        _step(axes, axis, done, (BLUE, "-", "in the sum, and done"))
     axes.set_ylim(0, max(1, len(outcome.clients)) * 1.06)
     axes.set_ylabel("clients")
-    _whole(axes)
+    _whole(axes.yaxis)
     grid(axes, "y")
 
 
@@ -178,46 +188,57 @@ def _step(axes: Axes, axis: PhaseAxis, times: Sequence[float], style: tuple[str,
 
 
 def _paint_lost(axes: Axes, outcome: Outcome, axis: PhaseAxis, lost: Sequence[ClientFate]) -> None:
-    axis.prepare(axes, names="nowhere")
+    axis.prepare(axes)
     places = sorted({axis.place(each.at_s) for each in lost if each.at_s is not None})
     places = [0.0, *(places[index] for index in _thinned(len(places))), float(axis.width)]
     layers = _layers(outcome, axis, lost)
     axes.stackplot(
         places,
-        [[bisect_right(times, place) for place in places] for _, _, times in layers],
-        labels=[label for label, _, _ in layers],
-        colors=[colour for _, colour, _ in layers],
+        [[bisect_right(layer.places, place) for place in places] for layer in layers],
+        labels=[f"{layer.label}: {len(layer.places):,}" for layer in layers],
+        colors=[layer.colour for layer in layers],
         step="post",
         linewidth=0,
     )
-    for index, area in enumerate(axes.collections[-len(layers) :]):
-        area.set_hatch(HATCHES[index % len(HATCHES)])
+    for area, layer in zip(axes.collections[-len(layers) :], layers, strict=True):
+        area.set_hatch(layer.hatch)
         area.set_edgecolor(PAGE)
     axes.set_ylim(0, len(lost) * 1.12)
-    axes.set_ylabel("clients lost")
-    _whole(axes)
+    axes.set_ylabel("lost on the way")
+    _whole(axes.yaxis)
     grid(axes, "y")
 
 
-def _layers(outcome: Outcome, axis: PhaseAxis, lost: Sequence[ClientFate]) -> list[tuple[str, str, list[float]]]:
-    """Label, colour and sorted places of clients: those who dropped by phase, then other fates."""
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """Clients that were lost alike; ``places`` are sorted."""
+
+    label: str
+    colour: str
+    hatch: str
+    places: list[float]
+
+
+def _layers(outcome: Outcome, axis: PhaseAxis, lost: Sequence[ClientFate]) -> list[_Layer]:
+    """Those who dropped by phase, then other fates."""
     groups: dict[tuple[int, str], list[float]] = {}
     for each in lost:
         if each.at_s is None:
             continue
         kind, phase = kind_of(each), phase_of(outcome, each)
-        if kind == "dropped":
+        if kind in {DROPPED, DROPPED_LATER}:
             key = axis.names.index(phase) if phase in axis.names else axis.width, f"dropped in {phase_words(phase)}"
         else:
-            key = axis.width + 1, kind
+            key = axis.width + 1 + (KINDS.index(kind) if kind in KINDS else len(KINDS)), kind
         groups.setdefault(key, []).append(axis.place(each.at_s))
     return [
-        (
-            f"{label}: {len(times):,}",
+        _Layer(
+            label,
             PHASE_COLOURS[order % len(PHASE_COLOURS)] if order <= axis.width else MARKS.get(label, ("", GREY))[1],
-            sorted(times),
+            HATCHES[(order if order <= axis.width else order - axis.width - 1) % len(HATCHES)],
+            sorted(groups[order, label]),
         )
-        for (order, label), times in sorted(groups.items())
+        for order, label in sorted(groups)
     ]
 
 
@@ -226,7 +247,8 @@ def _lanes(outcome: Outcome) -> Plot:
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
-        axis.prepare(axes, names="above")
+        axis.prepare(axes)
+        axis.name_phases(axes)
         for row, fate in enumerate(outcome.clients):
             _paint_lane(axes, axis, row, fate)
         names = [str(each.number) + (f", {each.region}" if each.region else "") for each in outcome.clients]
@@ -272,7 +294,7 @@ def _regions(outcome: Outcome) -> Plot:
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
         left = [0] * len(regions)
-        for place, kind in enumerate(kinds):
+        for kind in kinds:
             counts = [fates.get(kind, 0) for fates in regions.values()]
             axes.barh(
                 list(regions),
@@ -281,12 +303,13 @@ def _regions(outcome: Outcome) -> Plot:
                 height=0.62,
                 color=MARKS[kind][1],
                 edgecolor=PAGE,
-                hatch=HATCHES[place % len(HATCHES)],
+                hatch=HATCHES[KINDS.index(kind) % len(HATCHES)],
                 label=kind,
             )
             left = [before + count for before, count in zip(left, counts, strict=True)]
         axes.invert_yaxis()
         axes.set_xlabel("clients")
+        _whole(axes.xaxis)
         axes.tick_params(axis="y", length=0)
         grid(axes, "x")
         axes.spines["left"].set_visible(False)
@@ -317,8 +340,8 @@ def _thinned(count: int) -> list[int]:
     return [index * (count - 1) // (_MOST_POINTS - 1) for index in range(_MOST_POINTS)]
 
 
-def _whole(axes: Axes) -> None:
+def _whole(axis: Axis) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))

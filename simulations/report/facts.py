@@ -15,8 +15,9 @@ AFTER_THE_END = "after the end"
 THROUGHOUT = "throughout"
 """Traffic that belongs to no phase: watching, and cosigning the log."""
 
-KINDS = ("counted", "dropped", "refused", "too late", "left out", "never came")
-"""Fates of clients, without reasons, from best to worst."""
+COUNTED, DROPPED_LATER, DROPPED = "counted", "dropped later", "dropped"
+KINDS = (COUNTED, DROPPED_LATER, DROPPED, "refused", "too late", "left out", "never came")
+"""Fates of clients, without reasons. Who dropped later is in the sum: it fell silent when its input was taken."""
 
 _ORDER = {phase.value: place for place, phase in enumerate(Phase)}
 _ENDS = frozenset({Phase.FINISHED.value, Phase.ABORTED.value})
@@ -49,7 +50,7 @@ def sentence_of(outcome: Outcome) -> Sentence:
     if outcome.sum_is_right:
         details = [f"{counted_noun(outcome.counted, 'client')} of {len(outcome.clients):,} in the sum."]
         if outcome.attacks:
-            details.append(f"All attacks that were replayed failed: {len(outcome.attacks)}.")
+            details.append(f"{counted_noun(len(outcome.attacks), 'attack')} replayed beside it: every one failed.")
         headline = "Finished with the right sum" if outcome.ended == "finished" else _ending(outcome)
         return Sentence(Verdict.KEPT, headline, tuple(details))
     if outcome.ended == "aborted":
@@ -103,11 +104,12 @@ def record_text(outcome: Outcome) -> str:
 
 def kind_of(fate: ClientFate) -> str:
     """A fate without its reason."""
-    return fate.fate.partition(":")[0]
+    kind = fate.fate.partition(":")[0]
+    return DROPPED_LATER if kind == COUNTED and fate.phase else kind
 
 
 def kinds_of(outcome: Outcome) -> dict[str, int]:
-    """How many clients met which fate; those that somebody met, from best to worst."""
+    """How many clients met which fate; those that somebody met."""
     counts = Counter(kind_of(each) for each in outcome.clients)
     return {kind: counts[kind] for kind in (*KINDS, *sorted(set(counts) - set(KINDS))) if counts[kind]}
 
@@ -137,10 +139,10 @@ def phase_of(outcome: Outcome, fate: ClientFate) -> str:
 
 
 def fates_by_phase(outcome: Outcome) -> dict[str, dict[str, int]]:
-    """For each phase, and after the end if somebody fell there: how many clients met which fate, but counted ones."""
+    """For each phase, and after the end where there is something to tell: how many met which fate, but counted."""
     table: dict[str, Counter[str]] = {phase.phase: Counter() for phase in outcome.phases}
     for fate in outcome.clients:
-        if (kind := kind_of(fate)) != "counted":
+        if (kind := kind_of(fate)) != COUNTED:
             table.setdefault(phase_of(outcome, fate), Counter())[kind] += 1
     return {phase: dict(table[phase]) for phase in sorted(table, key=_place) if phase}
 
@@ -287,11 +289,11 @@ def models_words(models: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _model_words(model: Mapping[str, Any]) -> str:
-    name = str(model.get("model") or model.get("fault") or "")
+    name = str(model.get("model") or "")
     numbers = [
         _number_words(key, value)
         for key, value in model.items()
-        if key not in {"model", "fault"} and value is not None and value not in ([], "", 0.0)
+        if key != "model" and value is not None and value not in ([], "", 0.0)
     ]
     return f"{name} ({', '.join(numbers)})" if numbers else name
 
@@ -315,6 +317,25 @@ def _value_words(value: object) -> str:
             return ", ".join(map(_value_words, value))
         case _:
             return str(value)
+
+
+def faults_words(faults: Sequence[Mapping[str, Any]]) -> str:
+    """Faults of a scenario as they are planned."""
+    return "; ".join(_fault_words(fault) for fault in faults)
+
+
+def _fault_words(fault: Mapping[str, Any]) -> str:
+    match fault:
+        case {"fault": "Crash", "node": node, "at_s": at_s, "down_s": down_s, "write": write, "when": when}:
+            start = f", counted from {at_s:g} s" if at_s else ""
+            time = f"at {at_s:g} s" if write is None else f"{when} its write {write} is durable{start}"
+            back = "for good" if down_s is None else f"for {down_s:g} s"
+            return f"{node} dies {time}, {back}"
+        case {"fault": "Cut", "nodes": nodes, "share": share, "at_s": at_s, "seconds": seconds}:
+            cut_off = [str(node) for node in nodes] + ([f"{100 * share:.3g} % of the clients"] if share else [])
+            return f"{' and '.join(cut_off)} cut off at {at_s:g} s for {seconds:g} s"
+        case _:
+            return _model_words(fault)
 
 
 # Machines.

@@ -48,7 +48,7 @@ def success_plot(curve: Curve) -> Plot:
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
 
     svg = draw("success", 3.4, paint)
-    return plot("success", "Success against dropout rate", _curve_words(curve), svg)
+    return plot("success", "Sessions that end with a sum", _curve_words(curve), svg)
 
 
 def _paint_theory(axes: Axes, curve: Curve) -> None:
@@ -164,9 +164,10 @@ def influence_plot(rows: Sequence[Influence]) -> Plot:
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
         axes.set_xscale("log")
-        axes.set_xlim(low / 2, high * 4)
+        axes.set_xlim(low / 3, high * 4)
         for place, row in enumerate(rows):
             _paint_influence(axes, place, row, (low / 2, high * 2.2))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set_yticks(range(len(rows)), [row.label for row in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_xlabel("distance of the mean from the honest mean (L2)")
@@ -198,7 +199,7 @@ def _paint_influence(axes: Axes, place: int, row: Influence, ends: tuple[float, 
     start, edge = ends
     axes.axhline(place, color=LINE, linewidth=0.5, zorder=1)
     distance = max(row.distance, start)
-    axes.plot([start, distance], [place, place], color=SKY, linewidth=2.5, solid_capstyle="butt", zorder=2)
+    axes.plot([start / 2, distance], [place, place], color=SKY, linewidth=2.5, solid_capstyle="butt", zorder=2)
     axes.plot([distance], [place], "o", color=BLUE, markersize=7, zorder=4, clip_on=False)
     if row.bound is not None and 0 < row.bound < math.inf:
         axes.plot([row.bound], [place], "|", color=INK, markersize=12, markeredgewidth=2, zorder=3)

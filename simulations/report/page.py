@@ -14,6 +14,8 @@ from simulations.report.course import course_plots
 from simulations.report.curve import Curve
 from simulations.report.facts import (
     AFTER_THE_END,
+    COUNTED,
+    DROPPED_LATER,
     KINDS,
     NoteGroup,
     arrived_count,
@@ -21,6 +23,7 @@ from simulations.report.facts import (
     costs_of,
     counted_noun,
     fates_by_phase,
+    faults_words,
     kinds_of,
     models_words,
     note_groups,
@@ -88,7 +91,8 @@ def _head(outcome: Outcome) -> Iterator[str]:
     costs, came = costs_of(outcome), arrived_count(outcome)
     numbers = [
         *plan_words(scenario.get("plan") or {}),
-        *((kind.capitalize(), f"{count:,}") for kind, count in kinds_of(outcome).items()),
+        ("In the sum", f"{outcome.counted:,}"),
+        *((kind.capitalize(), f"{count:,}") for kind, count in kinds_of(outcome).items() if kind != COUNTED),
         ("Over after", seconds_words(outcome.seconds)),
     ]
     if came:
@@ -102,7 +106,7 @@ def _head(outcome: Outcome) -> Iterator[str]:
     facts = [
         ("Dropouts", models_words(scenario.get("dropouts") or ())),
         ("Lines", models_words([scenario["lines"]] if scenario.get("lines") else ())),
-        ("Faults", models_words(scenario.get("faults") or ())),
+        ("Faults", faults_words(scenario.get("faults") or ())),
         ("Coordinator takes", f"{bytes_words(scenario['capacity'])}/s at most" if scenario.get("capacity") else ""),
         ("Record", record_text(outcome)),
     ]
@@ -122,7 +126,9 @@ def _course(outcome: Outcome) -> Iterator[str]:
         return
     shown = [phase for phase, fates in lost.items() if fates or phase != AFTER_THE_END]
     rows = [[phase_words(phase), *(f"{lost[phase].get(kind, 0):,}" for kind in kinds)] for phase in shown]
-    yield table("Clients that are not in the sum, by phase", ["Phase", *kinds], rows)
+    yield table("Clients that were lost on the way, by phase", ["Phase", *kinds], rows)
+    if DROPPED_LATER in kinds:
+        yield '<p class="note">Dropped later: its input was taken, and is in the sum; then it fell silent.</p>'
     if reasons := refusals_of(outcome):
         words = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items())
         yield f'<p class="note">Clients refused to go on: {text(words)}.</p>'

@@ -57,6 +57,7 @@ tfoot th, tfoot td { border-bottom: none; font-weight: 600; }
 .attack dt { color: var(--soft); }
 .attack dd { margin: 0; overflow-wrap: anywhere; }
 .attack dd ol, .attack dd ul { margin: 0; padding-left: 1.2rem; }
+.attack dd li { margin: 0 0 .25rem; }
 footer { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line); color: var(--soft);
   font-size: .85rem; }
 @media (max-width: 40rem) { .facts, .attack dl { grid-template-columns: 1fr; } .facts dd, .attack dd {

@@ -24,8 +24,8 @@ from simulations.report.odds import influences
 from verifier.text_report import printable
 
 _WIDTH = 100
-_MOST_ROWS = 8
-"""Lines of any part that could have many: the page and the JSON have the rest."""
+_MOST_DETAILS, _MOST_ATTACKS, _MOST_INFLUENCES = 4, 15, 6
+"""Lines of parts that could have many: the page and the JSON have the rest."""
 
 
 def to_text(outcome: Outcome) -> str:
@@ -45,7 +45,7 @@ def _lines(outcome: Outcome) -> Iterator[str]:
     yield ""
     sentence = sentence_of(outcome)
     yield f"{sentence.headline.rstrip('.')}, after {seconds_words(outcome.seconds)} of virtual time."
-    yield from _some([f"  {detail}" for detail in sentence.details])
+    yield from _some([_shortened(f"  {detail}") for detail in sentence.details], _MOST_DETAILS)
     yield ""
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in kinds_of(outcome).items())
     yield f"clients   {arrived_count(outcome):,} came: {kinds}"
@@ -101,7 +101,7 @@ def _attacks(outcome: Outcome) -> Iterator[str]:
         refused = f"; {refusals[0]}" if refusals else ""
         end = "SUCCEEDED" if attack["succeeded"] else "failed   "
         lines.append(_shortened(f"attack    {attack['name']!s:{width}}  {end}  {attack.get('ended', '')}{refused}"))
-    yield from _some(lines)
+    yield from _some(lines, _MOST_ATTACKS)
 
 
 def _influence(outcome: Outcome) -> Iterator[str]:
@@ -114,7 +114,7 @@ def _influence(outcome: Outcome) -> Iterator[str]:
     for row in rows:
         bound = "" if row.bound is None else f", at most {row.bound:.3g}"
         lines.append(f"poison    {row.label:{width}}  moved the mean by {row.distance:.3g}{bound}")
-    yield from _some(lines)
+    yield from _some(lines, _MOST_INFLUENCES)
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -124,10 +124,10 @@ def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  ".join([f"{first:{widths[0]}}", *cells])
 
 
-def _some(lines: Sequence[str]) -> Iterator[str]:
-    yield from lines[:_MOST_ROWS]
-    if len(lines) > _MOST_ROWS:
-        yield f"          and {len(lines) - _MOST_ROWS} more"
+def _some(lines: Sequence[str], most: int) -> Iterator[str]:
+    yield from lines[:most]
+    if len(lines) > most:
+        yield f"          and {len(lines) - most} more"
 
 
 def _shortened(line: str) -> str:
