@@ -7,6 +7,7 @@ taken off the masked inputs, and what is left is decoded. Indices are those in U
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -75,6 +76,7 @@ class Loot:
     Attributes:
         corrupt: numbers of the clients that give it everything.
         roots, self_masks: secrets that were given away or found otherwise, by index.
+        share_keys: of the corrupt, by index.
         forged: pair seeds that the coordinator made a client mask with, by (index of that client, of the other end).
     """
 
@@ -83,6 +85,7 @@ class Loot:
         self.corrupt = frozenset(corrupt)
         self.roots: dict[int, Secret] = {}
         self.self_masks: dict[int, Secret] = {}
+        self.share_keys: dict[int, SealingKey] = {}
         self.forged: dict[tuple[int, int], Secret] = {}
         self._self_mask_shares: dict[int, dict[int, bytes]] = {}
         self._root_shares: dict[int, dict[int, bytes]] = {}
@@ -115,6 +118,7 @@ class Loot:
             case SharedKeys():
                 self.roots[state.place.index] = state.root
                 self.self_masks[state.place.index] = state.self_mask
+                self.share_keys[state.place.index] = SealingKey(state.share_seed)
             case Masking() | Contributed():
                 for held in state.shares:
                     self.held_self_mask(held.index, state.place.index, held.self_mask.expose())
@@ -186,6 +190,42 @@ class Loot:
         """Whether it can compute a client's root, from which all pair masks with it follow."""
         return self._root(self.index_of(number)) is not None
 
+    def boxes_between(self, sender: int, recipient: int) -> tuple[bytes, bytes] | None:
+        """The share box and the pair box from one index to another; None if the sender dealt none."""
+        row = self._share_row(sender)
+        if row is None:
+            return None
+        recipients = self.graph.neighbours(sender)
+        start, end = boxes.box_slots(sender, recipients)[recipients.index(recipient) :][:2]
+        data = self._world.coordinator.disk.blobs.read(row.blob, start, end - start)
+        return data[: boxes.SHARE_BOX_BYTES], data[boxes.SHARE_BOX_BYTES :]
+
+    def opened_by_accomplices(self) -> tuple[int, int]:
+        """How many boxes between honest clients the keys of the corrupt open, and how many were tried.
+
+        Each key is tried for the place that the box was sealed for, and for its own.
+        """
+        opened, tried = 0, 0
+        honest = [index for index, number in enumerate(self.members) if number not in self.corrupt]
+        for sender, recipient in itertools.permutations(honest, 2):
+            dealt = self.boxes_between(sender, recipient) if recipient in self.graph.neighbours(sender) else None
+            if dealt is None:
+                continue
+            tried += 1
+            opened += any(
+                self._opens(key, dealt[0], sender, place)
+                for own, key in self.share_keys.items()
+                for place in (recipient, own)
+            )
+        return opened, tried
+
+    def _opens(self, key: SealingKey, box: bytes, sender: int, recipient: int) -> bool:
+        try:
+            key.open(box, boxes.share_box_info(self.session.digest, self.advertised, sender, recipient))
+        except SealingError:
+            return False
+        return True
+
     def exposed(self) -> tuple[Exposed, ...]:
         """The smallest sums that stand open, those with fewest honest clients first.
 
@@ -205,6 +245,12 @@ class Loot:
     def smallest(self) -> Exposed | None:
         """Of the sums that stand open and hold an honest input the one with fewest of them."""
         return next((each for each in self.exposed() if each.clients - self.corrupt), None)
+
+    def hidden_by(self, number: int) -> tuple[Lanes, frozenset[int]]:
+        """A masked input without the masks that are known, and the other ends of the pair masks that are not."""
+        index = self.index_of(number)
+        rest = self._rest(index, self._uploads[index])
+        return rest.lanes, frozenset(self.members[other] for other in rest.unknown)
 
     def _decoded(self, part: frozenset[int], rests: Mapping[int, _Rest]) -> Exposed | None:
         total = np.zeros(self.session.field_layout.lanes, dtype=np.uint64)
@@ -249,12 +295,10 @@ class Loot:
         root = self._root(lower)
         if root is not None:
             return boxes.pair_seed(root, self.session.digest, higher)
-        root, row = self._root(higher), self._share_row(lower)
-        if root is None or row is None:
+        root, dealt = self._root(higher), self.boxes_between(lower, higher)
+        if root is None or dealt is None:
             return None
-        recipients = self.graph.neighbours(lower)
-        start = boxes.box_slots(lower, recipients)[recipients.index(higher)] + boxes.SHARE_BOX_BYTES
-        data = self._world.coordinator.disk.blobs.read(row.blob, start, boxes.PAIR_BOX_BYTES)
+        data = dealt[1]
         key = SealingKey(boxes.mask_key_seed(root, self.session.digest))
         try:
             return key.open(data, boxes.pair_box_info(self.session.digest, self.advertised, lower, higher))
