@@ -13,12 +13,14 @@ import numpy as np
 from secagg.protocol.phases import Phase
 from simulations.cast import client_name
 from simulations.clients import PHASE_OF
+from simulations.invariants import Watch
 from simulations.knowledge import View
 from simulations.linear import LinearLimitError
 from simulations.loop import run_virtually
 from simulations.outcome import CallTraffic, ClientFate, Note, Outcome, PhaseTime
 from simulations.people import Person
 from simulations.plan import Plan, Protocol
+from simulations.record_check import check_record
 from simulations.scenario import Crash, Cut, Fault, Scenario
 from simulations.world import World
 
@@ -53,6 +55,7 @@ async def _play(scenario: Scenario, progress: Progress) -> Outcome:
     world = World(scenario.plan)
     view = View(world.cast, range(scenario.plan.corrupt), range(_corrupt_members(scenario.plan)))
     world.network.observers.append(view)
+    watch = Watch(world)
     if scenario.capacity is not None:
         world.network.capacities[world.coordinator.name] = scenario.capacity
     people = scenario.people()
@@ -64,7 +67,13 @@ async def _play(scenario: Scenario, progress: Progress) -> Outcome:
         _arrange(world, fault)
     limit_s = 6.0 * scenario.plan.phase_s + max(person.arrives_s for person in people) + _GRACE_S
     await _until_over(world, phases, limit_s, progress)
-    return dataclasses.replace(_outcome(world, scenario, people, phases), learned=_learned(view))
+    record = check_record(world)
+    return dataclasses.replace(
+        _outcome(world, scenario, people, phases),
+        learned=_learned(view),
+        violations=tuple(map(str, watch.check())),
+        record={"verdict": record.verdict.value, "failed": list(record.failed), "findings": list(record.findings)},
+    )
 
 
 def _corrupt_members(plan: Plan) -> int:

@@ -204,6 +204,18 @@ class _Bytes:
     _canonical: bytes
 
 
+_CODECS: dict[type[Record], tuple[tuple[str, Codec], ...]] = {}
+
+
+def _codecs(kind: type[Record]) -> tuple[tuple[str, Codec], ...]:
+    """Name and codec of every field of a class of records, in order: asked for at every record, so kept."""
+    known = _CODECS.get(kind)
+    if known is None:
+        fields = dataclasses.fields(kind)
+        known = _CODECS[kind] = tuple((field.name, field.metadata[_METADATA]) for field in fields)
+    return known
+
+
 @dataclass(frozen=True, slots=True)
 class Record(_Bytes):
     """Base of everything published; subclasses set ``TYPE`` and declare fields with the helpers above."""
@@ -213,9 +225,8 @@ class Record(_Bytes):
 
     def __post_init__(self) -> None:
         """Check every field against its codec: what cannot be decoded cannot be built either."""
-        for field in dataclasses.fields(self):
-            codec: Codec = field.metadata[_METADATA]
-            codec.check(getattr(self, field.name), f"{self.TYPE}.{field.name}")
+        for name, codec in _codecs(type(self)):
+            codec.check(getattr(self, name), f"{self.TYPE}.{name}")
         self.check()
 
     def check(self) -> None:
@@ -224,8 +235,8 @@ class Record(_Bytes):
     def to_value(self) -> dict[str, JsonValue]:
         """The members, ``type`` and ``version`` included."""
         value: dict[str, JsonValue] = {"type": self.TYPE, "version": VERSION}
-        for field in dataclasses.fields(self):
-            value[field.name] = field.metadata[_METADATA].write(getattr(self, field.name))
+        for name, codec in _codecs(type(self)):
+            value[name] = codec.write(getattr(self, name))
         return value
 
     def to_bytes(self) -> bytes:
@@ -249,15 +260,15 @@ class Record(_Bytes):
             raise RecordError(where, f"expected a record of type {cls.TYPE}")
         if value.get("version") != VERSION:
             raise RecordError(f"{where}.version", f"expected {VERSION}")
-        fields = dataclasses.fields(cls)
-        unknown = sorted(set(value) - {field.name for field in fields} - {"type", "version"})
+        codecs = _codecs(cls)
+        unknown = sorted(set(value) - {name for name, _ in codecs} - {"type", "version"})
         if unknown:
             raise RecordError(f"{where}.{unknown[0][:40]}", "unknown member")
         members = {}
-        for field in fields:
-            if field.name not in value:
-                raise RecordError(f"{where}.{field.name}", "missing")
-            members[field.name] = field.metadata[_METADATA].read(value[field.name], f"{where}.{field.name}")
+        for name, codec in codecs:
+            if name not in value:
+                raise RecordError(f"{where}.{name}", "missing")
+            members[name] = codec.read(value[name], f"{where}.{name}")
         return cls(**members)
 
     @classmethod

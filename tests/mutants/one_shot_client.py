@@ -76,7 +76,7 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "a one-shot client asks for no policy",
         f"{_ONE_SHOT}/client.py",
-        "    context.policy.check_parameters(session.parameters)\n",
+        "    session.once(context.policy.check_parameters, session.parameters)\n",
         "",
         f"{_CLIENT}::TestJoining",
     ),

@@ -69,7 +69,7 @@ def start(context: OneShotClientContext, view: LogView, rng: Rng) -> OneShotClie
         RemoteProtocolError: LOG_MISMATCH; the log opens another session than the one joined.
     """
     session = context.session
-    context.policy.check_parameters(session.parameters)
+    session.once(context.policy.check_parameters, session.parameters)
     if isinstance(session.opening, KeyAuthority) and context.log.is_met_by(()):
         # In a fork with another list of commitments the authority would decrypt what somebody made to fit ours.
         raise LocalProtocolError(
