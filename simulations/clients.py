@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from secagg.arith.errors import ArithmeticInputError
 from secagg.derive.result import FloatVector
 from secagg.protocol import log
 from secagg.protocol.errors import ProtocolError
@@ -187,6 +188,8 @@ class ClientNode:
             await self._take_part(process, port, used)
         except ProtocolError as error:
             self.heard(self.number, "refused", error.reason.name)
+        except ArithmeticInputError as error:
+            self.heard(self.number, "cannot encode", str(error))
         finally:
             if self.process is process:
                 self.process = None
