@@ -43,8 +43,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "what is acknowledged need not be durable",
         "secagg/runtime/driver.py",
-        "        await asyncio.shield(task)\n\n    async def _commit",
-        "        del task\n\n    async def _commit",
+        "        await self._apply(transition)\n        return transition.state",
+        "        self._apply(transition).send(None)\n        return transition.state",
         Protocol.PAIRWISE,
         (_LOST, _SUCCEED, "sessions-end"),
     ),
