@@ -95,7 +95,8 @@ def _paint_phase(axes: Axes, row: int, times: tuple[float, float, float]) -> Non
         ha="left" if side > 0 else "right",
         va="center",
         fontsize=8.5,
-        color=PAGE if fits_inside else INK,
+        color=INK,
+        bbox={"boxstyle": "round,pad=0.15", "facecolor": PAGE, "edgecolor": "none"} if fits_inside else None,
         zorder=4,
     )
 

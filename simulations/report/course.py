@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,7 +74,10 @@ MARKS = {
 
 
 class PhaseAxis:
-    """An axis on which every phase is as wide as every other: sessions wait for minutes and then act in seconds."""
+    """An axis on which every phase is as wide as every other: sessions wait for minutes and then act in seconds.
+
+    For the same reason the beginning of a phase is drawn wider: its first quarter takes half of its width.
+    """
 
     def __init__(self, outcome: Outcome) -> None:
         times = [at_s for each in outcome.clients for at_s in (each.arrived_s, each.at_s) if at_s is not None]
@@ -96,14 +100,17 @@ class PhaseAxis:
         """Where a time is."""
         index = min(max(bisect_right(self.edges, at_s) - 1, 0), self.width - 1)
         start, end = self.edges[index], self.edges[index + 1]
-        return index + (min(1.0, max(0.0, (at_s - start) / (end - start))) if end > start else 0.0)
+        return index + (math.sqrt(min(1.0, max(0.0, (at_s - start) / (end - start)))) if end > start else 0.0)
 
     def prepare(self, axes: Axes) -> None:
         """Shade every other phase, and write below when each began."""
         for index in range(0, self.width, 2):
             axes.axvspan(index, index + 1, color=TINT, linewidth=0, zorder=0)
         axes.set_xlim(0, self.width)
-        axes.set_xticks(range(self.width + 1), [_tick(edge) for edge in self.edges])
+        labels = ["0" if edge == 0 else seconds_words(edge) for edge in self.edges]
+        # Where a phase was too short to change the label it stands once.
+        once = [label if label not in labels[:place] else "" for place, label in enumerate(labels)]
+        axes.set_xticks(range(self.width + 1), once)
         axes.tick_params(axis="x", length=3)
 
     def name_phases(self, axes: Axes) -> None:
@@ -121,10 +128,6 @@ class PhaseAxis:
                 color=SOFT,
                 linespacing=1.3,
             )
-
-
-def _tick(at_s: float) -> str:
-    return "0" if at_s == 0 else seconds_words(at_s)
 
 
 def course_plots(outcome: Outcome) -> list[Plot]:
@@ -149,7 +152,7 @@ def _curves(outcome: Outcome) -> Plot:
             lower = upper = figure.subplots()
         _paint_came(upper, outcome, axis)
         upper.tick_params(axis="x", labelbottom=upper is lower)
-        lower.set_xlabel("time since the start; every phase is drawn as wide as every other")
+        lower.set_xlabel("time since the start; every phase is drawn as wide as every other, and its beginning wider")
         figure.legend(loc="outside lower left", ncols=3)
 
     svg = draw("course", 5.0 if lost else 3.1, paint)
@@ -255,7 +258,7 @@ def _lanes(outcome: Outcome) -> Plot:
         axes.set_yticks(range(len(names)), names, fontsize=8)
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_ylabel("client")
-        axes.tick_params(axis="y", length=0)
+        axes.tick_params(axis="y", length=0, pad=7)
         axes.spines["left"].set_visible(False)
         _legend_of_marks(axes, outcome)
 

@@ -136,7 +136,8 @@ def _course(outcome: Outcome) -> Iterator[str]:
 
 _COURSE_NOTES = {
     "course": "Every phase is drawn as wide as every other; below stands when it began. A phase waits for those "
-    "who are silent, until its deadline, and most of what happens in it happens at its beginning.",
+    "who are silent until its deadline, and most of what happens in it happens at its beginning: its first quarter "
+    "takes half of its width.",
     "lanes": "From when a client came to when its fate was decided.",
 }
 
