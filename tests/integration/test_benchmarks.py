@@ -107,3 +107,13 @@ def test_uploads_of_one_shot_sessions_are_measured_over_grpc_and_their_sums_are_
     assert ingest["cpu_ms_an_upload"].keys() == {"coordinator", "committee", "uploaders"}
     assert len(ingest["coordinator"]["rss_mib_at_quarters_of_uploads"]) == 5
     assert {"mb_per_s", "disk_mb_per_s", "ratio_to_disk", "p95_ms", "coordinator_mb_a_cpu_s"} <= ingest.keys()
+
+
+def test_the_simulations_benchmark_measures_a_session_of_each_protocol() -> None:
+    done = run("simulations", "--one-shot", "8", "--pairwise", "6", "--dimension", "20")
+    assert done.returncode == 0, done.stderr
+    one_shot, pairwise = map(json.loads, done.stdout.splitlines())
+    assert (one_shot["protocol"], one_shot["clients"]) == ("one-shot", 8)
+    assert (pairwise["protocol"], pairwise["clients"]) == ("pairwise", 6)
+    assert pairwise["cpu_s"] > 0
+    assert pairwise["memory_mib"] > 0
