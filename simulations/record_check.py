@@ -21,7 +21,6 @@ from verifier.record_files import RecordFiles
 from verifier.report import SessionEnd, Verdict
 from verifier.run import run_audit
 
-
 _LEVEL_BITS = 8
 """A hash stands for 256 of the level below."""
 

@@ -34,6 +34,7 @@ from secagg.transcript.statements import (
 from simulations.cast import client_name
 from simulations.knowledge import View
 from simulations.network import Call
+from simulations.watched import Watched
 
 EVIDENCE = LogEvidence(0, (), (), b"")
 SHARE = bytes(36)
@@ -53,11 +54,11 @@ def signed(statement: Statement) -> Signed:
 
 
 class Seen:
-    """What clients and members say, told to a view."""
+    """What clients and members say, told to a view, or to whoever watches a world."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View | Watched) -> None:
         self.view = view
-        self.cast = view.cast
+        self.cast = view.cast if isinstance(view, View) else view.world.cast
         self._sequences: Counter[tuple[str, str]] = Counter()
 
     def says(self, caller: str, what: str, request: object, reply: object = None) -> None:
@@ -77,7 +78,11 @@ class SeenPairwise(Seen):
     """A pairwise session in which all of ``cohort`` are in U1 and U2, but ``absent`` only in U1."""
 
     def __init__(
-        self, view: View, cohort: Iterable[int], absent: Iterable[int] = (), forged: Mapping[int, int] | None = None
+        self,
+        view: View | Watched,
+        cohort: Iterable[int],
+        absent: Iterable[int] = (),
+        forged: Mapping[int, int] | None = None,
     ) -> None:
         super().__init__(view)
         self.session = self.cast.session.digest
