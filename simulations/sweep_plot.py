@@ -18,12 +18,14 @@ from simulations.sweep_theory import Expected, expected
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Transform
 
 SUFFIXES = (".png", ".svg")
 MOST_COLUMNS = 6
 
 _STEPS = 80
 _KIB = 1024
+_APART_POINTS, _POINTS_AN_INCH = 4.0, 72
 _INK, _SOFT, _LINE = "#1f2933", "#52606d", "#e4e7eb"
 # Okabe and Ito's colours, which colour-blind readers can tell apart; markers and dashes say the same once more.
 BLUE, VERMILION, GREEN = "#0072b2", "#d55e00", "#009e73"
@@ -106,11 +108,13 @@ def draw_sweep(result: SweepResult, path: Path, *, with_cpu: bool = False) -> No
     check_panels(result.sweep)
     columns = list(_columns(result))
     rows = _rows(result.sweep, with_cpu=with_cpu)
-    with figure_to(path, (2.4 + 3.2 * len(columns), 0.7 + 2.35 * len(rows))) as figure:
+    with figure_to(path, (2.6 + 3.4 * len(columns), 0.9 + 2.35 * len(rows))) as figure:
         panels = figure.subplots(len(rows), len(columns), squeeze=False, sharex="all", sharey="row")
         for across, (paint, label) in zip(panels, rows, strict=True):
             for axes, (_, series) in zip(across, columns, strict=True):
                 paint(axes, series)
+            # After all columns: they share the axis, and the limits that one sets would hide what others have.
+            across[0].set_ylim(*((-0.03, 1.03) if paint in _PROBABILITIES else (0, None)))
             across[0].set_ylabel(label)
             across[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.02), borderaxespad=0)
         for axes, (title, _) in zip(panels[0], columns, strict=True):
@@ -157,7 +161,7 @@ def series_of(result: SweepResult, protocol: Protocol, label: str, style: tuple[
 
 def paint_success(axes: Axes, all_series: Sequence[Series]) -> None:
     """Sessions that end with a sum: points with 95 % intervals over theory, a band where that is two bounds."""
-    for series in all_series:
+    for place, series in enumerate(all_series):
         colour, marker, dashes = series.style
         rates = [rate for rate, _ in series.theory]
         lower = [theory.success.lower for _, theory in series.theory]
@@ -184,20 +188,26 @@ def paint_success(axes: Axes, all_series: Sequence[Series]) -> None:
             fmt=marker,
             color=colour,
             markersize=4.5,
-            markeredgecolor="white",
-            markeredgewidth=0.5,
             elinewidth=1.1,
             capsize=2,
             clip_on=False,
+            transform=_beside(axes, place, len(all_series)),
             zorder=4,
             label=f"{series.label}: simulated",
         )
-    axes.set_ylim(-0.03, 1.03)
+
+
+def _beside(axes: Axes, place: int, count: int) -> Transform:
+    """Data coordinates moved sideways by some points, so that no curve's intervals hide another's."""
+    from matplotlib.transforms import ScaledTranslation
+
+    points = _APART_POINTS * (place - (count - 1) / 2)
+    return axes.transData + ScaledTranslation(points / _POINTS_AN_INCH, 0, axes.figure.dpi_scale_trans)
 
 
 # Rows of panels.
 
-_CORRUPT_WORDS = "probability that a client (pairwise) or member (one-shot) is corrupt"
+_CORRUPT_WORDS = "probability that a client (pairwise)\nor member (one-shot) is corrupt"
 _Paint = Callable[["Axes", Sequence[Series]], None]
 
 
@@ -224,7 +234,6 @@ def _paint_excess(axes: Axes, all_series: Sequence[Series]) -> None:
         ]
         rates = [rate for rate, _ in series.theory]
         axes.plot(rates, chances, color=colour, linewidth=1.4, linestyle=dashes, label=f"{series.label}: theory")
-    axes.set_ylim(-0.03, 1.03)
 
 
 def _paint_bytes(axes: Axes, all_series: Sequence[Series]) -> None:
@@ -246,7 +255,6 @@ def _paint_bytes(axes: Axes, all_series: Sequence[Series]) -> None:
                 clip_on=False,
                 label=f"{series.label}: {name}",
             )
-    axes.set_ylim(bottom=0)
 
 
 def _paint_epsilon(axes: Axes, all_series: Sequence[Series]) -> None:
@@ -258,7 +266,7 @@ def _paint_error(axes: Axes, all_series: Sequence[Series]) -> None:
 
 
 def _paint_cpu(axes: Axes, all_series: Sequence[Series]) -> None:
-    _paint_pairs(axes, all_series, lambda point: point.cpu_s, lambda _theory: None)
+    _paint_pairs(axes, all_series, lambda point: point.cpu_s, lambda _theory: None, "measured")
 
 
 def _paint_pairs(
@@ -266,8 +274,9 @@ def _paint_pairs(
     all_series: Sequence[Series],
     simulated: Callable[[Point], float | None],
     by_theory: Callable[[Expected], float | None],
+    word: str = "simulated",
 ) -> None:
-    for series in all_series:
+    for place, series in enumerate(all_series):
         colour, marker, dashes = series.style
         theory = [(rate, value) for rate, each in series.theory if (value := by_theory(each)) is not None]
         if theory:
@@ -285,12 +294,16 @@ def _paint_pairs(
                 marker,
                 color=colour,
                 markersize=4.5,
-                markeredgecolor="white",
-                markeredgewidth=0.5,
                 clip_on=False,
-                label=f"{series.label}: simulated",
+                transform=_beside(axes, place, len(all_series)),
+                label=f"{series.label}: {word}",
             )
-    axes.set_ylim(bottom=0)
+            # What is moved sideways does not count by itself.
+            axes.update_datalim(points)
+    axes.autoscale_view()
+
+
+_PROBABILITIES = (paint_success, _paint_excess)
 
 
 # Columns of panels.
@@ -354,12 +367,10 @@ def _percent(rate: Fraction) -> str:
 def _headline(result: SweepResult) -> str:
     sweep = result.sweep
     plan, committee = sweep.plan, sweep.plan.committee
-    parts = [
-        f"{plan.clients} clients, {plan.dimension:,} parameters, minimum {plan.minimum}, max corrupt {plan.corrupt}"
-    ]
+    parts = [f"{plan.clients} clients, minimum {plan.minimum}, max corrupt {plan.corrupt}"]
     if Protocol.ONE_SHOT in sweep.protocols:
         parts.append(f"committee {committee.needed} of {committee.members}")
     if plan.epsilon is not None:
         parts.append(f"noise for epsilon {float(plan.epsilon):g}")
-    parts.append(f"{sweep.repeat} sessions a point")
-    return "; ".join(parts)
+    parts.append(f"{plan.dimension:,} parameters; {sweep.repeat} sessions a point, 95 % intervals")
+    return "; ".join(parts[:-1]) + f"\n{parts[-1]}"
