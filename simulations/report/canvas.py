@@ -6,10 +6,13 @@ import html
 import importlib.util
 import io
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+
+from verifier.text_report import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -126,7 +129,10 @@ def draw(name: str, height_inches: float, paint: Callable[[Figure], None]) -> st
         paint(figure)
         written = io.StringIO()
         nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
-        figure.savefig(written, format="svg", metadata=nothing)
+        with warnings.catch_warnings():
+            # Names in a script that the font does not have are drawn as boxes; the tables have them.
+            warnings.filterwarnings("ignore", message="Glyph .* missing")
+            figure.savefig(written, format="svg", metadata=nothing)
     return _for_page(name, written.getvalue())
 
 
@@ -134,8 +140,8 @@ def plot(name: str, title: str, description: str, svg: str) -> Plot:
     """A plot whose drawing carries its title and description."""
     words = (
         f'role="img" aria-labelledby="{name}-title {name}-about">'
-        f'<title id="{name}-title">{html.escape(title)}</title>'
-        f'<desc id="{name}-about">{html.escape(description)}</desc>'
+        f'<title id="{name}-title">{html.escape(printable(title))}</title>'
+        f'<desc id="{name}-about">{html.escape(printable(description))}</desc>'
     )
     return Plot(name, title, description, svg.replace(">", " " + words, 1))
 

@@ -17,6 +17,7 @@ from simulations.report.facts import (
     phase_words,
     seconds_words,
 )
+from verifier.text_report import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,7 +63,7 @@ def time_plot(outcome: Outcome) -> Plot:
             _paint_phase(axes, row, (phase.began_s, phase.seconds, end_s))
         for row, node in enumerate(shown, len(outcome.phases)):
             _paint_machine(axes, row, [note for note in outcome.notes if note.node == node], end_s)
-        names = [phase_words(phase.phase) for phase in outcome.phases] + shown
+        names = [phase_words(phase.phase) for phase in outcome.phases] + list(map(printable, shown))
         axes.set_yticks(range(rows), names)
         if shown and outcome.phases:
             axes.axhline(len(outcome.phases) - 0.5, color=LINE, linewidth=0.8)
@@ -191,7 +192,8 @@ def bytes_plot(outcome: Outcome) -> Plot:
         axes.spines["left"].set_visible(False)
         _byte_ticks(axes, longest)
         grid(axes, "x")
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
+        if bars:
+            axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
 
     svg = draw("bytes", 0.9 + 0.17 * (length + 1), paint)
     words = [

@@ -43,6 +43,7 @@ from simulations.report.facts import (
     regions_of,
     seconds_words,
 )
+from verifier.text_report import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -254,7 +255,7 @@ def _lanes(outcome: Outcome) -> Plot:
         axis.name_phases(axes)
         for row, fate in enumerate(outcome.clients):
             _paint_lane(axes, axis, row, fate)
-        names = [str(each.number) + (f", {each.region}" if each.region else "") for each in outcome.clients]
+        names = [str(each.number) + (f", {printable(each.region)}" if each.region else "") for each in outcome.clients]
         axes.set_yticks(range(len(names)), names, fontsize=8)
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_ylabel("client")
@@ -300,7 +301,7 @@ def _regions(outcome: Outcome) -> Plot:
         for kind in kinds:
             counts = [fates.get(kind, 0) for fates in regions.values()]
             axes.barh(
-                list(regions),
+                list(map(printable, regions)),
                 counts,
                 left=left,
                 height=0.62,
