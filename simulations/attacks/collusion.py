@@ -45,7 +45,7 @@ def _honest_coordinator(world: World, people: People) -> Storyteller:
 
 
 async def presents_strangers(seed: int) -> AttackResult:
-    """See ``simulations.attacks.catalogue``."""
+    """See ``simulations.attacks.pairwise_attacks``."""
     liars: list[Eclipsing] = []
 
     def make(world: World, people: People) -> Eclipsing:
@@ -73,7 +73,7 @@ async def presents_strangers(seed: int) -> AttackResult:
 
 
 async def sybils(seed: int) -> AttackResult:
-    """See ``simulations.attacks.catalogue``."""
+    """See ``simulations.attacks.pairwise_attacks``."""
     plan, book = plan_of(seed), Notebook()
     within: Scene | None = None
     for corrupt in (plan.corrupt, 4, 5, 7):
@@ -107,7 +107,7 @@ def _what(clients: frozenset[int] | None) -> str:
 
 
 async def collusion(seed: int) -> AttackResult:
-    """See ``simulations.attacks.catalogue``."""
+    """See ``simulations.attacks.pairwise_attacks``."""
     plan = plan_of(seed, clients=12, dimension=12, min_contributors=8, max_corrupt=3)
     return await closes_small_sets(plan, People.of(plan), (11, 9, 8, 7))
 
@@ -160,7 +160,7 @@ def _smaller(one: Scene, other: Scene) -> bool:
 
 
 async def seed_search(seed: int) -> AttackResult:
-    """See ``simulations.attacks.catalogue``."""
+    """See ``simulations.attacks.pairwise_attacks``."""
     scene = scene_of(plan_of(seed, min_contributors=8, max_corrupt=6), _honest_coordinator)
     people, book, victim = scene.people, scene.notebook, scene.people.victim
     await scene.play()
@@ -220,7 +220,7 @@ class Grinding(Storyteller):
 
 
 async def grinds_cohort(seed: int) -> AttackResult:
-    """See ``simulations.attacks.catalogue``."""
+    """See ``simulations.attacks.pairwise_attacks``."""
     dropout = Fraction(1, 20)
     plan = plan_of(seed, clients=120, dimension=2, min_contributors=60, max_corrupt=12, expected_dropout=dropout)
     liars: list[Grinding] = []

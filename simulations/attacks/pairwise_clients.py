@@ -20,7 +20,7 @@ from simulations.attacks.notebook import Notebook, how_it_ended, numbered
 from simulations.attacks.pairwise_stage import MOST_S, People, plan_of
 from simulations.cast import ONE, client_name
 from simulations.client_lies import LyingPort
-from simulations.clients import PHASE_OF, ClientNode
+from simulations.clients import PHASE_OF
 from simulations.network import Event, Mishap
 from simulations.operations import ClientLie, DropPhase
 from simulations.plan import Plan
@@ -30,9 +30,9 @@ from simulations.world import World
 class Noting(PassingPort):
     """Passes everything on, and writes down what the coordinator refuses."""
 
-    def __init__(self, node: ClientNode, port: CoordinatorPort, notebook: Notebook, what: str) -> None:
+    def __init__(self, port: CoordinatorPort, notebook: Notebook, what: str) -> None:
         super().__init__(port)
-        self._what = f"{what} of {node.name}"
+        self._what = what
         self._notebook = notebook
 
     async def send(self, session: bytes, message: ClientMessage | CommitContribution) -> None:
@@ -40,7 +40,7 @@ class Noting(PassingPort):
         try:
             await super().send(session, message)
         except RemoteProtocolError as error:
-            self._notebook.refused("coordinator", self._what, error.reason.name)
+            self._notebook.refused("the coordinator", self._what, error.reason.name)
             raise
 
     async def upload(
@@ -50,7 +50,7 @@ class Noting(PassingPort):
         try:
             return await super().upload(session, message, blobs)
         except RemoteProtocolError as error:
-            self._notebook.refused("coordinator", self._what, error.reason.name)
+            self._notebook.refused("the coordinator", self._what, error.reason.name)
             raise
 
 
@@ -70,12 +70,12 @@ async def lying(
     world = World(plan)
     for number in people.corrupt:
         world.wrapped[number] = lambda node, port: LyingPort(
-            node, Noting(node, port, book, what), frozenset(lies), frozenset(equivocates)
+            node, Noting(port, book, what), frozenset(lies), frozenset(equivocates)
         )
     await _play(world)
     book.step(f"{numbered(people.corrupt).capitalize()} of 8 send {what}; all else they do is right.")
     harm = _harm(world)
-    book.step(_outcome(world, people))
+    book.step(f"In the end {_outcome(world, people)}.")
     return book.result(how_it_ended(world), harm, succeeded=bool(harm))
 
 
@@ -86,7 +86,7 @@ def _in_the_middle(plan: Plan) -> People:
 
 
 async def drops(seed: int) -> AttackResult:
-    """See ``simulations.attacks.catalogue``."""
+    """See ``simulations.attacks.pairwise_attacks``."""
     plan, book = plan_of(seed, clients=6, min_contributors=4, max_corrupt=1), Notebook()
     harm: list[str] = []
     people = People.of(plan)
@@ -98,8 +98,9 @@ async def drops(seed: int) -> AttackResult:
                 world.network.mishaps.append(Mishap(event, client_name(number), what))
             await _play(world)
             ended = how_it_ended(world)
+            since = "is sent" if event is Event.CALLER_DIES_BEFORE else "was taken"
             side = "before" if event is Event.CALLER_DIES_BEFORE else "after"
-            book.step(f"Gone {side} {_CALLS[what]} is handled: {_outcome(world, people)}")
+            book.step(f"Silent from {side} its {_CALLS[what]} {since}: {_outcome(world, people)}.")
             harm += _harm(world)
             if harm:
                 break
@@ -116,10 +117,11 @@ async def _play(world: World) -> None:
 def _outcome(world: World, people: People) -> str:
     accepted, total = world.accepted(), world.integer_sum()
     if total is None:
-        return f"no sum; the session is {how_it_ended(world)}."
-    liars = len(accepted & people.corrupt)
+        return f"there is no sum, and the session is {how_it_ended(world)}"
+    inside = "with" if accepted & people.corrupt else "without"
+    whom = "them" if len(people.corrupt) > 1 else "it"
     exact = "exact" if np.array_equal(total, world.expected_sum(accepted)) else "wrong"
-    return f"the sum over {len(accepted)} is {exact}, {liars} of the {len(people.corrupt)} liars in it."
+    return f"the sum over {len(accepted)}, {inside} {whom}, is {exact}"
 
 
 def _harm(world: World) -> list[str]:
@@ -153,10 +155,10 @@ def _foreign_headers(world: World) -> bool:
 
 
 _CALLS = {
-    "AdvertiseKeys": "the keys",
-    "ShareKeys": "the boxes",
-    "announce": "the header",
-    "deliver": "the masked input",
-    "ConfirmClose": "the confirmation",
-    "UnmaskAnswer": "the answer",
+    "AdvertiseKeys": "list of keys",
+    "ShareKeys": "set of boxes",
+    "announce": "header",
+    "deliver": "masked input",
+    "ConfirmClose": "confirmation",
+    "UnmaskAnswer": "answer",
 }

@@ -58,7 +58,7 @@ class ForgingSeeds(Storyteller):
 
 
 async def forges_pair_seeds(seed: int) -> AttackResult:
-    """See ``simulations.attacks.catalogue``."""
+    """See ``simulations.attacks.pairwise_attacks``."""
     people = People.of(plan_of(seed))
     people = dataclasses.replace(people, victim=people.order[-1])
     scene = scene_of(plan_of(seed), ForgingSeeds, people)
@@ -94,7 +94,7 @@ class Thinning(Storyteller):
 
 
 async def withholds_boxes(seed: int) -> AttackResult:
-    """See ``simulations.attacks.catalogue``."""
+    """See ``simulations.attacks.pairwise_attacks``."""
     scene = scene_of(plan_of(seed), Thinning)
     people, book = scene.people, scene.notebook
     await scene.play()
@@ -138,7 +138,7 @@ class Moving(Storyteller):
 
 
 async def moves_boxes(seed: int) -> AttackResult:
-    """See ``simulations.attacks.catalogue``."""
+    """See ``simulations.attacks.pairwise_attacks``."""
     liars: list[Moving] = []
 
     def make(world: World, people: People) -> Moving:
@@ -182,7 +182,7 @@ def _no_tale(_liar: Storyteller) -> list[Tale]:
 
 
 async def substitutes_keys(seed: int) -> AttackResult:
-    """See ``simulations.attacks.catalogue``."""
+    """See ``simulations.attacks.pairwise_attacks``."""
     scene = scene_of(plan_of(seed), Impersonating)
     people, book = scene.people, scene.notebook
     await scene.play()

@@ -1,0 +1,35 @@
+"""All attacks by name."""
+
+from __future__ import annotations
+
+from simulations.attacks import (
+    ciphertexts,
+    log,
+    one_shot_coordinator,
+    one_shot_parties,
+    pairwise_attacks,
+    poisoning,
+)
+from simulations.attacks.attack import Attack, AttackResult
+
+ATTACKS: tuple[Attack, ...] = (
+    *pairwise_attacks.ATTACKS,
+    *log.ATTACKS,
+    *one_shot_coordinator.ATTACKS,
+    *one_shot_parties.ATTACKS,
+    *ciphertexts.ATTACKS,
+    *poisoning.ATTACKS,
+)
+
+BEYOND_THEIR_ASSUMPTION = frozenset({"log-split-view-beyond-quorum", "log-split-view-unwitnessed"})
+"""Attacks that break what everything rests on, on purpose, and so have to succeed; all others have to fail."""
+
+
+def ends_as_it_should(attack: Attack, result: AttackResult) -> bool:
+    """Whether an attack failed, or, if it goes beyond its assumption, succeeded."""
+    return result.succeeded == (attack.name in BEYOND_THEIR_ASSUMPTION)
+
+
+def attack_named(name: str) -> Attack:
+    """The attack of this name. Raises KeyError."""
+    return {each.name: each for each in ATTACKS}[name]
