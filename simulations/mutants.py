@@ -54,7 +54,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "{key: self._persistence.encode(row) for key, row in transition.rows.items()},",
         "{},",
         Protocol.PAIRWISE,
-        (_LOST, _SUCCEED, _RECORD, "no-errors"),
+        (_LOST, _SUCCEED, _RECORD, "sessions-end"),
     ),
     Mutant(
         "effects that were not carried out are forgotten in a crash",
