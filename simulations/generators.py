@@ -270,6 +270,13 @@ def _mishaps(draw: Draw, plan: Plan) -> list[Operation]:
     return operations
 
 
+def _twice(draw: Draw, plan: Plan) -> list[Operation]:
+    """A message of one client comes twice before the same of another comes at all: the phase is still open."""
+    one, other = client_name(draw.upto(plan.clients - 1)), client_name(draw.upto(plan.clients - 1))
+    call = draw.among(_said(plan, one))
+    return [Duplicate(one, call, draw.among((0, 1))), Delay(other, call, draw.among((5, 20)))]
+
+
 def _weather(draw: Draw, plan: Plan) -> list[Operation]:
     names = list(nodes_of(plan))
     operations: list[Operation] = [Reorder(draw.among((5, 30, PHASE_S)))] if draw.chance(0.5) else []
@@ -313,7 +320,10 @@ def _kills(draw: Draw, plan: Plan) -> list[Operation]:
     return [Advance(draw.upto(3)), Kill(node), Advance(pause_s), Restart(node)]
 
 
-_FAMILIES = (_crashes, _crashes, _drops, _drops, _mishaps, _weather, _replays, _lies, _betrayals, _forgery, _kills)
+_FAMILIES = (
+    *(_crashes, _crashes, _drops, _drops, _mishaps, _twice, _weather),
+    *(_replays, _lies, _betrayals, _forgery, _kills),
+)
 
 
 def _wild(draw: Draw, plan: Plan) -> Script:
