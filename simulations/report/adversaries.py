@@ -15,7 +15,7 @@ _MOST_LETTERS = 600
 def adversaries(outcome: Outcome) -> Iterator[str]:
     """Headings, tables and stories."""
     yield "<h2>What each adversary learned</h2>"
-    yield "<h3>The coordinator of this session, with the clients that may collude with it</h3>"
+    yield "<h3>The coordinator of this session, with the clients and members that may collude with it</h3>"
     if outcome.learned:
         yield from _items("ul", outcome.learned)
     else:
@@ -29,8 +29,8 @@ def adversaries(outcome: Outcome) -> Iterator[str]:
         cells = [
             [
                 row.label,
-                f"{row.distance:.3g}",
-                distance_words(row.bound),
+                "refused" if row.distance is None else f"{row.distance:.3g}",
+                "" if row.distance is None else "none" if row.bound is None else f"{row.bound:.3g}",
                 "yes" if row.is_within else "no",
                 distance_words(row.without_clipping),
             ]

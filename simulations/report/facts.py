@@ -19,6 +19,7 @@ COUNTED, DROPPED_LATER, DROPPED = "counted", "dropped later", "dropped"
 KINDS = (COUNTED, DROPPED_LATER, DROPPED, "refused", "too late", "left out", "never came")
 """Fates of clients, without reasons. Who dropped later is in the sum: it fell silent when its input was taken."""
 
+_MOST_FINDINGS = 5
 _ORDER = {phase.value: place for place, phase in enumerate(Phase)}
 _ENDS = frozenset({Phase.FINISHED.value, Phase.ABORTED.value})
 
@@ -66,6 +67,7 @@ def broken_promises(outcome: Outcome) -> list[str]:
     broken += [f"Invariant broken: {violation}" for violation in outcome.violations]
     if failed := record_failures(outcome):
         broken.append(f"The published record fails checks of the verifier: {', '.join(failed)}.")
+        broken += [str(finding) for finding in (outcome.record.get("findings") or ())[:_MOST_FINDINGS]]
     broken += [f"The attack {attack['name']} succeeded." for attack in outcome.attacks if attack["succeeded"]]
     return broken
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from simulations.report.canvas import BLUE, INK, LINE, ORANGE, RED, SKY, SOFT, Plot, draw, grid, plot
+from simulations.report.canvas import BLUE, INK, LINE, ORANGE, PAGE, RED, SKY, SOFT, Plot, draw, grid, plot
 from simulations.report.curve import Curve
 from simulations.theory import Bounds
 
@@ -111,35 +111,47 @@ class Influence:
 
     Attributes:
         label: kind, and how many lied.
-        distance: of the mean from the honest one, as it was.
-        bound: that clipping guarantees; None where there is none.
+        distance: of the mean from the honest one, as it was; None where the poison was refused before it was encoded.
+        bound: that clipping guarantees; None where nothing does.
+        rounding: how much of the distance rounding may have made.
         without_clipping: the distance had nobody clipped; infinite where the mean would be no number at all.
     """
 
     label: str
-    distance: float
+    distance: float | None
     bound: float | None
+    rounding: float
     without_clipping: float | None
 
     @property
     def is_within(self) -> bool:
-        """Whether the distance is within the bound, but for rounding."""
-        return self.bound is None or self.distance <= self.bound * (1 + 1e-9)
+        """Whether the distance is within the bound."""
+        return self.distance is None or self.bound is None or self.distance <= self.bound + self.rounding
+
+    @property
+    def words(self) -> str:
+        """What it did, in words: `moved the mean by 0.2, at most 0.25`."""
+        if self.distance is None:
+            return "refused before it is encoded"
+        most = "nothing bounds it but the width of the fields" if self.bound is None else f"at most {self.bound:.3g}"
+        broken = "" if self.is_within else ": MORE THAN THE BOUND"
+        return f"moved the mean by {self.distance:.3g}, {most}{broken}"
 
 
 def influences(rows: Sequence[Mapping[str, Any]]) -> list[Influence]:
-    """Rows of ``Outcome.influence``; those without a distance are left out."""
+    """Rows of ``Outcome.influence``: the fields of ``simulations.attacks.poisoning.Influence``."""
     found = []
     for row in rows:
-        distance = _number(row.get("distance"))
-        if distance is None or math.isinf(distance):
-            continue
-        liars = row.get("fraction", row.get("clients"))
-        how_many = f"{100 * liars:.3g} %" if isinstance(liars, float) else liars
-        lying = "" if liars is None else f", {how_many} lie"
-        words = str(row.get("kind", "")).replace("-", " ")
+        liars, of = row.get("clients"), row.get("of")
+        lying = "" if liars is None else f", {liars} lie" if of is None else f", {liars} of {of}"
         found.append(
-            Influence(f"{words}{lying}", distance, _number(row.get("bound")), _number(row.get("without_clipping")))
+            Influence(
+                f"{str(row.get('kind', '')).replace('-', ' ')}{lying}",
+                _number(row.get("distance")),
+                _number(row.get("bound")),
+                _number(row.get("rounding")) or 0.0,
+                _number(row.get("without_clipping")),
+            )
         )
     return found
 
@@ -180,9 +192,8 @@ def influence_plot(rows: Sequence[Influence]) -> Plot:
 
     svg = draw("influence", 0.9 + 0.3 * len(rows), paint)
     words = [
-        f"{row.label}: moved by {row.distance:.3g}"
-        + ("" if row.bound is None else f", at most {row.bound:.3g}")
-        + ("" if row.without_clipping is None else f", without clipping {_distance_words(row.without_clipping)}")
+        f"{row.label}: {row.words}"
+        + ("" if row.without_clipping is None else f", without clipping {distance_words(row.without_clipping)}")
         for row in rows
     ]
     return plot("influence", "What poisoned inputs did to the mean", "; ".join(words) + ".", svg)
@@ -198,9 +209,12 @@ _INFLUENCE_MARKS = (
 def _paint_influence(axes: Axes, place: int, row: Influence, ends: tuple[float, float]) -> None:
     start, edge = ends
     axes.axhline(place, color=LINE, linewidth=0.5, zorder=1)
-    distance = max(row.distance, start)
-    axes.plot([start / 2, distance], [place, place], color=SKY, linewidth=2.5, solid_capstyle="butt", zorder=2)
-    axes.plot([distance], [place], "o", color=BLUE, markersize=7, zorder=4, clip_on=False)
+    if row.distance is None:
+        _note(axes, (start, place), "refused")
+    else:
+        distance = max(row.distance, start)
+        axes.plot([start / 2, distance], [place, place], color=SKY, linewidth=2.5, solid_capstyle="butt", zorder=2)
+        axes.plot([distance], [place], "o", color=BLUE, markersize=7, zorder=4, clip_on=False)
     if row.bound is not None and 0 < row.bound < math.inf:
         axes.plot([row.bound], [place], "|", color=INK, markersize=12, markeredgewidth=2, zorder=3)
     if row.without_clipping is None:
@@ -209,21 +223,24 @@ def _paint_influence(axes: Axes, place: int, row: Influence, ends: tuple[float, 
     without = edge if is_lost else max(row.without_clipping, start)
     axes.plot([without], [place], "D", color=RED, markerfacecolor="none", markersize=6, markeredgewidth=1.5, zorder=3)
     if is_lost:
-        axes.annotate(
-            "no number",
-            (without, place),
-            xytext=(7, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-            color=SOFT,
-        )
+        _note(axes, (without, place), "no number")
 
 
-def _distance_words(distance: float) -> str:
-    return "no number at all" if math.isinf(distance) else f"{distance:.3g}"
+def _note(axes: Axes, place: tuple[float, float], words: str) -> None:
+    axes.annotate(
+        words,
+        place,
+        xytext=(7, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=8,
+        color=SOFT,
+        backgroundcolor=PAGE,
+    )
 
 
 def distance_words(distance: float | None) -> str:
     """A distance for a table."""
-    return "" if distance is None else _distance_words(distance)
+    if distance is None:
+        return ""
+    return "no number at all" if math.isinf(distance) else f"{distance:.3g}"

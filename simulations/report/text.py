@@ -23,8 +23,8 @@ from simulations.report.facts import (
 from simulations.report.odds import influences
 from verifier.text_report import printable
 
-_WIDTH = 100
-_MOST_DETAILS, _MOST_ATTACKS, _MOST_INFLUENCES = 4, 15, 6
+_WIDTH = 120
+_MOST_DETAILS, _MOST_ATTACKS, _MOST_INFLUENCES = 4, 15, 12
 """Lines of parts that could have many: the page and the JSON have the rest."""
 
 
@@ -110,10 +110,9 @@ def _influence(outcome: Outcome) -> Iterator[str]:
         return
     yield ""
     width = max(len(row.label) for row in rows)
-    lines = []
-    for row in rows:
-        bound = "" if row.bound is None else f", at most {row.bound:.3g}"
-        lines.append(f"poison    {row.label:{width}}  moved the mean by {row.distance:.3g}{bound}")
+    # What did more than it may stands first: it must not be what is left out.
+    ordered = sorted(rows, key=lambda row: row.is_within)
+    lines = [f"poison    {row.label:{width}}  {row.words}" for row in ordered]
     yield from _some(lines, _MOST_INFLUENCES)
 
 

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from simulations.attacks.poisoning import Influence
 from simulations.outcome import CallTraffic, ClientFate, Note, Outcome, PhaseTime
 from simulations.plan import Plan, Protocol
 from simulations.report.adversaries import adversaries
@@ -124,7 +125,7 @@ def everything():
     return outcome(
         notes=(*outcome().notes, *tries),
         attacks=(ATTACK, {**ATTACK, "name": "fork"}),
-        influence=({"kind": "scaled", "fraction": 0.1, "distance": 0.5, "bound": 0.6, "without_clipping": 80.0},),
+        influence=({"kind": "scaled", "clients": 1, "of": 8, "distance": 0.5, "bound": 0.6, "without_clipping": 80.0},),
     )
 
 
@@ -307,7 +308,7 @@ def test_thousands_of_clients_make_a_page_of_less_than_a_megabyte():
         ),
         ({"violations": ("one set opened",)}, "broken", "A promise was broken", "Invariant broken: one set opened"),
         (
-            {"record": {"verdict": "failed", "failed": ["R3"]}},
+            {"record": {"verdict": "failed", "failed": ["R3"], "findings": ["R3: the sum is another"]}},
             "broken",
             "A promise was broken",
             "The published record fails checks of the verifier: R3.",
@@ -437,19 +438,35 @@ def test_an_attack_that_succeeded_is_marked_and_what_was_learned_is_said():
     assert "Nothing beyond what was published" not in written
 
 
-def test_influence_is_read_from_whatever_the_rows_have():
+def test_influence_is_read_as_poisoning_measures_it():
+    scaled = Influence("pairwise", "scaled", 1, 8, 0.5, 0.001, 0.6, 80.0)
     rows = influences(
-        (
-            {"kind": "scaled", "fraction": 0.1, "distance": 0.5, "bound": 0.6, "without_clipping": 80.0},
-            {"kind": "sign-flipped", "clients": 2, "distance": 0.7, "bound": 0.6, "without_clipping": math.nan},
-            {"kind": "broken", "distance": 0.0},
-            {"kind": "unmeasured", "distance": None},
-        )
+        [
+            dataclasses.asdict(scaled),
+            dataclasses.asdict(dataclasses.replace(scaled, kind="sign-flipped", distance=0.602)),
+            dataclasses.asdict(dataclasses.replace(scaled, kind="sign-flipped", distance=0.6005)),
+            dataclasses.asdict(dataclasses.replace(scaled, kind="nan", distance=None, without_clipping=math.inf)),
+            dataclasses.asdict(dataclasses.replace(scaled, kind="skips-clipping", distance=9.0, bound=None)),
+        ]
     )
-    assert [row.label for row in rows] == ["scaled, 10 % lie", "sign flipped, 2 lie", "broken"]
-    assert [row.is_within for row in rows] == [True, False, True]
-    assert rows[1].without_clipping == math.inf
-    assert "without clipping no number at all" in influence_plot(rows).description
+    assert [row.label for row in rows] == [
+        "scaled, 1 of 8",
+        "sign flipped, 1 of 8",
+        "sign flipped, 1 of 8",
+        "nan, 1 of 8",
+        "skips clipping, 1 of 8",
+    ]
+    assert [row.is_within for row in rows] == [True, False, True, True, True]
+    told = influence_plot(rows).description
+    assert "sign flipped, 1 of 8: moved the mean by 0.602, at most 0.6: MORE THAN THE BOUND" in told
+    assert "nan, 1 of 8: refused before it is encoded, without clipping no number at all" in told
+    assert "skips clipping, 1 of 8: moved the mean by 9, nothing bounds it but the width of the fields" in told
+
+
+def test_rows_of_influence_that_say_little_are_shown_too():
+    (row,) = influences([{"kind": "broken", "distance": 0.0}])
+    assert (row.label, row.is_within) == ("broken", True)
+    assert influence_plot([row]).svg
 
 
 def test_the_curve_is_drawn_where_there_is_one(page):
@@ -526,13 +543,14 @@ def test_the_summary_has_a_line_for_each_phase_and_its_columns_stand_below_each_
 
 def test_the_summary_stays_short_and_never_leaves_out_an_attack_that_succeeded():
     attacks = tuple({**ATTACK, "name": f"attack-{number}", "succeeded": number == 39} for number in range(40))
-    rows = tuple({"kind": f"kind {number}", "distance": 1.0, "bound": 2.0} for number in range(40))
+    rows = tuple({"kind": f"kind {number}", "distance": 1.0 + number, "bound": 39.5} for number in range(40))
     summary = to_text(outcome(attacks=attacks, influence=rows, violations=("broken",) * 40, learned=("x" * 500,)))
     lines = summary.splitlines()
-    assert len(lines) <= 50
+    assert len(lines) <= 56
     assert max(map(len, lines)) <= 140
     assert re.search(r"attack-39 +SUCCEEDED", summary)
     assert "and 25 more" in summary
+    assert "kind 39  moved the mean by 40, at most 39.5: MORE THAN THE BOUND" in summary
 
 
 # Words.
@@ -579,6 +597,11 @@ def test_probabilities_that_are_not_quite_one_are_not_said_to_be_one():
     assert interval_words(Bounds(1.0, 1.0)) == "1.000"
     assert interval_words(Bounds(1 - 1e-9, 1.0)) == "above 0.999 to 1.000"
     assert interval_words(Bounds(0.0, 1e-9)) == "0.000 to below 0.001"
+
+
+def test_what_the_verifier_found_is_said():
+    failed = {"verdict": "failed", "failed": ["R3"], "findings": ["R3: the sum is another"]}
+    assert "R3: the sum is another" in to_text(outcome(record=failed))
 
 
 def test_a_record_that_nobody_checked_is_not_said_to_be_good():
