@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import resource
+import signal
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -40,6 +41,7 @@ def main() -> int:
     unknown = sorted(set(options.names) - set(DRILLS))
     if unknown:
         parser.error(f"no drill is named {unknown[0]}; there are {', '.join(DRILLS)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended first
     # Of a thousand connections this process holds the other ends.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

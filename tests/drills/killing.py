@@ -59,6 +59,8 @@ class Killer:
         """Until it is over, or done so many times."""
         happenings = self.ground.happenings
         for number in range(times):
+            if self.is_over:  # it ended while something was started again
+                return
             if number == 0 or self.chance.random() < 0.5:
                 position = await happenings.after(position, lambda each: self.tells(each) or self.is_over)
             else:
