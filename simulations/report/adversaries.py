@@ -46,12 +46,12 @@ def _attacks(attacks: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             str(attack.get("name", "")),
             "succeeded" if attack.get("succeeded") else "failed",
             str(attack.get("ended", "")),
-            str(len(attack.get("refusals") or ())),
+            "; ".join(map(str, attack.get("refusals") or ())) or "nobody",
             "; ".join(map(str, attack.get("learned") or ())) or "nothing beyond the sum",
         ]
         for attack in attacks
     ]
-    columns = ["Attack", "It", "The session", "Refusals", "Learned"]
+    columns = ["Attack", "Result", "The session", "Who refused what", "Learned"]
     yield table("Attacks that were replayed beside it", columns, rows, words_from=1)
     for attack in attacks:
         yield from _story(attack)

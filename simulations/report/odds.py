@@ -200,7 +200,7 @@ def influence_plot(rows: Sequence[Influence]) -> Plot:
 
 
 _INFLUENCE_MARKS = (
-    ("o", BLUE, BLUE, "as it was, clipped"),
+    ("o", BLUE, BLUE, "as published"),
     ("|", INK, INK, "bound"),
     ("D", RED, "none", "without clipping"),
 )
