@@ -123,7 +123,7 @@ class LyingCoordinator:
         await world.until_over(world.now_s + 20 * PHASE_S)
         ended = how_it_ended(world)
         self.notes.step(f"The coordinator's own session goes on and ends: {ended}.")
-        self._take_what_was_published()
+        self.take_what_was_published()
         smallest = self.spoils.smallest()
         corrupt = len(self.spoils.corrupt)
         self.notes.step(
@@ -138,7 +138,7 @@ class LyingCoordinator:
             learned = list(self.view.explain())
         return self.notes.result(ended, learned, succeeded=is_open or is_determined)
 
-    def _take_what_was_published(self) -> None:
+    def take_what_was_published(self) -> None:
         """The sum of the session as it ended, and the answers that members gave for it."""
         world = self.world
         contributions, accepted = taken(world), world.accepted()

@@ -28,7 +28,8 @@ class Notebook:
     def refusals(self) -> tuple[str, ...]:
         """Who refused what, and why."""
         return tuple(
-            f"{named(dict.fromkeys(who))} refused {what}: {reason}" for (what, reason), who in self._refusals.items()
+            f"{named(sorted(set(who), key=_natural))} refused {what}: {reason}"
+            for (what, reason), who in self._refusals.items()
         )
 
     def result(self, ended: str, learned: Sequence[str], *, succeeded: bool) -> AttackResult:
@@ -47,7 +48,12 @@ def how_it_ended(world: World) -> str:
     return "finished" if reason is None else f"aborted: {reason}"
 
 
-def named(names: Sequence[str] | dict[str, None]) -> str:
+def _natural(name: str) -> tuple[str, int]:
+    kind, _, number = name.rpartition("-")
+    return (kind, int(number)) if number.isdecimal() else (name, 0)
+
+
+def named(names: Sequence[str]) -> str:
     """Names of nodes in one phrase: "member-2 to member-6", "client-1 and client-4"."""
     found = list(names)
     kinds = {name.rpartition("-")[0] for name in found}
