@@ -143,6 +143,10 @@ def _nothing_acknowledged_lost(watched: Watched) -> str | None:
             row = rows.get(row_key(session.positions[world.cast.clients[number].public_bytes], kind))
             if row is None or said not in (None, _said(row, kind)):
                 return f"client {number}: what was acknowledged of {kind.name} is gone"
+    for place in watched.held:
+        lost = watched.lost_shares(place)
+        if lost:
+            return f"member {place}: the share of client {lost[0]}, which it said it holds, is gone"
     dispositions = watched.dispositions()
     for number, receipts in watched.receipts.items():
         disposition = dispositions.get(number)

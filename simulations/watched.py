@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from secagg.protocol.messages import (
@@ -15,13 +15,18 @@ from secagg.protocol.messages import (
     SignedReceipt,
     UnmaskAnswer,
 )
+from secagg.protocol.one_shot.member_states import row_key
 from secagg.protocol.one_shot.messages import OneShotContribution
 from secagg.protocol.rows import RowKind
+from secagg.runtime.memory import MemorySessionStore
+from secagg.runtime.ports import SessionKey
 from secagg.transcript.entries import SessionEntry, decode_entry
+from secagg.transcript.merkle import leaf_hash
 from secagg.transcript.statements import (
     AdvertiseStatement,
     Disposition,
     MemberAnswer,
+    OneShotHeader,
     Receipt,
     Signed,
     UnmaskStatement,
@@ -70,6 +75,7 @@ class Watched:
         member_answers: each honest member's answers, by place.
         acknowledged: what the coordinator took from honest clients: the rows that have to be there, with what they say.
         receipts: SHA-256 of the signed headers for which each honest client was given a receipt.
+        held: what each honest member said that it holds, by place: leaf hashes of honest clients' headers, by number.
     """
 
     def __init__(
@@ -90,10 +96,12 @@ class Watched:
         self.member_answers: dict[int, dict[MemberAnswered, None]] = {}
         self.acknowledged: dict[tuple[int, RowKind], bytes | Signed | None] = {}
         self.receipts: dict[int, dict[bytes, None]] = {}
+        self.held: dict[int, dict[int, bytes]] = {}
         self._coordinator = coordinator
         self._pending: dict[Call, object] = {}
         self._sessions: dict[bytes, bytes | None] = {}
         self._decoded: dict[bytes, tuple[Disposition, ...]] = {}
+        self._parts: dict[bytes, tuple[int, Signed]] = {}
         self._places = {key.public_bytes: place for place, key in enumerate(world.cast.members)}
         world.network.observers.append(self)
 
@@ -106,12 +114,16 @@ class Watched:
         if number is None:
             if isinstance(request, tuple) and call.what == "member-open":
                 self._pending[call] = hashlib.sha256(b"".join(request)).digest()
+            elif isinstance(request, list) and call.what == "member-hold":
+                self._pending[call] = [hashlib.sha256(box).digest() for box in request]
             return
         if number in self.corrupt_clients or call.what not in _SAYING:
             return
         match request:
             case Contribution(signed) | OneShotContribution(signed):
                 self.headers.setdefault(number, {})[signed] = None
+                if isinstance(signed.statement, OneShotHeader):
+                    self._parts.update(dict.fromkeys(signed.statement.parts, (number, signed)))
             case bytes():
                 request = hashlib.sha256(request).digest()
                 self.uploads.setdefault(number, {})[request] = None
@@ -131,6 +143,8 @@ class Watched:
             self._taken(number, request)
         elif isinstance(reply, Signed) and isinstance(reply.statement, MemberAnswer) and isinstance(request, bytes):
             self._opened(reply.statement, request)
+        elif isinstance(reply, tuple) and isinstance(request, list):
+            self._held(int(call.target.split("-")[1]), request, reply)
 
     def _taken(self, number: int, request: object) -> None:
         match request:
@@ -148,6 +162,12 @@ class Watched:
                 self.acknowledged[number, RowKind.STAGED] = request
             case _:
                 return
+
+    def _held(self, place: int, boxes: list[bytes], verdicts: tuple[str, ...]) -> None:
+        for box, verdict in zip(boxes, verdicts, strict=True):
+            if not verdict and box in self._parts and place not in self.corrupt_members:
+                number, signed = self._parts[box]
+                self.held.setdefault(place, {})[number] = leaf_hash(signed.to_bytes())
 
     def _opened(self, statement: MemberAnswer, asked: bytes) -> None:
         place = self._places[statement.identity]
@@ -184,6 +204,18 @@ class Watched:
             entry for entry in self.world.coordinator.host.evidence().entries if self._session_of(entry) == own
         )
 
+    def lost_shares(self, place: int) -> list[int]:
+        """The clients whose share a member said it holds and that its disk does not have."""
+        cast = self.world.cast
+        rows = _rows(self.world.members[place].disk.sessions, cast.session.parameters.session)
+        lost = []
+        for number, leaf in self.held.get(place, {}).items():
+            position = cast.session.positions[cast.clients[number].public_bytes]
+            # Bytes stand in a stored row as they are.
+            if leaf not in rows.get(row_key(position), b""):
+                lost.append(number)
+        return lost
+
     def _session_of(self, entry: bytes) -> bytes | None:
         if entry not in self._sessions:
             decoded = decode_entry(entry)
@@ -216,6 +248,15 @@ class Watched:
         lines = (self.published("keys.jsonl") or b"").splitlines()
         statements = (Signed.from_bytes(line).statement for line in lines)
         return [cast.numbers[each.identity] for each in statements if isinstance(each, AdvertiseStatement)]
+
+
+def _rows(store: MemorySessionStore, session: SessionKey) -> Mapping[int, bytes]:
+    """The stored rows of a session; reading memory waits for nothing."""
+    try:
+        store.load(session).send(None)
+    except StopIteration as done:
+        return {} if done.value is None else done.value.rows
+    raise RuntimeError("a store in memory waits for something")
 
 
 def _is_open(world: World) -> bool:

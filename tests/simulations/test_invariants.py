@@ -338,6 +338,22 @@ def test_an_acknowledged_message_that_says_something_else_afterwards_is_named():
     run_virtually(main())
 
 
+def test_a_share_that_a_member_said_it_holds_and_that_is_gone_is_named():
+    async def main() -> None:
+        watch = await _session(_plan(Protocol.ONE_SHOT), members=[0])
+        assert sorted(watch.held) == [1, 2, 3, 4, 5, 6]
+        assert all(sorted(held) == [0, 1, 2, 3, 4, 5] for held in watch.held.values())
+        session = watch.world.cast.session
+        position = session.positions[watch.world.cast.clients[4].public_bytes]
+        for place in (0, 2):
+            assert watch.check() == ()
+            del watch.world.members[place].disk.sessions._sessions[session.parameters.session].rows[position + 1]
+        assert _named(watch) == ["nothing-acknowledged-lost"]
+        assert watch.check()[0].detail == "member 2: the share of client 4, which it said it holds, is gone"
+
+    run_virtually(main())
+
+
 @BOTH
 def test_a_receipt_for_what_the_record_does_not_count_is_named(protocol):
     async def main() -> None:
