@@ -232,6 +232,31 @@ def test_two_sums_are_named_even_if_every_member_gave_one_answer():
     run_virtually(main())
 
 
+def _two_cohorts(honesty: Honesty) -> tuple[Watch, SeenPairwise]:
+    """Two halves of the clients were shown different logs, and each opened the sum over all of its own."""
+    watch = Watch(World(_plan(Protocol.PAIRWISE, clients=12, min_contributors=5)), coordinator=honesty)
+    for half in (range(6, 12), range(6)):
+        seen = SeenPairwise(watch, half)
+        for number in half:
+            seen.contributes(number)
+        for number in half:
+            seen.answers(number, {each: SELF for each in half if each != number})
+    return watch, seen
+
+
+def test_two_sums_are_named_where_the_log_is_one_and_only_over_one_cohort_where_it_can_be_forked():
+    watch, _ = _two_cohorts(Honesty.HONEST)
+    assert watch.view.explain() == ("the sum of clients 0 to 5", "the sum of clients 6 to 11")
+    assert _named(watch) == ["one-set-opened"]
+    watch, seen = _two_cohorts(Honesty.LIES)
+    assert watch.view.explain() == ("the sum of clients 0 to 5", "the sum of clients 6 to 11")
+    assert watch.check() == ()
+    for number in range(1, 5):
+        seen.answers(number, {0: ROOT})
+    assert _named(watch) == ["no-small-sum", "one-kind-of-share", "one-set-opened"]
+    assert watch.check()[2].detail == "2 sums are known: the input of client 0; the sum of clients 1 to 5"
+
+
 def test_a_client_that_answers_two_close_entries_is_named():
     async def main() -> None:
         watch = await _session(_plan(Protocol.PAIRWISE))
