@@ -148,7 +148,6 @@ def plot(name: str, title: str, description: str, svg: str) -> Plot:
 
 def _for_page(name: str, svg: str) -> str:
     svg = svg[svg.index("<svg") :].rstrip()
-    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
     # In a page this would hold for all of the page, and it does no more than the page's own style.
     svg = re.sub(r"<style type=\"text/css\">.*?</style>\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r'^(<svg\b[^>]*?) width="[^"]*"', r"\1", svg, count=1)

@@ -167,7 +167,7 @@ class Page(HTMLParser):
 
 def test_another_process_with_other_hashes_and_other_settings_of_the_user_writes_the_same_page(page, tmp_path):
     (tmp_path / "matplotlibrc").write_text(
-        "font.size: 30\naxes.facecolor: red\nsvg.fonttype: none\nlines.linewidth: 9\n"
+        "font.size: 30\naxes.facecolor: red\nsvg.fonttype: none\naxes.linewidth: 9\n"
     )
     code = "import sys; from tests.simulations.test_report import *; sys.stdout.write(to_html(everything(), curve()))"
     environment = {**os.environ, "PYTHONHASHSEED": "4711", "MATPLOTLIBRC": str(tmp_path), "TZ": "Asia/Tokyo"}
