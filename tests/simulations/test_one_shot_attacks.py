@@ -13,21 +13,10 @@ from secagg.arith.ring_mask import RingMask
 from secagg.arith.seeded_shamir import LARGEST_LIFT
 from secagg.derive import ring_opening
 from secagg.derive.ring_opening import MaskedSum
-from secagg.protocol import log
 from secagg.protocol.one_shot import admission, member, tables
 from secagg.protocol.one_shot import coordinator as coordinator_machine
-from secagg.protocol.one_shot.member_states import (
-    SESSION_ROW,
-    Holding,
-    LogShown,
-    OpenAsked,
-    SessionRow,
-    row_key,
-)
 from secagg.protocol.rows import StagedRow
 from secagg.runtime import opened_sum
-from secagg.runtime.log_trust import LogTrust
-from secagg.runtime.member_session import MemberSession
 from secagg.transcript.openers import Committee
 from simulations.attacks import one_shot_coordinator as coordinator
 from simulations.attacks import one_shot_parties as parties
@@ -35,6 +24,7 @@ from simulations.attacks.attack import AttackResult
 from simulations.attacks.interrogation import Scheme, attempt, plan_of
 from simulations.loop import run_virtually
 from simulations.plan import CommitteePlan, Plan
+from tests.simulations.broken_rules import any_order, members_forget
 
 SEED = 7
 PARTIES = {attack.name: attack for attack in parties.ATTACKS}
@@ -50,42 +40,6 @@ def weak_committee(monkeypatch: pytest.MonkeyPatch) -> Plan:
     monkeypatch.setattr(CommitteePlan, "__post_init__", lambda _: None)
     monkeypatch.setattr(Committee, "check", lambda _: None)
     return plan_of(SEED, CommitteePlan(members=7, needed=4, max_corrupt=2))
-
-
-def members_forget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A member takes every request for the first one, and every log for the first that it sees."""
-    step = member.step
-
-    def forgetful(context, rows, state, event):
-        if not isinstance(event, OpenAsked | LogShown):
-            return step(context, rows, state, event)
-        row = rows[row_key(SESSION_ROW)]
-        evidence = event.evidence
-        view = log.LogView(evidence.start, evidence.prefix, evidence.entries[:1], evidence.entries[:1])
-        rows = {**rows, row_key(SESSION_ROW): SessionRow(view, row.joined_at_s)}
-        return step(context, rows, Holding(), event)
-
-    monkeypatch.setattr(member, "step", forgetful)
-    monkeypatch.setattr(LogTrust, "check", lambda *_: None)
-    monkeypatch.setattr(LogTrust, "remember", lambda *_: None)
-
-    async def keep(_: MemberSession) -> None:
-        return
-
-    monkeypatch.setattr(MemberSession, "forget_boxes", keep)
-
-
-def any_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A log may have two closes, and the last one counts."""
-    monkeypatch.setattr(log, "_check_entry", lambda *_: None)
-    monkeypatch.setattr(
-        log.LogView,
-        "_entry",
-        lambda view, kind: next(
-            (each for each in map(log.decode_entry, reversed(view.entries)) if isinstance(each, kind)), None
-        ),
-    )
-    monkeypatch.setattr(log.LogView, "close_entry", property(lambda view: view.close.to_bytes()))
 
 
 REFUSALS = {
