@@ -193,7 +193,7 @@ def _one_hot_sums(watched: Watched) -> str | None:
         return None
     accepted = frozenset(number for number, each in watched.dispositions().items() if isinstance(each, Accepted))
     if accepted & watched.corrupt_clients:
-        return None
+        return None  # Whoever is corrupt and accepted may have contributed anything.
     total = np.frombuffer(data, dtype="<i8").astype(np.int64)
     if world.plan.dimension >= world.plan.clients and not np.isin(total, (0, ONE)).all():
         return "a coordinate of the sum is neither 0 nor 1"

@@ -245,7 +245,7 @@ def test_a_second_masked_input_of_a_client_shows_the_difference():
 def test_what_is_sealed_to_a_key_that_its_owner_never_made_is_the_adversarys():
     """Client 0 is shown a key for client 1 that client 1 did not make: one of the four shares that are needed."""
     view = _pairwise()
-    seen = SeenPairwise(view, range(6), forged={0: 1})
+    seen = SeenPairwise(view, range(6), forged=[(0, 1, "share")])
     for number in range(6):
         seen.contributes(number)
     assert view.determined() == ()
@@ -257,6 +257,20 @@ def test_what_is_sealed_to_a_key_that_its_owner_never_made_is_the_adversarys():
         seen.answers(number, {0: ROOT})
     assert view.doubly_opened() == (0,)
     assert view.smallest_sum() == {0}
+
+
+def test_pair_seeds_that_are_sealed_to_a_forged_mask_key_are_the_adversarys():
+    """Whoever has the lowest index seals all its pair seeds; with them and its self mask its input shows."""
+    view = _pairwise()
+    first, *others = sorted(range(6), key=lambda number: view.cast.clients[number].public_bytes)
+    seen = SeenPairwise(view, range(6), forged=[(first, other, "mask") for other in others])
+    for number in range(6):
+        seen.contributes(number)
+    assert view.determined() == ()
+    for number in range(6):
+        seen.answers(number, {each: SELF for each in range(6) if each != number})
+    assert view.doubly_opened() == ()
+    assert view.smallest_sum() == {first}
 
 
 def test_who_shared_no_keys_masks_with_nobody():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from secagg.protocol.messages import (
     AdvertisedList,
@@ -75,14 +75,17 @@ class Seen:
 
 
 class SeenPairwise(Seen):
-    """A pairwise session in which all of ``cohort`` are in U1 and U2, but ``absent`` only in U1."""
+    """A pairwise session in which all of ``cohort`` are in U1 and U2, but ``absent`` only in U1.
+
+    ``forged`` are keys that were substituted: to whom, whose, and which ("mask" or "share").
+    """
 
     def __init__(
         self,
         view: View | Watched,
         cohort: Iterable[int],
         absent: Iterable[int] = (),
-        forged: Mapping[int, int] | None = None,
+        forged: Collection[tuple[int, int, str]] = (),
     ) -> None:
         super().__init__(view)
         self.session = self.cast.session.digest
@@ -94,9 +97,11 @@ class SeenPairwise(Seen):
         leaves = tuple(self._advertised(number).to_bytes() for number in self.cohort)
         self.advertised = merkle.root(leaves)
         for number in self.cohort:
-            victim = (forged or {}).get(number)
             keys = tuple(
-                NeighbourKeys(index, *self.keys(each, each == victim)) for index, each in enumerate(self.cohort)
+                NeighbourKeys(
+                    index, *self.keys(each, [which for to, of, which in forged if (to, of) == (number, each)])
+                )
+                for index, each in enumerate(self.cohort)
             )
             self.says(client_name(number), "advertised_list", None, AdvertisedList(EVIDENCE, leaves, keys))
         for number in self.cohort:
@@ -111,8 +116,8 @@ class SeenPairwise(Seen):
             self.says(client_name(number), "shared_list", None, SharedList(EVIDENCE, shared, ()))
 
     @staticmethod
-    def keys(number: int, is_forged: bool = False) -> tuple[bytes, bytes]:
-        return digest("mask", number, is_forged), digest("share", number, is_forged)
+    def keys(number: int, forged: Collection[str] = ()) -> tuple[bytes, bytes]:
+        return digest("mask", number, "mask" in forged), digest("share", number, "share" in forged)
 
     def _advertised(self, number: int) -> Signed:
         mask, share = (hashlib.sha256(key).digest() for key in self.keys(number))
