@@ -14,6 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dp.cli_values import number
 from secagg.protocol.phases import Phase
 from simulations.people import PHASES
 from simulations.plan import CommitteePlan, Plan, PlanError, Protocol
@@ -101,14 +102,14 @@ def _add_session(parser: argparse.ArgumentParser) -> None:
     session.add_argument("--min-contributors", type=int, metavar="N", help="default: half of the clients")
     session.add_argument("--max-corrupt", type=int, metavar="N", help="default: a twentieth of the clients, at least 1")
     session.add_argument(
-        "--expected-dropout", type=_number, default=Fraction(1, 10), metavar="P", help="pairwise (default: 1/10)"
+        "--expected-dropout", type=number, default=Fraction(1, 10), metavar="P", help="pairwise (default: 1/10)"
     )
     session.add_argument("--members", type=int, default=7, metavar="M", help="of the committee (default: 7)")
     session.add_argument("--needed", type=int, default=5, metavar="R", help="members that open a sum (default: 5)")
     session.add_argument(
         "--corrupt-members", type=int, metavar="C", help="tolerated (default: the most that are safe, at most 2)"
     )
-    session.add_argument("--epsilon", type=_number, metavar="E", help="with noise that costs this at delta 1e-5")
+    session.add_argument("--epsilon", type=number, metavar="E", help="with noise that costs this at delta 1e-5")
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
@@ -132,15 +133,6 @@ def _rates(text: str) -> tuple[Fraction, ...]:
         return rates_of(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _number(text: str) -> Fraction:
-    try:
-        if len(text) <= 40:
-            return Fraction(text.strip())
-    except (ValueError, ZeroDivisionError):
-        pass
-    raise argparse.ArgumentTypeError(f"expected a number as 0.1 or 1/10, got {text!r}")
 
 
 def _protocols(text: str) -> tuple[Protocol, ...]:
@@ -220,8 +212,8 @@ def _committee(arguments: argparse.Namespace) -> CommitteePlan:
     members, needed = arguments.members, arguments.needed
     tolerated = arguments.corrupt_members
     if tolerated is None:
-        # Two sets of members that open have one in common who is honest.
-        tolerated = max(0, min(2, needed - 1, 2 * needed - members - 1))
+        # Two sets of members that open have one in common who is honest; clients refuse committees that tolerate none.
+        tolerated = max(1, min(2, needed - 1, 2 * needed - members - 1))
     return CommitteePlan(members, needed, tolerated)
 
 

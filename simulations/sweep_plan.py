@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import functools
 import math
@@ -10,10 +11,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import dp.planner
+from dp.cli_values import number
 from dp.errors import ParameterError
 from secagg.arith.errors import ArithmeticInputError
 from secagg.derive.graph import GraphParameterError
 from secagg.derive.threshold import graph_parameters, quorum
+from secagg.protocol.errors import LocalProtocolError
 from secagg.protocol.phases import Phase
 from secagg.transcript.record import RecordError
 from simulations.cast import Cast
@@ -156,11 +159,9 @@ def rates_of(text: str) -> tuple[Fraction, ...]:
 
 def _rate(text: str) -> Fraction:
     try:
-        value = Fraction(text.strip()) if len(text) <= 40 else None
-    except (ValueError, ZeroDivisionError):
-        value = None
-    if value is None:
-        raise ValueError(f"expected a number as 0.05 or 1/20, got {text!r}")
+        value = number(text.strip())
+    except argparse.ArgumentTypeError as error:
+        raise ValueError(f"{error}, got {text!r}") from None
     if not 0 <= value <= 1:
         raise ValueError(f"expected rates of 0 to 1, got {text.strip()}")
     return value
@@ -200,9 +201,13 @@ def _check_session(plan: Plan) -> None:
         if plan.protocol is Protocol.PAIRWISE:
             _check_graph(plan)
         noise_of(plan)
-        Cast.of(plan)
+        cast = Cast.of(plan)
+        cast.client_policy.check_parameters(cast.session.parameters)
     except (PlanError, GraphParameterError, ParameterError, RecordError, ArithmeticInputError) as error:
         raise SweepError(_OPTIONS.get(error.field, error.field), error.reason) from None
+    except LocalProtocolError as error:
+        # All that is left for clients to object to, who pin every member and tolerate what the session does.
+        raise SweepError("corrupt_members", f"clients refuse the session: {error.detail}") from None
     except dp.planner.PlanError as error:
         raise SweepError("epsilon", f"{plan.protocol}: no noise that is this good: {error.reason}") from None
 
