@@ -9,6 +9,7 @@ from simulations.attacks import (
     one_shot_parties,
     pairwise_attacks,
     poisoning,
+    record,
 )
 from simulations.attacks.attack import Attack, AttackResult
 
@@ -18,6 +19,7 @@ ATTACKS: tuple[Attack, ...] = (
     *one_shot_coordinator.ATTACKS,
     *one_shot_parties.ATTACKS,
     *ciphertexts.ATTACKS,
+    *record.ATTACKS,
     *poisoning.ATTACKS,
 )
 

@@ -25,6 +25,7 @@ from simulations.world import World
 
 VICTIM = 0
 PHASE_S = 20
+_PATIENCE_S = 3600
 CORRUPT = frozenset({0, 1})
 """Places of the members that work for the coordinator: as many as the session says may be corrupt."""
 
@@ -74,12 +75,14 @@ class LyingCoordinator:
         world, members = self.world, len(self.world.cast.members)
         for number in numbers:
             world.join(number)
-        while True:
+        for _ in range(_PATIENCE_S):
             await asyncio.sleep(1)
             rows = host_of(world).rows
             staged = tables.staged_positions(rows)
             if len(staged) == len(numbers) == tables.settled(rows, staged, members):
                 break
+        else:
+            raise RuntimeError(f"after {_PATIENCE_S} s not every member holds the shares of {numbered(list(numbers))}")
         self.notes.step(f"{members} members hold the shares of {numbered(list(numbers))}.")
         return taken(world)
 
