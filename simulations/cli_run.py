@@ -11,8 +11,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from simulations.outcome import Outcome
+from simulations.beside import check_attacks, curve_beside, with_attacks
 from simulations.plan import CommitteePlan, Plan, PlanError, Protocol
+from simulations.report.canvas import check_plots
+from simulations.report.page import to_html
 from simulations.report.text import to_text
 from simulations.run import Progress, play
 from simulations.scenario import Scenario
@@ -59,12 +61,12 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is 
 
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.html is not None:
-        from simulations.report.canvas import check_plots
-
         check_plots()
     scenario = _scenario(arguments)
+    check_attacks(scenario)
     with _progress() as progress:
         outcome = play(scenario, progress)
+    outcome = with_attacks(outcome, scenario)
     if arguments.json == "-":
         sys.stdout.write(outcome.to_json())
     else:
@@ -72,7 +74,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.json not in {None, "-"}:
         _write("--json", Path(arguments.json), outcome.to_json())
     if arguments.html is not None:
-        _write("--html", arguments.html, _page(outcome, scenario, arguments.dropout))
+        curve = curve_beside(scenario, arguments.dropout)
+        _write("--html", arguments.html, to_html(outcome, curve))
     return 0 if outcome.is_good else 1
 
 
@@ -99,12 +102,6 @@ def _committee(text: str) -> CommitteePlan:
     if found is None:
         raise PlanError("--committee", f"expected members/needed/corrupt such as 7/5/2, got {text!r}")
     return CommitteePlan(*map(int, found.groups()))
-
-
-def _page(outcome: Outcome, scenario: Scenario, rate: float) -> str:
-    from simulations.report.page import to_html
-
-    return to_html(outcome, None)
 
 
 @contextmanager

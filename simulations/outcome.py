@@ -100,7 +100,7 @@ class Outcome:
     @property
     def is_good(self) -> bool:
         """Whether every promise was kept: whatever is published is right, and no invariant is broken."""
-        kept = all(not attack["succeeded"] for attack in self.attacks)
+        kept = all(attack["as_it_should"] for attack in self.attacks)
         return self.sum_is_right is not False and not self.violations and not self.record.get("failed") and kept
 
     def to_json(self) -> str:

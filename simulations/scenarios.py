@@ -83,16 +83,14 @@ def _worst_time(plan: Plan, rate: float) -> Scenario:
 
 
 def _malicious_coordinator(plan: Plan, rate: float) -> Scenario:
-    about = (
-        "The coordinator breaks every rule it could break; beside an honest session each of its attacks is replayed."
-    )
-    attacks = "coordinator-pairwise" if plan.protocol is Protocol.PAIRWISE else "coordinator-one-shot"
-    return Scenario("malicious-coordinator", about, plan, (Independent(rate),), Mixed(), attacks=(attacks,))
+    about = "Beside an honest session every attack on one like it is replayed: liars of all kinds, alone and together."
+    return Scenario("malicious-coordinator", about, plan, (Independent(rate),), Mixed(), attacks=("all",))
 
 
 def _poisoning(plan: Plan, rate: float) -> Scenario:
     about = "Clients contribute scaled, flipped and broken inputs; their influence on the mean is measured."
-    return Scenario("poisoning", about, plan, (Independent(rate),), Mixed(), attacks=("poisoning",))
+    attack = "poisoning" if plan.protocol is Protocol.PAIRWISE else "poisoning-one-shot"
+    return Scenario("poisoning", about, plan, (Independent(rate),), Mixed(), attacks=(attack,))
 
 
 SCENARIOS: Mapping[str, Maker] = MappingProxyType(

@@ -51,7 +51,7 @@ def sentence_of(outcome: Outcome) -> Sentence:
     if outcome.sum_is_right:
         details = [f"{counted_noun(outcome.counted, 'client')} of {len(outcome.clients):,} in the sum."]
         if outcome.attacks:
-            details.append(f"{counted_noun(len(outcome.attacks), 'attack')} replayed beside it: every one failed.")
+            details.append(_attacks_words(outcome.attacks))
         headline = "Finished with the right sum" if outcome.ended == "finished" else _ending(outcome)
         return Sentence(Verdict.KEPT, headline, tuple(details))
     if outcome.ended == "aborted":
@@ -68,8 +68,30 @@ def broken_promises(outcome: Outcome) -> list[str]:
     if failed := record_failures(outcome):
         broken.append(f"The published record fails checks of the verifier: {', '.join(failed)}.")
         broken += [str(finding) for finding in (outcome.record.get("findings") or ())[:_MOST_FINDINGS]]
-    broken += [f"The attack {attack['name']} succeeded." for attack in outcome.attacks if attack["succeeded"]]
+    wrong = [each for each in outcome.attacks if not each["as_it_should"]]
+    broken += [f"The attack {each['name']} {result_words(each)}." for each in wrong]
     return broken
+
+
+def result_words(attack: Mapping[str, Any]) -> str:
+    """What came of an attack, and whether it had to be so: some go beyond what everything rests on."""
+    match attack["succeeded"], attack["as_it_should"]:
+        case True, True:
+            return "succeeded, as it has to beyond its assumption"
+        case True, False:
+            return "succeeded"
+        case False, True:
+            return "failed"
+        case _:
+            return "failed, though it goes beyond its assumption"
+
+
+def _attacks_words(attacks: Sequence[Mapping[str, Any]]) -> str:
+    beyond = sum(bool(attack["succeeded"]) for attack in attacks)
+    words = f"{counted_noun(len(attacks), 'attack')} replayed beside it: "
+    if not beyond:
+        return f"{words}every one failed."
+    return f"{words}{len(attacks) - beyond} failed, {beyond} beyond their assumption succeeded, as they have to."
 
 
 def reason_of(outcome: Outcome) -> str:
