@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from simulations.outcome import Outcome
+from simulations.report.facts import result_words
 from simulations.report.markup import figure, table, text
 from simulations.report.odds import distance_words, influence_plot, influences
 
@@ -44,7 +45,7 @@ def _attacks(attacks: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     rows = [
         [
             str(attack.get("name", "")),
-            "succeeded" if attack.get("succeeded") else "failed",
+            result_words(attack),
             str(attack.get("ended", "")),
             "; ".join(map(str, attack.get("refusals") or ())) or "nobody",
             "; ".join(map(str, attack.get("learned") or ())) or "nothing beyond the sum",
@@ -58,7 +59,8 @@ def _attacks(attacks: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _story(attack: Mapping[str, Any]) -> Iterator[str]:
-    status = '<span class="status bad">succeeded</span>' if attack.get("succeeded") else _FAILED
+    kind = "bad" if not attack["as_it_should"] else "open" if attack["succeeded"] else "good"
+    status = f'<span class="status {kind}">{text(result_words(attack))}</span>'
     yield f'<section class="attack"><h3>{text(attack.get("name", ""))} {status}</h3>'
     yield "<dl>"
     yield f"<dt>Wants</dt><dd>{text(attack.get('goal', ''))}</dd>"
@@ -69,11 +71,8 @@ def _story(attack: Mapping[str, Any]) -> Iterator[str]:
             yield from _items(kind, attack[key])
             yield "</dd>"
     yield f"<dt>Ended</dt><dd>{text(attack.get('ended', ''))}</dd>"
-    yield f"<dt>{'Rule' if attack.get('succeeded') else 'Why it fails'}</dt><dd>{text(attack.get('why', ''))}</dd>"
+    yield f"<dt>{'Why' if attack['succeeded'] else 'Why it fails'}</dt><dd>{text(attack.get('why', ''))}</dd>"
     yield "</dl></section>"
-
-
-_FAILED = '<span class="status good">failed</span>'
 
 
 def _items(kind: str, items: Sequence[object]) -> Iterator[str]:

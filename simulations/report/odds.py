@@ -150,16 +150,17 @@ def influences(rows: Sequence[Mapping[str, Any]]) -> list[Influence]:
                 _number(row.get("distance")),
                 _number(row.get("bound")),
                 _number(row.get("rounding")) or 0.0,
-                _number(row.get("without_clipping")),
+                # What is not finite is None in an outcome, for JSON has no infinity.
+                _number(row["without_clipping"], math.inf) if "without_clipping" in row else None,
             )
         )
     return found
 
 
-def _number(value: object) -> float | None:
-    """A number; infinity for what is none, as a mean over NaN; None where there is nothing."""
+def _number(value: object, missing: float | None = None) -> float | None:
+    """A number; infinity for what is none, as a mean over NaN; ``missing`` where there is nothing."""
     if value is None or isinstance(value, bool):
-        return None
+        return missing
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):

@@ -50,6 +50,7 @@ tfoot th, tfoot td { border-bottom: none; font-weight: 600; }
 .status { display: inline-block; padding: 0 .5rem; border-radius: .8rem; font-size: .85rem; font-weight: 600;
   white-space: nowrap; }
 .status.good { background: var(--good-tint); color: var(--good); }
+.status.open { background: var(--open-tint); color: var(--open); }
 .status.bad { background: var(--bad-tint); color: var(--bad); }
 .attack { margin: 1.25rem 0 0; padding: 0 0 .25rem 1rem; border-left: .2rem solid var(--line); }
 .attack h3 { display: flex; flex-wrap: wrap; gap: .25rem .75rem; align-items: baseline; margin: 0 0 .35rem; }

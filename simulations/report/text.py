@@ -17,6 +17,7 @@ from simulations.report.facts import (
     phase_words,
     record_text,
     refusals_of,
+    result_words,
     seconds_words,
     sentence_of,
 )
@@ -93,13 +94,14 @@ def _attacks(outcome: Outcome) -> Iterator[str]:
         return
     yield ""
     width = max(len(str(attack["name"])) for attack in outcome.attacks)
-    # What succeeded first: it must not be what is left out.
-    ordered = sorted(outcome.attacks, key=lambda attack: not attack["succeeded"])
+    # What went wrong first: it must not be what is left out.
+    ordered = sorted(outcome.attacks, key=lambda attack: (attack["as_it_should"], not attack["succeeded"]))
     lines = []
     for attack in ordered:
         refusals = attack.get("refusals") or ()
         refused = f"; {refusals[0]}" if refusals else ""
-        end = "SUCCEEDED" if attack["succeeded"] else "failed   "
+        words = result_words(attack)
+        end = words.upper() if not attack["as_it_should"] else words
         lines.append(_shortened(f"attack    {attack['name']!s:{width}}  {end}  {attack.get('ended', '')}{refused}"))
     yield from _some(lines, _MOST_ATTACKS)
 

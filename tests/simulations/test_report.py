@@ -76,7 +76,10 @@ ATTACK = {
     "ended": "aborted: consistency check",
     "learned": [],
     "succeeded": False,
+    "as_it_should": True,
 }
+WON = {**ATTACK, "succeeded": True, "as_it_should": False}
+BEYOND = {**ATTACK, "name": "beyond", "succeeded": True}
 
 
 def outcome(**changes):
@@ -314,7 +317,7 @@ def test_thousands_of_clients_make_a_page_of_less_than_a_megabyte():
             "The published record fails checks of the verifier: R3.",
         ),
         (
-            {"attacks": ({**ATTACK, "succeeded": True},), "ended": "aborted", "sum_is_right": None},
+            {"attacks": (WON,), "ended": "aborted", "sum_is_right": None},
             "broken",
             "A promise was broken",
             "The attack two-sets succeeded.",
@@ -430,12 +433,29 @@ def test_attacks_are_told_with_who_refused_what(page):
 
 
 def test_an_attack_that_succeeded_is_marked_and_what_was_learned_is_said():
-    won = {**ATTACK, "succeeded": True, "learned": ["the vector of client 3"]}
+    won = {**WON, "learned": ["the vector of client 3"]}
     written = "".join(adversaries(outcome(attacks=(won,), learned=("the sum of two clients",))))
     assert '<span class="status bad">succeeded</span>' in written
     assert "the vector of client 3" in written
     assert "the sum of two clients" in written
     assert "Nothing beyond what was published" not in written
+
+
+def test_an_attack_beyond_its_assumption_succeeds_and_breaks_no_promise():
+    beyond = outcome(attacks=(ATTACK, BEYOND))
+    assert sentence_of(beyond).verdict == "kept"
+    assert "2 attacks replayed beside it: 1 failed, 1 beyond their assumption succeeded, as they have to." in (
+        sentence_of(beyond).details
+    )
+    assert '<span class="status open">succeeded, as it has to' in "".join(adversaries(beyond))
+    assert "SUCCEEDED" not in to_text(beyond)
+
+
+def test_an_attack_beyond_its_assumption_that_fails_is_a_mistake():
+    lost = outcome(attacks=({**ATTACK, "as_it_should": False},))
+    assert sentence_of(lost).verdict == "broken"
+    assert "The attack two-sets failed, though it goes beyond its assumption." in sentence_of(lost).details
+    assert "FAILED, THOUGH" in to_text(lost)
 
 
 def test_influence_is_read_as_poisoning_measures_it():
@@ -446,6 +466,7 @@ def test_influence_is_read_as_poisoning_measures_it():
             dataclasses.asdict(dataclasses.replace(scaled, kind="sign-flipped", distance=0.602)),
             dataclasses.asdict(dataclasses.replace(scaled, kind="sign-flipped", distance=0.6005)),
             dataclasses.asdict(dataclasses.replace(scaled, kind="nan", distance=None, without_clipping=math.inf)),
+            {**dataclasses.asdict(scaled), "kind": "infinite", "distance": None, "without_clipping": None},
             dataclasses.asdict(dataclasses.replace(scaled, kind="skips-clipping", distance=9.0, bound=None)),
         ]
     )
@@ -454,12 +475,14 @@ def test_influence_is_read_as_poisoning_measures_it():
         "sign flipped, 1 of 8",
         "sign flipped, 1 of 8",
         "nan, 1 of 8",
+        "infinite, 1 of 8",
         "skips clipping, 1 of 8",
     ]
-    assert [row.is_within for row in rows] == [True, False, True, True, True]
+    assert [row.is_within for row in rows] == [True, False, True, True, True, True]
     told = influence_plot(rows).description
     assert "sign flipped, 1 of 8: moved the mean by 0.602, at most 0.6: MORE THAN THE BOUND" in told
-    assert "nan, 1 of 8: refused before it is encoded, without clipping no number at all" in told
+    for kind in ("nan", "infinite"):
+        assert f"{kind}, 1 of 8: refused before it is encoded, without clipping no number at all" in told
     assert "skips clipping, 1 of 8: moved the mean by 9, nothing bounds it but the width of the fields" in told
 
 
@@ -542,7 +565,7 @@ def test_the_summary_has_a_line_for_each_phase_and_its_columns_stand_below_each_
 
 
 def test_the_summary_stays_short_and_never_leaves_out_an_attack_that_succeeded():
-    attacks = tuple({**ATTACK, "name": f"attack-{number}", "succeeded": number == 39} for number in range(40))
+    attacks = tuple({**(WON if number == 39 else ATTACK), "name": f"attack-{number}"} for number in range(40))
     rows = tuple({"kind": f"kind {number}", "distance": 1.0 + number, "bound": 39.5} for number in range(40))
     summary = to_text(outcome(attacks=attacks, influence=rows, violations=("broken",) * 40, learned=("x" * 500,)))
     lines = summary.splitlines()
