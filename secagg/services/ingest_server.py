@@ -17,6 +17,7 @@ from secagg.services.ingest import INGEST_SOCKET
 from secagg.services.ingest_desk import Counted, Described, IngestDesk
 from secagg.services.logs import EventLog
 from secagg.services.server import (
+    SMALL_REQUEST_BYTES,
     ServerSocket,
     add_port,
     allow_many_connections,
@@ -101,7 +102,9 @@ class IngestServer:
         self._directory = directory
         self._office = CoordinatorOffice(state_directory, place)
         self._desk = IngestDesk(directory.open_blobs(), self._office, self._report)
-        self._server = public_server(log, max_concurrent_rpcs, ("grpc.max_connection_idle_ms", _IDLE_MS))
+        self._server = public_server(
+            log, max_concurrent_rpcs, SMALL_REQUEST_BYTES, ("grpc.max_connection_idle_ms", _IDLE_MS)
+        )
         serve_uploads_only(UploadServicer(self._desk, log), self._server)
 
     async def start(self, socket: ServerSocket) -> int:

@@ -7,7 +7,14 @@ from grpc_reflection.v1alpha import reflection
 
 from secagg.identity.config import ReflectionAudience
 from secagg.services.logs import EventLog
-from secagg.services.server import ServerSocket, add_port, allow_many_connections, keep_freed_memory, public_server
+from secagg.services.server import (
+    LARGE_MESSAGE_BYTES,
+    ServerSocket,
+    add_port,
+    allow_many_connections,
+    keep_freed_memory,
+    public_server,
+)
 
 _STOP_GRACE_S = 5.0
 
@@ -25,7 +32,7 @@ class InstitutionServer:
     def __init__(self, service: str, log: EventLog, max_concurrent_rpcs: int, reflect_to: ReflectionAudience) -> None:
         keep_freed_memory()
         allow_many_connections()
-        self.grpc = public_server(log, max_concurrent_rpcs)
+        self.grpc = public_server(log, max_concurrent_rpcs, LARGE_MESSAGE_BYTES)
         self._service = service
         self._log = log
         self._health = health.aio.HealthServicer()

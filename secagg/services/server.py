@@ -31,9 +31,13 @@ AGGREGATION = pb.DESCRIPTOR.services_by_name["AggregationService"].full_name
 OPERATOR = pb.DESCRIPTOR.services_by_name["OperatorService"].full_name
 OPERATOR_SOCKET = "operator.sock"
 
-_MAX_MESSAGE_BYTES = 16 << 20
-"""Boxes of the largest complete graph and of the degrees that cohorts of some thousands need are below 2 MiB; lists
-of 10,000 leaves below 8 MiB."""
+LARGE_MESSAGE_BYTES = 16 << 20
+"""Of answers, and of requests between institutions: lists of 10,000 leaves are below 8 MiB."""
+
+SMALL_REQUEST_BYTES = 4 << 20
+"""Of requests of clients: boxes of the largest complete graph and of the degrees that cohorts of some thousands need
+are below 2 MiB. gRPC reads a request whole before anybody can refuse it: 60 strangers at once with 15 MiB each cost
+1.7 GiB."""
 
 _READ_AHEAD_BYTES = 128 << 10
 """Of a stream nobody reads yet: 10 Mbit/s at a round trip of 100 ms. gRPC's own estimate grew until whole uploads
@@ -78,7 +82,7 @@ class CoordinatorServer:
         self._state_directory = state_directory
         keep_freed_memory()
         allow_many_connections()
-        self._server = public_server(log, limits.max_concurrent_rpcs)
+        self._server = public_server(log, limits.max_concurrent_rpcs, SMALL_REQUEST_BYTES)
         self._at_sockets: dict[str, grpc.aio.Server] = {}
         upload_key = registry.ports.key.derive_seed(Label.UPLOAD_KEY)
         self._uploads = UploadDesk(registry.ports.blobs, upload_key, ingest)
@@ -148,12 +152,14 @@ def _reflect(audience: ReflectionAudience, clients: grpc.aio.Server, operator: g
             reflection.enable_server_reflection(names, clients)
 
 
-def public_server(log: EventLog, max_concurrent_rpcs: int, *more: tuple[str, int]) -> grpc.aio.Server:
+def public_server(
+    log: EventLog, max_concurrent_rpcs: int, max_request_bytes: int, *more: tuple[str, int]
+) -> grpc.aio.Server:
     """A server for others than the operator, with ``more`` options of gRPC's; it refuses what does not decode."""
     options = [
         *more,
-        ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-        ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+        ("grpc.max_receive_message_length", max_request_bytes),
+        ("grpc.max_send_message_length", LARGE_MESSAGE_BYTES),
         ("grpc.so_reuseport", 0),
         ("grpc.http2.min_ping_interval_without_data_ms", 60_000),
         ("grpc.keepalive_permit_without_calls", 1),

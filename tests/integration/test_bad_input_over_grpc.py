@@ -677,7 +677,7 @@ def test_bad_chunks_are_refused(tmp_path: Path) -> None:
         assert (await stage.refused(early, Code.OUT_OF_RANGE, Reason.UPLOAD_OFFSET_MISMATCH))["committed_bytes"] == "40"
         await _refuse_streams(stage, begun.token, data)
         # A message beyond the server's limit does not reach it: gRPC's own refusal, without a reason.
-        request = pb.WriteChunkRequest(token=begun.token, data=bytes(17 << 20))
+        request = pb.WriteChunkRequest(token=begun.token, data=bytes(5 << 20))
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stage.stub.WriteChunk(request, timeout=10.0)
         assert caught.value.code() is Code.RESOURCE_EXHAUSTED

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.mutants import (
+    drills,
     linear_hash,
     log,
     one_shot_authority,
@@ -56,6 +57,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *one_shot_member.MUTANTS,
     *one_shot_verifier.MUTANTS,
     *privacy.MUTANTS,
+    *drills.MUTANTS,
 )
 
 

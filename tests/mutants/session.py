@@ -396,4 +396,11 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/simulations/test_liveness.py::"
         "test_those_who_confirm_after_the_quorum_answer_although_nothing_changes_any_more",
     ),
+    mutant(
+        "strangers may send large requests",
+        "secagg/services/server.py",
+        "SMALL_REQUEST_BYTES = 4 << 20",
+        "SMALL_REQUEST_BYTES = 16 << 20",
+        "tests/integration/test_bad_input_over_grpc.py::test_bad_chunks_are_refused",
+    ),
 )

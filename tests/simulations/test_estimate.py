@@ -191,7 +191,7 @@ def test_a_real_pairwise_session_is_as_long_as_estimated():
 
 
 def test_the_limits_are_those_of_the_services():
-    assert DEFAULTS["message_limit_bytes"] == server._MAX_MESSAGE_BYTES
+    assert DEFAULTS["message_limit_bytes"] == server.LARGE_MESSAGE_BYTES
     assert DEFAULTS["cell_limit_bytes"] == sqlite.MAX_CELL_BYTES
     assert DEFAULTS["chunk_bytes"] == PREFERRED_CHUNK_BYTES
 
@@ -202,7 +202,7 @@ def test_the_largest_roster_fits_one_message_and_hardly_more_does():
     most = most_in_a_message(DEFAULTS)
     for count, fits in ((most, True), (round(1.01 * most), False)):
         response = pb.GetSessionResponse(roster=[line] * count)
-        assert (response.ByteSize() <= server._MAX_MESSAGE_BYTES) is fits
+        assert (response.ByteSize() <= server.LARGE_MESSAGE_BYTES) is fits
 
 
 def test_the_largest_closed_set_fits_a_cell_and_hardly_more_does():
