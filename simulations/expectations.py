@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from secagg.derive.threshold import quorum
 from secagg.protocol.errors import RejectReason
 from secagg.protocol.phases import Phase
+from secagg.runtime.participant import LONGEST_DELAY_S
 from simulations.cast import client_name
 from simulations.network import TIMEOUT_S
 from simulations.operations import (
@@ -27,6 +28,7 @@ from simulations.operations import (
 )
 from simulations.plan import Protocol
 from simulations.scripts import Script, liars_of, traitors_of
+from simulations.watched import Assumption, Watched
 from simulations.world import World
 
 
@@ -83,6 +85,16 @@ def at_the_end(world: World, script: Script) -> Finding | None:
     if accused is not None:
         return accused
     return _unsuccessful(world, due_in_the_sum(script))
+
+
+def one_close_answered(watched: Watched) -> Finding | None:
+    """Whether the answers of honest clients are all over one close entry: more than half of the honest confirm it."""
+    if not watched.holds(Assumption.FEW_CORRUPT):
+        return None
+    closes = {each.close for number in watched.answers for each in watched.answers_of(number)}
+    if len(closes) < 2:
+        return None
+    return Finding("one-close-answered", f"honest clients answered {len(closes)} close entries")
 
 
 def _accused(world: World, liars: frozenset[int]) -> Finding | None:
@@ -145,7 +157,9 @@ def _lost_s(operation: Operation) -> float:
         case Kill() | Forge() | Lie(_, ClientLie.FALSE_MISSING):
             # Who is falsely said to be missing may be left out together with whoever says so.
             return math.inf
-        case Crash(_, _, _, seconds) | Delay(_, _, seconds) | Partition(seconds, _):
+        case Delay(_, _, seconds):
+            return seconds + LONGEST_DELAY_S
+        case Crash(_, _, _, seconds) | Partition(seconds, _):
             return seconds + TIMEOUT_S
         case Reorder(seconds):
             return 2.0 * seconds + TIMEOUT_S

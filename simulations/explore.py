@@ -23,6 +23,8 @@ from simulations.scripts import Script, liars_of, traitors_of
 from simulations.world import World
 
 _STEP_S = 1.0
+_FIRST_STEP_S = 0.1
+"""While something happens, time passes in small steps: between two checks there is no more than one phase."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +95,12 @@ class _Play:
         return Fine(_ending(self._world)) if found is None else found
 
     async def _pass(self, seconds: float) -> None:
-        end_s = self._world.now_s + seconds
+        end_s, step_s = self._world.now_s + seconds, _FIRST_STEP_S
         while self._found is None and self._world.now_s < end_s:
-            await asyncio.sleep(min(_STEP_S, end_s - self._world.now_s))
+            before = self._marks
+            await asyncio.sleep(min(step_s, end_s - self._world.now_s))
             self._check()
+            step_s = _FIRST_STEP_S if self._marks != before else min(_STEP_S, 2 * step_s)
 
     async def _finish(self) -> None:
         """Let deadlines pass until the session is over and every client is done, or nobody would wait any longer."""
@@ -115,6 +119,8 @@ class _Play:
             return
         self._marks = marks
         self._take(self._watch.check())
+        if self._found is None:
+            self._found = expectations.one_close_answered(self._watch)
 
     def _take(self, violations: Sequence[Violation]) -> None:
         if violations and self._found is None:

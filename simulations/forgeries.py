@@ -129,31 +129,25 @@ class TwoFacedFront(Front):
 
     async def send(self, caller: bytes, message: ClientMessage) -> None:
         """Keep what was signed over the second close; the host takes the rest."""
-        second = self._second
-        if second is not None and isinstance(message, ConfirmClose | UnmaskAnswer):
+        second, forge = self._second, self.forge
+        if second is not None and forge is not None and isinstance(message, ConfirmClose | UnmaskAnswer):
             statement = message.signed.statement
-            if isinstance(statement, ConfirmStatement | UnmaskStatement) and statement.close == second.digest:
-                if isinstance(message, ConfirmClose):
-                    self._confirmed[caller] = message.signed
+            over = statement.close if isinstance(statement, ConfirmStatement | UnmaskStatement) else b""
+            is_kept = over == second.digest or forge.forgery is Forgery.MIX
+            if is_kept and isinstance(message, ConfirmClose):
+                self._confirmed[caller] = message.signed
+            if over == second.digest:
                 return
         await super().send(caller, message)
 
     async def confirmations(self, caller: bytes) -> Confirmations:
-        """To whoever confirmed the second close, what others signed over that."""
-        forged = tuple(signed for who, signed in self._confirmed.items() if who != caller)
-        is_mixed = self.forge is not None and self.forge.forgery is Forgery.MIX
-        if caller in self._confirmed and not is_mixed:
-            return Confirmations(forged)
-        try:
-            honest = (await super().confirmations(caller)).signed
-        except RemoteProtocolError:
-            if caller not in self._confirmed:
-                raise
-            honest = ()
-        return Confirmations((*honest, *forged) if is_mixed else honest)
+        """To whoever signed what was kept, what others signed."""
+        if caller not in self._confirmed:
+            return await super().confirmations(caller)
+        return Confirmations(tuple(signed for who, signed in self._confirmed.items() if who != caller))
 
     async def status(self, caller: bytes) -> Status:
-        """To whoever confirmed the second close, that it is time to answer."""
+        """To whoever signed what was kept, that it is time to answer."""
         status = await super().status(caller)
         return dataclasses.replace(status, phase=Phase.UNMASK) if caller in self._confirmed else status
 

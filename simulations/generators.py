@@ -54,7 +54,7 @@ from simulations.scripts import Script, liars_of, nodes_of, traitors_of
 from simulations.stores import CrashTime
 from simulations.world import World
 
-PHASE_S = 120
+PHASE_S = 300
 """Deadlines of drawn sessions, in seconds."""
 WILD = 0.1
 """One draw in so many knows nothing of what is plausible."""
@@ -166,7 +166,9 @@ def draw_script(seed: int, protocol: Protocol | None = None) -> Script:
 def _plan(draw: Draw, seed: int, protocol: Protocol) -> Plan:
     clients = 4 + draw.upto(4)
     plan = Plan(protocol, clients, dimension=8, seed=seed, max_corrupt=1, phase_s=PHASE_S)
-    plan = replace(plan, min_contributors=min(clients, 3 + draw.upto(clients - 3)))
+    # Where the minimum is high, a set that is one too small could still be opened.
+    minimum = clients - draw.upto(1) if draw.chance(0.3) else 3 + draw.upto(clients - 3)
+    plan = replace(plan, min_contributors=minimum)
     plan = replace(plan, witnesses=3 if draw.chance(0.3) else 0)
     if protocol is Protocol.ONE_SHOT:
         return replace(plan, committee=draw.among(_COMMITTEES))
@@ -251,8 +253,9 @@ def _disturbed(draw: Draw, plan: Plan) -> tuple[str, str]:
 
 
 def _drops(draw: Draw, plan: Plan) -> list[Operation]:
-    numbers = draw.some(range(plan.clients), 3)
-    phases = _PHASES[plan.protocol]
+    numbers = draw.some(range(plan.clients), 2) or [draw.upto(plan.clients - 1)]
+    # Those who have shared keys and do not contribute are the ones whose masks have to be taken out again.
+    phases = (*_PHASES[plan.protocol], DropPhase.MASKED_INPUT, DropPhase.MASKED_INPUT)
     return [Drop(number, draw.among(phases), draw.among(tuple(Side))) for number in numbers]
 
 
@@ -298,7 +301,8 @@ def _lies(draw: Draw, plan: Plan) -> list[Operation]:
     liar = draw.upto(plan.clients - 1)
     if draw.chance(0.4):
         return [Equivocate(liar, draw.among(_PHASES[plan.protocol]))]
-    return [Lie(liar, lie) for lie in draw.some(_LIES[plan.protocol], 2)]
+    lies = _LIES[plan.protocol]
+    return [Lie(liar, lie) for lie in draw.some(lies, 2) or [draw.among(lies)]]
 
 
 def _betrayals(draw: Draw, plan: Plan) -> list[Operation]:
@@ -309,7 +313,7 @@ def _betrayals(draw: Draw, plan: Plan) -> list[Operation]:
 
 
 def _forgery(draw: Draw, plan: Plan) -> list[Operation]:
-    return [Forge(draw.among(tuple(Forgery)), draw.upto(plan.clients - 1))]
+    return [Forge(draw.among((*Forgery, Forgery.TINY)), draw.upto(plan.clients - 1))]
 
 
 def _kills(draw: Draw, plan: Plan) -> list[Operation]:
@@ -322,7 +326,7 @@ def _kills(draw: Draw, plan: Plan) -> list[Operation]:
 
 _FAMILIES = (
     *(_crashes, _crashes, _drops, _drops, _mishaps, _twice, _weather),
-    *(_replays, _lies, _betrayals, _forgery, _kills),
+    *(_replays, _lies, _lies, _betrayals, _forgery, _forgery, _kills),
 )
 
 

@@ -254,7 +254,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "        if statement.close != close:",
         "        if not statement.close:",
         Protocol.PAIRWISE,
-        ("one-set-opened", "one-kind-of-share", "no-small-sum"),
+        ("one-close-answered",),
     ),
     Mutant(
         "who confirmed remembers nothing of it",
