@@ -90,7 +90,7 @@ def _attacks_words(attacks: Sequence[Mapping[str, Any]]) -> str:
     beyond = sum(bool(attack["succeeded"]) for attack in attacks)
     words = f"{counted_noun(len(attacks), 'attack')} replayed beside it: "
     if not beyond:
-        return f"{words}every one failed."
+        return f"{words}{'it' if len(attacks) == 1 else 'every one'} failed."
     return f"{words}{len(attacks) - beyond} failed, {beyond} beyond their assumption succeeded, as they have to."
 
 

@@ -216,7 +216,7 @@ def _paint_influence(axes: Axes, place: int, row: Influence, ends: tuple[float, 
         distance = max(row.distance, start)
         axes.plot([start / 2, distance], [place, place], color=SKY, linewidth=2.5, solid_capstyle="butt", zorder=2)
         axes.plot([distance], [place], "o", color=BLUE, markersize=7, zorder=4, clip_on=False)
-    if row.bound is not None and 0 < row.bound < math.inf:
+    if row.distance is not None and row.bound is not None and 0 < row.bound < math.inf:
         axes.plot([row.bound], [place], "|", color=INK, markersize=12, markeredgewidth=2, zorder=3)
     if row.without_clipping is None:
         return
@@ -231,12 +231,13 @@ def _note(axes: Axes, place: tuple[float, float], words: str) -> None:
     axes.annotate(
         words,
         place,
-        xytext=(7, 0),
+        xytext=(8, 0),
         textcoords="offset points",
         va="center",
         fontsize=8,
         color=SOFT,
-        backgroundcolor=PAGE,
+        bbox={"boxstyle": "round,pad=0.1", "facecolor": PAGE, "edgecolor": "none"},
+        zorder=2,
     )
 
 
