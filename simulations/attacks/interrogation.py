@@ -24,7 +24,7 @@ from simulations.plan import CommitteePlan, Plan, Protocol
 from simulations.world import World
 
 VICTIM = 0
-PHASE_S = 20
+PHASE_S = 10
 _PATIENCE_S = 3600
 CORRUPT = frozenset({0, 1})
 """Places of the members that work for the coordinator: as many as the session says may be corrupt."""

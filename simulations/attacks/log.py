@@ -40,7 +40,7 @@ def pairwise_plan(seed: int, witnesses: int = WITNESSES) -> Plan:
         dimension=8,
         seed=seed,
         min_contributors=3,
-        phase_s=2 * PHASE_S,
+        phase_s=4 * PHASE_S,
         witnesses=witnesses,
     )
 
@@ -212,7 +212,7 @@ async def old_checkpoint(seed: int) -> AttackResult:
     world.network.mishaps.append(Mishap(Event.CALLER_DIES_BEFORE, client_name(VICTIM), "UnmaskAnswer"))
     for number in range(world.plan.clients):
         world.join(number)
-    await asyncio.sleep(PHASE_S)
+    await asyncio.sleep(4 * PHASE_S)
     seen = LogTrust(world.cast.log_policy, world.clients[VICTIM].memory).seen().size
     notes.step(f"{client_name(VICTIM)} has seen a log of {seen} entries when it dies. It starts again.")
     world.join(VICTIM)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -29,6 +30,12 @@ from tests.simulations.broken_rules import any_order, members_forget
 SEED = 7
 PARTIES = {attack.name: attack for attack in parties.ATTACKS}
 COORDINATOR = {attack.name: attack for attack in coordinator.ATTACKS}
+
+
+@functools.cache
+def played(name: str) -> AttackResult:
+    """An attack on everything as it is; played once for all tests."""
+    return {**COORDINATOR, **PARTIES}[name].run(SEED)
 
 
 def tried(scheme: Scheme, plan: Plan | None = None) -> AttackResult:
@@ -68,7 +75,7 @@ REFUSALS = {
 class TestACoordinatorAgainstItsCommittee:
     @pytest.mark.parametrize("name", list(COORDINATOR))
     def test_it_opens_nothing_below_the_minimum(self, name: str) -> None:
-        result = COORDINATOR[name].run(SEED)
+        result = played(name)
         assert not result.succeeded
         assert result.learned == ()
         assert result.ended == "finished" or result.ended.startswith("aborted: ")
@@ -191,12 +198,12 @@ def nothing_is_certified(monkeypatch: pytest.MonkeyPatch) -> None:
 class TestMembersAndClients:
     @pytest.mark.parametrize("name", list(PARTIES))
     def test_they_get_nothing_wrong_published_and_see_nothing_more(self, name: str) -> None:
-        result = PARTIES[name].run(SEED)
+        result = played(name)
         assert not result.succeeded
         assert result.learned == ()
 
     def test_two_liars_are_outvoted_and_listed(self) -> None:
-        result = PARTIES["members-wrong-sums"].run(SEED)
+        result = played("members-wrong-sums")
         assert result.ended == "finished"
         assert result.steps[-2:] == (
             "The sum of clients 0, 1, 2, 3, 4 and 5 is published, which is what they contributed.",
@@ -216,7 +223,7 @@ class TestMembersAndClients:
     def test_where_nothing_is_certified_a_wrong_sum_is_published(
         self, monkeypatch: pytest.MonkeyPatch, name: str
     ) -> None:
-        assert PARTIES[name].run(SEED).ended == "aborted: no set of answers opens the sum"
+        assert played(name).ended == "aborted: no set of answers opens the sum"
         nothing_is_certified(monkeypatch)
         result = PARTIES[name].run(SEED)
         assert result.succeeded
@@ -238,7 +245,7 @@ class TestMembersAndClients:
     def test_where_any_bytes_count_under_a_header_an_altered_retry_ends_the_session(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        honest = PARTIES["client-altered-retry"].run(SEED)
+        honest = played("client-altered-retry")
         assert honest.refusals == (
             "the coordinator refused other bytes under the header that was signed: WRONG_UPLOAD",
             "the coordinator refused a second header of the same client: EQUIVOCATION",
@@ -247,7 +254,7 @@ class TestMembersAndClients:
         assert PARTIES["client-altered-retry"].run(SEED).succeeded
 
     def test_with_one_member_fewer_needed_four_open_the_sum(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert PARTIES["members-silent"].run(SEED).ended == "aborted: too few answers to open the sum"
+        assert played("members-silent").ended == "aborted: too few answers to open the sum"
         result = run_virtually(parties.silent_members(weak_committee(monkeypatch)))
         assert result.succeeded
         assert result.ended == "finished"
