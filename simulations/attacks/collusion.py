@@ -109,7 +109,7 @@ def _what(clients: frozenset[int] | None) -> str:
 async def collusion(seed: int) -> AttackResult:
     """See ``simulations.attacks.pairwise_attacks``."""
     plan = plan_of(seed, clients=12, dimension=12, min_contributors=8, max_corrupt=3)
-    return await closes_small_sets(plan, People.of(plan), (11, 9, 8, 7))
+    return await closes_small_sets(plan, People.of(plan), (9, 8, 7))
 
 
 async def closes_small_sets(plan: Plan, people: People, sizes: Iterable[int]) -> AttackResult:

@@ -233,11 +233,11 @@ class Loot:
         over whole connected parts of the graph of unknown pair masks, where every self mask is known.
         """
         rests = {index: self._rest(index, upload) for index, upload in self._uploads.items()}
+        cancelling = {index: _both_used(index, rests) for index in rests}
         found = []
-        for part in _parts(rests):
-            closed = all(rests[other].unknown >= {index} for index in part for other in rests[index].unknown & part)
-            inside = all(rests[index].unknown <= part and not rests[index].has_self_mask for index in part)
-            opened = self._decoded(part, rests) if closed and inside else None
+        for part in _parts(cancelling):
+            is_open = all(rests[each].unknown == cancelling[each] and not rests[each].has_self_mask for each in part)
+            opened = self._decoded(part, rests) if is_open else None
             if opened is not None:
                 found.append(opened)
         return tuple(sorted(found, key=lambda each: (len(each.clients - self.corrupt), sorted(each.clients))))
@@ -359,16 +359,20 @@ def _is_share(data: bytes) -> bool:
     return True
 
 
-def _parts(rests: Mapping[int, _Rest]) -> list[frozenset[int]]:
-    """The connected parts of the graph of unknown pair masks among those who uploaded."""
-    left, parts = set(rests), []
+def _both_used(index: int, rests: Mapping[int, _Rest]) -> frozenset[int]:
+    """The other ends of the unknown pair masks of an index that both ends masked with."""
+    return frozenset(other for other in rests[index].unknown if other in rests and index in rests[other].unknown)
+
+
+def _parts(edges: Mapping[int, frozenset[int]]) -> list[frozenset[int]]:
+    """The connected parts of a graph."""
+    left, parts = set(edges), []
     while left:
         part: set[int] = set()
         frontier = {min(left)}
         while frontier:
             part |= frontier
-            ends = set().union(*(rests[index].unknown for index in frontier))
-            frontier = (ends & set(rests)) - part
+            frontier = set().union(*(edges[index] for index in frontier)) - part
         left -= part
         parts.append(frozenset(part))
     return parts

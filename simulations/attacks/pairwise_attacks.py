@@ -83,7 +83,7 @@ _CLOSES = (
         "restart-opposite-share",
         pairwise_coordinator.restarts_in_the_middle,
         goal="Get the opposite share from clients that crash while they confirm or answer.",
-        adversary=f"{_TWO} It makes honest clients crash before or after any durable write of theirs.",
+        adversary=f"{_TWO} It makes honest clients crash before and after each durable write of theirs.",
         why="Which close a client confirms is durable before anybody hears of it. After a restart it is the same, and "
         "confirmations of another one are refused. It rests on a store that keeps what it was told to keep.",
     ),
@@ -104,7 +104,8 @@ _KEYS = (
         goal="Leave a client whose only mask partners are the coordinator's own: its self mask is opened in any case.",
         adversary=_TWO,
         why="A client insists on a box from every neighbour that the logged list says has dealt, and on at least t of "
-        "them that open. It rests on the log showing everybody the same list, and on Ed25519.",
+        "them that open; and nobody confirms a close in which only one end of a pair masked with the other. It rests "
+        "on one log for everybody, and on Ed25519.",
     ),
     attack(
         "moved-box",
@@ -207,7 +208,7 @@ _CLIENTS = (
         "drops",
         pairwise_clients.drops,
         goal="Make a session hang, or its sum wrong, by falling silent at the worst moment.",
-        adversary="One client of 6 (max_corrupt), before and after each of its six messages is handled.",
+        adversary="One client of 5 (max_corrupt), before and after each of its six messages is handled.",
         why="Deadlines end phases; masks of those who are gone are taken off with their neighbours' shares of their "
         "root, and those whose upload was taken count. It rests on t neighbours and a quorum that stay.",
     ),

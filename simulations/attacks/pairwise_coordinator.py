@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 from secagg.protocol.messages import ClosedList
 from secagg.transcript.statements import Signed
@@ -70,7 +71,7 @@ async def alive_and_dropped(seed: int) -> AttackResult:
         "coordinator and sign whatever it asks for."
     )
     worst: Scene | None = None
-    for alive in range(1, len(people.honest)):
+    for alive in (2, 3, 4):
         scene = _split(plan, people, alive)
         await scene.play()
         first, second = scene.liar.tales
@@ -263,14 +264,11 @@ async def restarts_in_the_middle(seed: int) -> AttackResult:
         f"again, they are told of the close without client {people.victim}, which asks for the other share of it."
     )
     worst: Scene | None = None
-    for write, when in ((write, when) for write in (1, 2, 3) for when in CrashTime):
-        scene = _crashing(plan, people, write, when)
+    for moment, crash in _CRASHES.items():
+        scene = _crashing(plan, people, crash)
         await scene.play()
         first, second = scene.liar.tales
-        book.step(
-            f"Crash {when} durable write {write}. The first close: {_counts(first)}. The second: {_counts(second)}. "
-            f"{_shares(scene)}"
-        )
+        book.step(f"Crash {moment}. The first close: {_counts(first)}. The second: {_counts(second)}. {_shares(scene)}")
         note_verdicts(scene.liar, book, "the close")
         if worst is None or min(scene.loot.shares_of(people.victim)) > min(worst.loot.shares_of(people.victim)):
             worst = scene
@@ -279,10 +277,32 @@ async def restarts_in_the_middle(seed: int) -> AttackResult:
     return worst.result(book)
 
 
-def _crashing(plan: Plan, people: People, write: int, when: CrashTime) -> Scene:
+Crash: TypeAlias = Callable[[World, int], None]
+"""Makes a client crash at some moment, and start again some seconds later."""
+
+
+def _at_write(write: int, when: CrashTime) -> Crash:
+    return lambda world, number: world.crash_at(client_name(number), write, when, down_s=3)
+
+
+def _after_its_answer(world: World, number: int) -> None:
+    world.network.mishaps.append(Mishap(Event.CALLER_DIES_AFTER, client_name(number), "UnmaskAnswer"))
+    world.later(6.0, lambda: world.restart(client_name(number)))
+
+
+_CRASHES: dict[str, Crash] = {
+    "before the confirmation is stored": _at_write(1, CrashTime.BEFORE),
+    "after the confirmation is stored and before it is sent": _at_write(1, CrashTime.AFTER),
+    "before the answer is stored": _at_write(2, CrashTime.BEFORE),
+    "after the answer is stored and before it is sent": _at_write(2, CrashTime.AFTER),
+    "after the answer is sent": _after_its_answer,
+}
+
+
+def _crashing(plan: Plan, people: People, crash: Crash) -> Scene:
     def plot(liar: Storyteller) -> list[Tale]:
         for number in people.honest:
-            liar.world.crash_at(client_name(number), write, when, down_s=3)
+            crash(liar.world, number)
         return [_over_all(people)(liar), _without(people)(liar)]
 
     return telling(plan, plot, lambda _, starts: min(starts, 2) - 1)

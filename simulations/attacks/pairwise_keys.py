@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 
 from secagg.crypto.sealing import SealingError, SealingKey, seal
 from secagg.crypto.secret import Secret
@@ -11,16 +10,18 @@ from secagg.derive import boxes
 from secagg.protocol.messages import (
     AdvertisedList,
     ClientMessage,
+    Contribution,
     IncomingBoxes,
     NeighbourKeys,
     OutgoingBoxes,
     SharedList,
     ShareKeys,
 )
-from secagg.protocol.pairwise.client_states import Confirmed, Contributed, Masking
+from secagg.protocol.one_shot.messages import OneShotContribution
+from secagg.protocol.pairwise.client_states import Contributed
 from simulations.attacks.attack import AttackResult
 from simulations.attacks.notebook import numbered
-from simulations.attacks.pairwise_stage import People, Scene, plan_of, scene_of
+from simulations.attacks.pairwise_stage import People, plan_of, scene_of
 from simulations.attacks.storyteller import Storyteller, Tale, note_verdicts, state_of
 from simulations.randomness import SeededRng
 from simulations.world import World
@@ -74,19 +75,18 @@ async def forges_pair_seeds(seed: int) -> AttackResult:
 
 
 class Thinning(Storyteller):
-    """Keeps back all boxes between the victim and other honest clients."""
+    """Keeps back from the victim the boxes of all honest clients, and then closes over everybody."""
 
     def __init__(self, world: World, people: People) -> None:
         super().__init__(world, people.corrupt, self._over_all, world.plan.clients)
         self._people = people
 
     async def shared_list(self, caller: bytes) -> SharedList:
-        """U2; of the boxes between the victim and honest clients none is there."""
-        honest, number = await super().shared_list(caller), self._number(caller)
-        if number in self.corrupt:
+        """U2; the victim gets boxes of the corrupt only."""
+        honest = await super().shared_list(caller)
+        if self._number(caller) != self._people.victim:
             return honest
-        near = self.corrupt if number == self._people.victim else self._people.everybody - {self._people.victim}
-        kept = tuple(item for item in honest.inbox if self.loot.members[item.sender] in near)
+        kept = tuple(item for item in honest.inbox if self.loot.members[item.sender] in self.corrupt)
         return dataclasses.replace(honest, inbox=kept)
 
     def _over_all(self, _liar: Storyteller) -> list[Tale]:
@@ -99,10 +99,10 @@ async def withholds_boxes(seed: int) -> AttackResult:
     people, book = scene.people, scene.notebook
     await scene.play()
     book.step(
-        f"The coordinator keeps back all boxes between client {people.victim} and the other honest clients, in both "
-        f"directions. Left are those of {numbered(people.corrupt)}, whose pair seeds it knows."
+        f"The coordinator keeps the boxes of all honest clients back from client {people.victim}. Left are those of "
+        f"{numbered(people.corrupt)}, whose pair seeds it knows."
     )
-    book.step("Were they to mask with whom they heard from, only its self mask would hide that client's input.")
+    book.step("Were it to mask with those it heard from, only its self mask would hide its input, and that is opened.")
     note_verdicts(scene.liar, book, "a set of boxes that is not complete")
     return scene.result()
 
@@ -114,12 +114,14 @@ class Moving(Storyteller):
         senders: two honest clients; of the first a box goes to the wrong client, of the second one is passed off as
             the first's.
         wrong, victim: who gets those.
+        taken: whether the victim, when it uploads, holds one share as that of both senders.
     """
 
     def __init__(self, world: World, people: People) -> None:
         super().__init__(world, people.corrupt, _no_tale, world.plan.clients)
         self.senders = people.honest[0], people.honest[1]
         self.wrong, self.victim = people.honest[-2:]
+        self.taken = False
 
     async def shared_list(self, caller: bytes) -> SharedList:
         """U2; two clients find a box that is not theirs, or not its sender's."""
@@ -135,6 +137,16 @@ class Moving(Storyteller):
             return honest
         inbox = tuple(moved if item.sender == first else item for item in honest.inbox)
         return dataclasses.replace(honest, inbox=inbox)
+
+    async def announce(self, caller: bytes, message: Contribution | OneShotContribution) -> bool:
+        """Take a header, and look at what the victim holds by now."""
+        if self._number(caller) == self.victim:
+            state = state_of(self.world.clients[self.victim])
+            shares = state.shares if isinstance(state, Contributed) else ()
+            held = {each.index: each.self_mask.expose() for each in shares}
+            first, second = (held.get(self.loot.index_of(sender)) for sender in self.senders)
+            self.taken = first is not None and first == second
+        return await super().announce(caller, message)
 
 
 async def moves_boxes(seed: int) -> AttackResult:
@@ -157,21 +169,10 @@ async def moves_boxes(seed: int) -> AttackResult:
         f"{opened} open."
     )
     note_verdicts(liar, book, "a box that was meant for another place")
-    taken = _holds_the_same(scene, liar.victim, liar.senders)
-    if taken:
+    if liar.taken:
         book.step(f"Client {liar.victim} took the shares of client {second} for those of client {first}.")
     ended = scene.result()
-    return dataclasses.replace(ended, succeeded=ended.succeeded or taken or opened > 0)
-
-
-def _holds_the_same(scene: Scene, holder: int, owners: Iterable[int]) -> bool:
-    """Whether a client holds one share as that of two others."""
-    state = state_of(scene.world.clients[holder])
-    if not isinstance(state, Masking | Contributed | Confirmed):
-        return False
-    held = {each.index: each.self_mask.expose() for each in state.shares}
-    first, second = (held.get(scene.loot.index_of(owner)) for owner in owners)
-    return first is not None and first == second
+    return dataclasses.replace(ended, succeeded=ended.succeeded or liar.taken or opened > 0)
 
 
 def _no_tale(_liar: Storyteller) -> list[Tale]:
