@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from secagg.arith.prime_field import PRIME
 from secagg.arith.seeded_shamir import shares_from_bytes, shares_to_bytes
@@ -29,6 +30,9 @@ from simulations.operations import MemberLie
 from simulations.randomness import SeededRng
 from simulations.world import World
 
+Vector = npt.NDArray[np.uint64]
+
+
 # Members
 
 
@@ -39,10 +43,14 @@ class WrongSums(FalseMember):
         answer = signed.statement
         if not isinstance(answer, MemberAnswer):
             return signed
-        draws = np.frombuffer(SeededRng(self._cast.plan.seed, "error", self._place).bytes(4096), dtype=np.uint8)
-        shares = shares_from_bytes(answer.share_sum) + PRIME - 1 + draws.astype(np.uint64) % 3
-        wrong = dataclasses.replace(answer, share_sum=shares_to_bytes(shares % PRIME))
+        shares = (shares_from_bytes(answer.share_sum) + self.error()) % PRIME
+        wrong = dataclasses.replace(answer, share_sum=shares_to_bytes(shares))
         return signed_by(self._cast.members[self._place], wrong)
+
+    def error(self) -> Vector:
+        """What it adds: uint64[4096], field elements."""
+        draws = np.frombuffer(SeededRng(self._cast.plan.seed, "error", self._place).bytes(4096), dtype=np.uint8)
+        return (PRIME - 1 + draws.astype(np.uint64) % 3) % PRIME
 
 
 def let_members_lie(world: World, places: Sequence[int], lie: MemberLie) -> None:

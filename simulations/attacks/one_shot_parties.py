@@ -202,7 +202,8 @@ ATTACKS: tuple[Attack, ...] = (
             "Have a wrong sum published, or none at all.",
             "2 of 7 committee members; any 5 open the sum",
             "The first 5 answers whose secret sum certifies count: it is small, and leaves a small error in every "
-            "lane. The others are listed. 5 honest members are enough.",
+            "lane. 5 honest members are enough. Those that do not fit are listed, which proves nothing: two liars "
+            "whose errors cancel each other can be used, and honest members listed.",
         ),
     ),
     _sessions(

@@ -52,7 +52,7 @@ class Verdict:
         if self.exit_code == 0:
             return "every check passes"
         if self.exit_code == 3:
-            return "incomplete: something that a check needs is not there"
+            return "incomplete"
         return f"{' and '.join(self.failing)} fail{'' if len(self.failing) > 1 else 's'}"
 
 

@@ -23,6 +23,7 @@ from simulations.attacks import one_shot_coordinator as coordinator
 from simulations.attacks import one_shot_parties as parties
 from simulations.attacks.attack import AttackResult
 from simulations.attacks.interrogation import Scheme, attempt, plan_of
+from simulations.attacks.one_shot_liars import WrongSums
 from simulations.loop import run_virtually
 from simulations.plan import CommitteePlan, Plan
 from tests.simulations.broken_rules import any_order, members_forget
@@ -208,6 +209,20 @@ class TestMembersAndClients:
         assert result.steps[-2:] == (
             "The sum of clients 0, 1, 2, 3, 4 and 5 is published, which is what they contributed.",
             "The record lists member-0 and member-1 as not fitting the sum, without blame.",
+        )
+
+    def test_two_liars_whose_errors_cancel_have_honest_members_listed_and_the_sum_is_right(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of members 0, 1, 4, 5 and 6 the first two count 7/2 and -7/2 times: who is listed proves nothing."""
+        error = np.zeros(4096, dtype=np.uint64)
+        error[0] = 1
+        monkeypatch.setattr(WrongSums, "error", lambda _: error)
+        result = PARTIES["members-wrong-sums"].run(SEED)
+        assert not result.succeeded
+        assert result.steps[-2:] == (
+            "The sum of clients 0, 1, 2, 3, 4 and 5 is published, which is what they contributed.",
+            "The record lists member-2 and member-3 as not fitting the sum, without blame.",
         )
 
     @pytest.mark.parametrize("name", ["members-wrong-sums", "client-inconsistent-shares"])
