@@ -243,7 +243,7 @@ async def play_probing(seed: int) -> AttackResult:
 
 def _result(notes: Notebook, *, worked: bool) -> AttackResult:
     learned = [f"the vector of client {VICTIM} alone, exactly"] if worked else []
-    return notes.result("open: the authority answers nothing more", learned, succeeded=worked)
+    return notes.result("open", learned, succeeded=worked)
 
 
 def _run(play: Callable[[int], Coroutine[Any, Any, AttackResult]]) -> Callable[[int], AttackResult]:
