@@ -441,7 +441,39 @@ def test_a_record_that_does_not_verify_is_named(protocol):
     run_virtually(main())
 
 
+def test_the_record_of_a_session_under_way_is_not_excused_from_being_right():
+    async def main() -> None:
+        world = World(_plan(Protocol.PAIRWISE))
+        watch = Watch(world)
+        await world.open()
+        for number in range(6):
+            world.join(number)
+        world.network.mishaps.append(_dies(1, "deliver"))
+        await world.until_over(60)
+        assert not world.is_over
+        assert watch.check_end() == ()
+        files, key = world.coordinator.published.files, (world.cast.session.parameters.session, "keys.jsonl")
+        files[key] = files[key][: len(files[key]) // 2]
+        assert [each.invariant for each in watch.check_end()] == ["record-verifiable"]
+
+    run_virtually(main())
+
+
 # What is not promised is not checked, and said.
+
+
+def test_what_a_corrupt_client_contributes_is_its_own_affair():
+    async def main() -> None:
+        watch = Watch(World(_plan(Protocol.ONE_SHOT)), clients=[2])
+        watch.world.clients[2].vector = watch.world.cast.one_hot(3)
+        await watch.world.open()
+        for number in range(6):
+            watch.world.join(number)
+        await watch.world.until_over(10_000)
+        assert watch.world.accepted() == set(range(6))
+        assert watch.check_end() == ()
+
+    run_virtually(main())
 
 
 def test_with_a_coordinator_that_lies_only_what_holds_against_it_is_checked():

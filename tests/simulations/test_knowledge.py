@@ -242,6 +242,14 @@ def test_a_second_masked_input_of_a_client_shows_the_difference():
     assert len(view.determined()) == 1
 
 
+def test_two_masked_inputs_of_a_client_under_other_masks_show_nothing():
+    view = _pairwise()
+    seen = SeenPairwise(view, range(6))
+    seen.contributes(3, missing=[5])
+    seen.contributes(3, version=1)
+    assert view.determined() == ()
+
+
 def test_what_is_sealed_to_a_key_that_its_owner_never_made_is_the_adversarys():
     """Client 0 is shown a key for client 1 that client 1 did not make: one of the four shares that are needed."""
     view = _pairwise()
