@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Iterable
 
 import pytest
 
 from secagg.derive.threshold import GraphParameters
 from secagg.protocol.messages import UnmaskAnswer
+from secagg.protocol.one_shot.messages import OneShotContribution
 from secagg.protocol.pairwise.session import PairwiseSession
 from secagg.protocol.phases import Phase
 from secagg.protocol.rows import RowKind, row_key
@@ -361,6 +363,20 @@ def test_an_acknowledged_message_that_says_something_else_afterwards_is_named():
         assert _named(watch) == ["nothing-acknowledged-lost"]
 
     run_virtually(main())
+
+
+def test_a_share_of_which_a_member_complained_is_not_held():
+    watch = Watch(World(_plan(Protocol.ONE_SHOT)))
+    box = b"a box for member 3"
+    seen = SeenOneShot(watch)
+    header = dataclasses.replace(seen.header(1).statement, parts=(hashlib.sha256(box).digest(),))
+    seen.says("client-1", "announce", OneShotContribution(Signed(header, bytes(64)), b"", ()))
+    for sequence, verdict in enumerate(("SHARE_NOT_HELD", "")):
+        call = Call("coordinator", "member-3", "member-hold", sequence)
+        watch.request(call, [box], _nothing)
+        watch.reply(call, (verdict,))
+        assert list(watch.held) == ([3] if not verdict else [])
+    assert _named(watch) == ["nothing-acknowledged-lost"]
 
 
 def test_a_share_that_a_member_said_it_holds_and_that_is_gone_is_named():
