@@ -108,8 +108,8 @@ def _what(clients: frozenset[int] | None) -> str:
 
 async def collusion(seed: int) -> AttackResult:
     """See ``simulations.attacks.pairwise_attacks``."""
-    plan = plan_of(seed, clients=12, dimension=12, min_contributors=8, max_corrupt=3)
-    return await closes_small_sets(plan, People.of(plan), (9, 8, 7))
+    plan = plan_of(seed, min_contributors=5)
+    return await closes_small_sets(plan, People.of(plan), (7, 6, 5, 4))
 
 
 async def closes_small_sets(plan: Plan, people: People, sizes: Iterable[int]) -> AttackResult:

@@ -157,7 +157,7 @@ _GROUPS = (
         "collusion",
         collusion.collusion,
         goal="Open the smallest sum that a coordinator and max_corrupt clients can open together.",
-        adversary="The coordinator with max_corrupt (3) of 12 clients, which give it keys, states and inputs.",
+        adversary="The coordinator with max_corrupt (2) of 8 clients, which give it keys, states and inputs.",
         why="min_contributors counts heads and max_corrupt of them may be the coordinator's: what opens holds the "
         "inputs of min_contributors - max_corrupt honest clients or more. It rests on at most max_corrupt corrupt.",
     ),

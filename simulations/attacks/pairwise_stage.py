@@ -128,10 +128,18 @@ class Scene:
             kept.step("No masked input can be opened, and no sum of any of them.")
         else:
             kept.step(
-                f"The smallest sum that it can compute holds {len(fewest)} honest inputs; {self.promised} are promised."
+                f"All that it saw determines {self._determined()}. The smallest sum that it can compute holds "
+                f"{len(fewest)} honest inputs; {self.promised} are promised."
             )
         learned = [self._words(fewest)] if fewest is not None and succeeded else []
         return kept.result(how_it_ended(self.world), learned, succeeded=succeeded)
+
+    def _determined(self) -> str:
+        """What follows from all that reached the adversary, in words."""
+        try:
+            return "; ".join(self.view.explain())
+        except KnowledgeError:
+            return "more than is counted here, for it made honest clients mask with what it chose"
 
     def _words(self, clients: frozenset[int]) -> str:
         if len(clients) == 1:

@@ -124,7 +124,7 @@ def test_it_fails_and_for_its_own_reason(name: str) -> None:
     assert found.steps
 
 
-@pytest.mark.parametrize("name", ["below-minimum", "key-substitution", "wrong-length"])
+@pytest.mark.parametrize("name", ["below-minimum", "wrong-length"])
 def test_the_same_seed_tells_the_same_story(name: str) -> None:
     assert PLAYS[name](SEED) == result(name)
     assert PLAYS[name](SEED + 1) != result(name)
