@@ -17,6 +17,7 @@ from typing import Any
 from secagg.protocol.errors import RejectReason
 from simulations.attacks.attack import Attack, AttackResult
 from simulations.attacks.catalogue import ATTACKS, BEYOND_THEIR_ASSUMPTION, ends_as_it_should
+from simulations.attacks.ciphertexts import NOT_PLAYED
 from simulations.cli_explore import whole
 from simulations.naive import attacks as naive
 from simulations.naive.setting import Weakness
@@ -87,6 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
         return _unusable(_unknown(arguments.name))
     if arguments.against is None:
         result = attack.run(arguments.seed)
+        if result.ended == NOT_PLAYED:
+            return _unusable(f"{attack.name}: {result.steps[0]}")
         return _told(arguments, _story(attack, result, arguments.seed), _record(attack, result, arguments.seed))
     if attack.naive is None:
         named = ", ".join(sorted(each.name for each in ATTACKS if each.naive is not None))

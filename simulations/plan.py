@@ -54,7 +54,7 @@ class Plan:
         max_corrupt: clients that may collude with the coordinator; None for a twentieth, at least 1.
         expected_dropout: fraction of the cohort that the pairwise graph is made for.
         committee: who opens a one-shot sum.
-        witnesses: how many cosign the log; all but a third of them must.
+        witnesses: how many cosign the log; more than two thirds of them must, so that one third may lie or be away.
         phase_s: how long each phase lasts at most, in seconds.
         epsilon: what the noise costs at delta 10^-5; None for no noise.
     """
@@ -105,4 +105,4 @@ class Plan:
     @property
     def quorum(self) -> int:
         """How many witnesses have to cosign a checkpoint."""
-        return self.witnesses - self.witnesses // 3
+        return 2 * self.witnesses // 3 + 1 if self.witnesses else 0
