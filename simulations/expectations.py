@@ -148,10 +148,10 @@ def _is_in_time(script: Script) -> bool:
     if not joins:
         return False
     late_s = sum(each.seconds for each in script.operations[: joins[-1]] if isinstance(each, Advance))
-    return late_s + sum(map(_lost_s, script.operations)) < script.plan.phase_s / 2
+    return late_s + sum(map(lost_s, script.operations)) < script.plan.phase_s / 2
 
 
-def _lost_s(operation: Operation) -> float:
+def lost_s(operation: Operation) -> float:
     """How much later something may come because of it; infinite where it may never come, or nothing is owed."""
     match operation:
         case Kill() | Forge() | Lie(_, ClientLie.FALSE_MISSING):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -105,7 +106,8 @@ class _Play:
     async def _finish(self) -> None:
         """Let deadlines pass until the session is over and every client is done, or nobody would wait any longer."""
         plan = self._script.plan
-        end_s = self._world.now_s + (plan.phase_s if self._forged else 8 * plan.phase_s + 600)
+        held_up_s = sum(filter(math.isfinite, map(expectations.lost_s, self._script.operations)))
+        end_s = self._world.now_s + (plan.phase_s if self._forged else 8 * plan.phase_s + 600 + held_up_s)
         while self._found is None and self._world.now_s < end_s:
             if self._world.is_over and not any(client.process for client in self._world.clients):
                 return

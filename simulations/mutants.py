@@ -54,7 +54,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "{key: self._persistence.encode(row) for key, row in transition.rows.items()},",
         "{},",
         Protocol.PAIRWISE,
-        (_LOST, _SUCCEED, _RECORD, "sessions-end"),
+        (_LOST, _SUCCEED, _RECORD, "sessions-end", "no-errors"),
     ),
     Mutant(
         "effects that were not carried out are forgotten in a crash",
@@ -111,7 +111,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "        if known == row:\n            return position, kind, known\n        raise",
         "        if known:\n            return position, kind, row\n        raise",
         Protocol.PAIRWISE,
-        (_SUCCEED, _RECORD, "no-errors", "sessions-end"),
+        (_SUCCEED, _RECORD, _ACCUSED, "no-errors", "sessions-end"),
     ),
     Mutant(
         "the coordinator closes below the minimum",
@@ -281,7 +281,7 @@ MUTANTS: tuple[Mutant, ...] = (
         (_ACCUSED, _RECORD, "sessions-end"),
     ),
     Mutant(
-        "the first of the uploads' deadline is forgotten",
+        "the time for uploads is over when it begins",
         f"{_PAIRWISE}/coordinator.py",
         "            return dataclasses.replace(state, deadline_s=moment.now_s + deadlines.upload_s)",
         "            return dataclasses.replace(state, deadline_s=moment.now_s)",

@@ -85,7 +85,6 @@ class Performer:
         self._lies: dict[int, set[ClientLie]] = {}
         self._equivocates: dict[int, set[DropPhase]] = {}
         self._traitors: dict[int, set[MemberLie]] = {node.place: set() for node in world.members}
-        self._mishaps: list[Mishap] = []
         self._drops: list[Mishap] = []
         self._is_open = False
         world.coordinator.institutions = Committee([self._member(node) for node in world.members])
@@ -136,7 +135,6 @@ class Performer:
                 mishap = Mishap(event, node, call, times)
             case _:
                 assert_never(operation)
-        self._mishaps.append(mishap)
         self._world.network.mishaps.append(mishap)
 
     async def _act(self, operation: Join | Advance | Kill | Restart | Partition | Replay) -> None:
@@ -167,9 +165,7 @@ class Performer:
             await self._world.open()
 
     async def mend(self) -> None:
-        """Nothing happens to calls any more, and whoever is down starts again, but for those who are gone."""
-        for mishap in self._mishaps:
-            mishap.times = mishap.happened
+        """Whoever is down starts again, but for those who are gone; what is to happen to calls still happens."""
         for name in self._world.nodes:
             if name not in self.gone:
                 await self._restart(name)
