@@ -217,18 +217,21 @@ def test_two_sums_are_named_even_if_every_member_gave_one_answer():
     """Seven members of whom five are needed: with three corrupt ones, two sets find five answers each."""
 
     async def main() -> None:
-        world = World(_plan(Protocol.ONE_SHOT))
+        world = World(_plan(Protocol.ONE_SHOT, min_contributors=5))
         watch = Watch(world, members=[0, 1])
         seen = SeenOneShot(watch)
         for number in range(6):
             seen.contributes(number)
         for place in (2, 3, 4):
-            seen.answers(place, range(5))
+            seen.answers(place, [0, 2, 3, 4, 5])
         assert watch.check() == ()
         watch.view._knowledge._adversary = Adversary(members=frozenset({0, 1, 2}))
         for place in (5, 6):
-            seen.answers(place, range(1, 6))
+            seen.answers(place, [1, 2, 3, 4, 5])
         assert _named(watch) == ["no-small-sum", "one-set-opened"]
+        # Either sum is large enough; their difference is not.
+        assert [len(each.clients) for each in watch.view.determined()] == [5, 5]
+        assert "2 honest clients of at least 5" in watch.check()[0].detail
         assert "2 sums are known" in watch.check()[1].detail
 
     run_virtually(main())
