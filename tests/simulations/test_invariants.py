@@ -128,12 +128,11 @@ def test_all_hold_when_the_coordinator_dies_for_good(protocol, write, when):
     run_virtually(main())
 
 
-@BOTH
-@pytest.mark.parametrize("node", ["client-2", "member-3"])
+@pytest.mark.parametrize(
+    ("protocol", "node"),
+    [(Protocol.PAIRWISE, "client-2"), (Protocol.ONE_SHOT, "client-2"), (Protocol.ONE_SHOT, "member-3")],
+)
 def test_all_hold_when_somebody_dies_at_every_write_and_comes_back(protocol, node):
-    if protocol is Protocol.PAIRWISE and node.startswith("member"):
-        pytest.skip("no committee")
-
     async def main(write: int) -> None:
         watch = await _session(_plan(protocol), prepare=lambda world: world.crash_at(node, write, CrashTime.AFTER, 20))
         assert watch.world.phase is Phase.FINISHED
