@@ -255,9 +255,10 @@ class Participant(abc.ABC, Generic[StateT, EventT, EffectT]):
         while not self._is_over():
             try:
                 async for status in self._ports.coordinator.watch(self._session):
-                    delay_s = FIRST_DELAY_S
                     if await self._advance(status):
                         break
+                    # Not before it got on: what it lacks may never come, and thousands would ask for it.
+                    delay_s = FIRST_DELAY_S
             except TransportError:
                 pass
             except RemoteProtocolError as error:
