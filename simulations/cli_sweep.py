@@ -58,7 +58,6 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse's own type i
         help="curves over dropout rates and corruption, next to theory",
         description=_DESCRIPTION,
         epilog=_EPILOG + columns,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_grid(parser)
     _add_session(parser)
@@ -167,8 +166,9 @@ def _run(arguments: argparse.Namespace) -> int:
             result = run_sweep(sweep, jobs, progress)
         _write(arguments, result, _Effort(jobs, time.monotonic() - started_s))
     except (SweepError, PlanError) as error:
-        option = "--" + _OPTIONS.get(error.field, error.field).replace("_", "-")
-        sys.stderr.write(f"python -m simulations sweep: {option}: {error.reason}\n")
+        name = _OPTIONS.get(error.field, error.field)
+        reason = error.reason.removeprefix(f"{name}: ")
+        sys.stderr.write(f"python -m simulations sweep: --{name.replace('_', '-')}: {reason}\n")
         return UNUSABLE
     except DefectError as error:
         sys.stderr.write(f"python -m simulations sweep: {error}\n")
