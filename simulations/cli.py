@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from simulations import cli_attack, cli_estimate, cli_explore, cli_run, cli_sweep, cli_teeth
 from simulations.plan import PlanError
+from simulations.report.canvas import PlotsMissingError
 
 UNUSABLE = 2
 _COLUMNS = 112
@@ -59,7 +60,7 @@ def run(argv: Sequence[str]) -> int:
         code: int = arguments.run(arguments)
         sys.stdout.flush()
         return code
-    except PlanError as error:
+    except (PlanError, PlotsMissingError) as error:
         sys.stderr.write(f"python -m simulations: {error}\n")
         return UNUSABLE
     except BrokenPipeError:

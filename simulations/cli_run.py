@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -62,6 +63,9 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is 
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.html is not None:
         check_plots()
+        _check_place("--html", arguments.html)
+    if arguments.json not in {None, "-"}:
+        _check_place("--json", Path(arguments.json))
     scenario = _scenario(arguments)
     check_attacks(scenario)
     with _progress() as progress:
@@ -121,6 +125,12 @@ def _progress() -> Iterator[Progress]:
             bar.update(task, completed=done, total=total, clock=f"{done} of {total}, {now_s:.0f} s have passed there")
 
         yield show
+
+
+def _check_place(option: str, path: Path) -> None:
+    """Refuse a file that cannot be written before anything is simulated for it."""
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise PlanError(option, f"{path}: no directory to write to")
 
 
 def _write(option: str, path: Path, text: str) -> None:
