@@ -30,7 +30,7 @@ class Mutant:
     new: str
     protocol: Protocol
     invariants: tuple[str, ...]
-    seeds: int = 200
+    seeds: int = 150
 
 
 _SUCCEED = "sessions-that-can-succeed-do"
@@ -178,6 +178,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "row = HoldingRow(before.held | bit, before.refused)",
         Protocol.ONE_SHOT,
         (_SUCCEED,),
+        300,
     ),
     Mutant(
         "a contribution counts where any named member holds its share",
@@ -186,6 +187,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "tuple(at for at in staged if holdings(rows, at).held | together)",
         Protocol.ONE_SHOT,
         (_SUCCEED,),
+        300,
     ),
     Mutant(
         "the coordinator waits for no member",
