@@ -25,7 +25,7 @@ MOST_COLUMNS = 6
 
 _STEPS = 80
 _KIB = 1024
-_APART_POINTS, _POINTS_AN_INCH = 4.0, 72
+_APART_POINTS, _POINTS_AN_INCH = 3.0, 72
 _INK, _SOFT, _LINE = "#1f2933", "#52606d", "#e4e7eb"
 # Okabe and Ito's colours, which colour-blind readers can tell apart; markers and dashes say the same once more.
 BLUE, VERMILION, GREEN = "#0072b2", "#d55e00", "#009e73"
@@ -148,14 +148,14 @@ def figure_to(path: Path, inches: tuple[float, float]) -> Iterator[Figure]:
             raise SweepError("plot", f"{path}: {error.strerror or type(error).__name__}") from None
 
 
-def series_of(result: SweepResult, protocol: Protocol, label: str, style: tuple[str, str, str]) -> Series:
-    """A protocol's curve by dropout, at the first corruption of a sweep."""
+def series_of(result: SweepResult, label: str, style: tuple[str, str, str], reach: tuple[Fraction, Fraction]) -> Series:
+    """The curve by dropout of a sweep's first protocol and corruption, with theory over all rates within ``reach``."""
     sweep = result.sweep
-    fixed = sweep.corruptions[0]
+    protocol, fixed = sweep.protocols[0], sweep.corruptions[0]
     mine = [each for each in result.points if (each.cell.protocol, each.cell.corruption) == (protocol, fixed)]
     points = tuple((float(each.cell.dropout), each) for each in mine)
     plan = sweep.plan_of(protocol)
-    theory = _theory(sweep, plan, sweep.dropouts, lambda rate: Cell(protocol, rate, fixed))
+    theory = _theory(sweep, plan, (*sweep.dropouts, *reach), lambda rate: Cell(protocol, rate, fixed))
     return Series(label, style, points, theory)
 
 

@@ -81,7 +81,7 @@ def draw(results: Sequence[SweepResult], setting: Setting, path: Path) -> None:
         paint_success(
             axes,
             [
-                series_of(result, curve.protocol, curve.label, curve.style)
+                series_of(result, curve.label, curve.style, (Fraction(0), Fraction(13, 20)))
                 for curve, result in zip(CURVES, results, strict=True)
             ],
         )
