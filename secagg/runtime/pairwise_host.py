@@ -72,10 +72,19 @@ class PairwiseHost(ShownPairwise):
     @staticmethod
     def check_parameters(session: PairwiseSession) -> None:
         """A safe degree and threshold exist for the largest cohort that may come; see ``SessionHost``."""
+        PairwiseHost.largest_degree(session)
+
+    @staticmethod
+    def largest_degree(session: PairwiseSession) -> int:
+        """How many neighbours a client has in the largest cohort that may come.
+
+        Raises:
+            RemoteProtocolError: UNSAFE_PARAMETERS; no safe degree and threshold exist.
+        """
         parameters = session.parameters
         largest = min(parameters.encoding.max_contributors, parameters.roster_size)
         try:
-            session.graph_parameters(largest)
+            return session.graph_parameters(largest).degree
         except LocalProtocolError as error:
             raise RemoteProtocolError(error.reason, error.detail) from None
 

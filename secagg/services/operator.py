@@ -6,30 +6,37 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 
+from secagg.derive.boxes import PAIR_BOX_BYTES, SHARE_BOX_BYTES, commitments_bytes
 from secagg.derive.openers import is_prepared
 from secagg.identity.cards import Card, MemberCard, read_card
 from secagg.identity.roster_file import verify_signed_roster
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
+from secagg.protocol.pairwise.session import PairwiseSession
 from secagg.protocol.rows import SetupRow
-from secagg.protocol.sessions import session_of
+from secagg.protocol.sessions import AnySession, session_of
 from secagg.runtime.adapters import check_layout
+from secagg.runtime.pairwise_host import PairwiseHost
 from secagg.runtime.ports import BlobStore
 from secagg.runtime.registry import Registry
 from secagg.services.logs import EventLog
 from secagg.services.refusals import Context, refusing
-from secagg.transcript.entries import OneShotOpen, SessionOpen
+from secagg.transcript.entries import MAX_COHORT, OneShotOpen, SessionOpen
 from secagg.transcript.openers import Committee, KeyAuthority
 from secagg.v1 import aggregation_pb2 as pb
 from secagg.v1 import aggregation_pb2_grpc as pb_grpc
 from secagg.wire import convert
 
+_SIGNED_BYTES = 4096
+"""More than the session and the signed statement of a request take."""
+
 
 class OperatorServicer(pb_grpc.OperatorServiceServicer):
-    """Implements ``secagg.v1.OperatorService``."""
+    """Implements ``secagg.v1.OperatorService``; uploads and requests of clients may be as long as given."""
 
-    def __init__(self, registry: Registry, log: EventLog, max_upload_bytes: int) -> None:
+    def __init__(self, registry: Registry, log: EventLog, max_upload_bytes: int, max_request_bytes: int) -> None:
         self._registry = registry
         self._max_upload_bytes = max_upload_bytes
+        self._max_request_bytes = max_request_bytes
         self.log = log
 
     @refusing
@@ -50,6 +57,7 @@ class OperatorServicer(pb_grpc.OperatorServiceServicer):
             raise RemoteProtocolError(
                 RejectReason.WRONG_LENGTH, f"uploads of {session.upload_bytes} bytes, limit {self._max_upload_bytes}"
             )
+        check_boxes(session, self._max_request_bytes)
         check_layout(parameters, request.layout, request.adapter)
         check_institutions(parameters, request.cards, request.context)
         setup = await asyncio.to_thread(_stored, ports.blobs, request)
@@ -64,6 +72,31 @@ class OperatorServicer(pb_grpc.OperatorServiceServicer):
         await host.end_phase(convert.phase_from_pb(request.phase))
         self.log.event("phase_ended", session=request.session.hex())
         return pb.EndPhaseResponse()
+
+
+def check_boxes(session: AnySession, most_bytes: int) -> None:
+    """The boxes of one client of the largest cohort fit a request: gRPC would refuse them without a word of why.
+
+    Raises:
+        RemoteProtocolError: WRONG_LENGTH; or UNSAFE_PARAMETERS, no safe degree exists.
+    """
+    if not isinstance(session, PairwiseSession):
+        return
+    degree = PairwiseHost.largest_degree(session)
+    # The lowest index sends a pair box to each of its neighbours.
+    boxes = pb.ShareKeysRequest.Boxes(
+        recipient=MAX_COHORT,
+        share_box=bytes(SHARE_BOX_BYTES),
+        pair_box=bytes(PAIR_BOX_BYTES),
+        commitments=bytes(commitments_bytes(0, 1)),
+    )
+    needed = _SIGNED_BYTES + degree * pb.ShareKeysRequest(boxes=[boxes]).ByteSize()
+    if needed > most_bytes:
+        raise RemoteProtocolError(
+            RejectReason.WRONG_LENGTH,
+            f"boxes for {degree} neighbours take {needed} bytes, limit {most_bytes}: lower expected_dropout or "
+            "max_corrupt",
+        )
 
 
 def check_institutions(parameters: SessionOpen, cards: Sequence[bytes], context: bytes) -> None:

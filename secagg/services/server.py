@@ -35,9 +35,9 @@ LARGE_MESSAGE_BYTES = 16 << 20
 """Of answers, and of requests between institutions: lists of 10,000 leaves are below 8 MiB."""
 
 SMALL_REQUEST_BYTES = 4 << 20
-"""Of requests of clients: boxes of the largest complete graph and of the degrees that cohorts of some thousands need
-are below 2 MiB. gRPC reads a request whole before anybody can refuse it: 60 strangers at once with 15 MiB each cost
-1.7 GiB."""
+"""Of requests of clients: boxes for 1680 neighbours. Cohorts of some thousands need fewer, unless very many of them
+drop out or are corrupt; no session that needs more is opened. gRPC reads a request whole before anybody can refuse
+it: 60 strangers at once with 15 MiB each cost 1.7 GiB."""
 
 _READ_AHEAD_BYTES = 128 << 10
 """Of a stream nobody reads yet: 10 Mbit/s at a round trip of 100 ms. gRPC's own estimate grew until whole uploads
@@ -92,7 +92,7 @@ class CoordinatorServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         operator = self._at_socket(OPERATOR_SOCKET)
         pb_grpc.add_OperatorServiceServicer_to_server(
-            OperatorServicer(registry, log, limits.max_upload_bytes), operator
+            OperatorServicer(registry, log, limits.max_upload_bytes, SMALL_REQUEST_BYTES), operator
         )
         _reflect(reflect_to, self._server, operator)
         if ingest is not None:
@@ -135,7 +135,9 @@ class CoordinatorServer:
 
     def _at_socket(self, name: str) -> grpc.aio.Server:
         """A server on a Unix socket of this name in the state directory."""
-        server = self._at_sockets[name] = grpc.aio.server(interceptors=[UnreadableRequests(self._log)])
+        # A roster comes as one message: as long as the answer may be in which clients get it.
+        options = [("grpc.max_receive_message_length", LARGE_MESSAGE_BYTES)]
+        server = self._at_sockets[name] = grpc.aio.server(interceptors=[UnreadableRequests(self._log)], options=options)
         return server
 
 
