@@ -1,7 +1,7 @@
 """Constants for ``python -m simulations estimate``: ``python -m benchmarks.constants --json FILE``, about a minute.
 
 Each is CPU time, user and system, of the process that does the work, as other benchmarks measure it in more detail;
-fixed and growing parts are told apart by two sizes. ``simulations/constants.py`` says what each of them is.
+fixed and growing parts are told apart by two sizes. ``simulations/estimates/constants.py`` says what each of them is.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from secagg.services.uploads import PREFERRED_CHUNK_BYTES
 from secagg.store import sqlite
 from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.statements import OneShotHeader
-from simulations.constants import Constants
+from simulations.estimates.constants import Constants
 from tests.support.cohort import Cohort, key_of, one_hot, open_cohort, run_session, session_of
 from tests.support.forge import COSIGNED_AT_S, Forge
 from tests.support.forge_one_shot import OneShotPlan, ring_encoding

@@ -12,9 +12,9 @@ import subprocess
 import sys
 import time
 
-from simulations.plan import Plan, Protocol
-from simulations.run import play
-from simulations.scenarios import named
+from simulations.scenarios.named import named
+from simulations.scenarios.run import play
+from simulations.world.plan import Plan, Protocol
 
 
 def measure(protocol: Protocol, clients: int, dimension: int) -> dict[str, object]:

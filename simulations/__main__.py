@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simulations.cli import main
+from simulations.commands.cli import main
 
 if __name__ == "__main__":
     main()

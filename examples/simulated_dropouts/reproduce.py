@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from simulations.plan import Plan, Protocol
-from simulations.sweep_files import COLUMNS, row_of
-from simulations.sweep_plan import Sweep, SweepError, rates_of
-from simulations.sweep_plot import BLUE, GREEN, VERMILION, check_plot_file, figure_to, paint_success, series_of
-from simulations.sweep_run import DefectError, SweepResult, run_sweep
+from simulations.sweeping.files import COLUMNS, row_of
+from simulations.sweeping.grid import Sweep, SweepError, rates_of
+from simulations.sweeping.plot import BLUE, GREEN, VERMILION, check_plot_file, figure_to, paint_success, series_of
+from simulations.sweeping.runs import DefectError, SweepResult, run_sweep
+from simulations.world.plan import Plan, Protocol
 
 
 @dataclass(frozen=True, slots=True)

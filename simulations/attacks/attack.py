@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from simulations.plan import Protocol
+from simulations.world.plan import Protocol
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,9 +46,9 @@ from simulations.attacks.forgery import signed_by
 from simulations.attacks.forgery_one_shot import one_shot_of
 from simulations.attacks.interrogation import plan_of
 from simulations.attacks.notebook import Notebook
-from simulations.cast import ORIGIN, START_S, Cast, key_of
-from simulations.randomness import SeededRng
-from simulations.witnesses import MemoryWitnessState
+from simulations.world.cast import ORIGIN, START_S, Cast, key_of
+from simulations.world.randomness import SeededRng
+from simulations.world.witnesses import MemoryWitnessState
 
 Lanes = npt.NDArray[np.uint64]
 Secrets = npt.NDArray[np.int64]

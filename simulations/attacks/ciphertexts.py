@@ -31,10 +31,10 @@ from simulations.attacks.attack import Attack, AttackResult
 from simulations.attacks.ciphertext_stage import AuthorityStage, Lanes, Secrets, Upload, WitnessSide
 from simulations.attacks.interrogation import VICTIM
 from simulations.attacks.notebook import Notebook
-from simulations.cast import ONE
-from simulations.loop import run_virtually
-from simulations.plan import Protocol
-from simulations.randomness import SeededRng
+from simulations.world.cast import ONE
+from simulations.world.loop import run_virtually
+from simulations.world.plan import Protocol
+from simulations.world.randomness import SeededRng
 
 LIAR = 5
 NOT_PLAYED = "not played"

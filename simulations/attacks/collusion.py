@@ -26,9 +26,9 @@ from simulations.attacks.loot import Loot
 from simulations.attacks.notebook import Notebook, numbered
 from simulations.attacks.pairwise_stage import People, Scene, plan_of, scene_of
 from simulations.attacks.storyteller import Storyteller, note_verdicts
-from simulations.plan import Plan
-from simulations.randomness import SeededRng
-from simulations.world import World
+from simulations.world.plan import Plan
+from simulations.world.randomness import SeededRng
+from simulations.world.world import World
 
 SEARCHED_BITS = 12
 """`seed-search`: of how many bits all seeds are tried."""

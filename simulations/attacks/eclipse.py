@@ -34,9 +34,9 @@ from secagg.transcript.statements import AdvertiseStatement
 from simulations.attacks import forgery
 from simulations.attacks.pairwise_stage import People
 from simulations.attacks.storyteller import Storyteller
-from simulations.cast import key_of
-from simulations.randomness import SeededRng
-from simulations.world import World
+from simulations.world.cast import key_of
+from simulations.world.randomness import SeededRng
+from simulations.world.world import World
 
 
 @dataclass(frozen=True)

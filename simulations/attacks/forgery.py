@@ -42,7 +42,7 @@ from secagg.transcript.statements import (
     Signed,
     Statement,
 )
-from simulations.cast import ORIGIN, START_S, Cast, witness_name
+from simulations.world.cast import ORIGIN, START_S, Cast, witness_name
 
 
 def signed_by(key: SigningKey, statement: Statement) -> Signed:

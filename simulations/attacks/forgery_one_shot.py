@@ -34,10 +34,10 @@ from secagg.transcript.evidence import LogEvidence
 from secagg.transcript.openers import Committee, NamedMembers
 from secagg.transcript.statements import Accepted, MemberAnswer, OneShotHeader, Signed
 from simulations.attacks.forgery import forged_log, signed_by
-from simulations.cast import Cast
-from simulations.plan import Protocol
-from simulations.randomness import SeededRng
-from simulations.world import World
+from simulations.world.cast import Cast
+from simulations.world.plan import Protocol
+from simulations.world.randomness import SeededRng
+from simulations.world.world import World
 
 IntegerSum = npt.NDArray[np.int64]
 Shares = npt.NDArray[np.uint64]

@@ -15,11 +15,11 @@ from secagg.transcript.note import Note
 from secagg.transcript.witness_request import AddCheckpoint
 from simulations.attacks.forgery import cosignature
 from simulations.attacks.notebook import Notebook
-from simulations.cast import ORIGIN, witness_name
-from simulations.coordinator import CoordinatorNode, Front
-from simulations.network import Call
-from simulations.witnesses import NetworkCosigners, WitnessNode
-from simulations.world import World
+from simulations.world.cast import ORIGIN, witness_name
+from simulations.world.coordinator import CoordinatorNode, Front
+from simulations.world.network import Call
+from simulations.world.witnesses import NetworkCosigners, WitnessNode
+from simulations.world.world import World
 
 
 class LyingWitness(WitnessNode):

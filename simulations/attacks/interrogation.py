@@ -18,10 +18,10 @@ from secagg.transcript.evidence import LogEvidence
 from simulations.attacks.attack import AttackResult
 from simulations.attacks.forgery_one_shot import Opened, Spoils, Taken, host_of, log_with, taken
 from simulations.attacks.notebook import Notebook, how_it_ended, named, numbered
-from simulations.cast import ONE, member_name
-from simulations.knowledge import View
-from simulations.plan import CommitteePlan, Plan, Protocol
-from simulations.world import World
+from simulations.judging.knowledge import View
+from simulations.world.cast import ONE, member_name
+from simulations.world.plan import CommitteePlan, Plan, Protocol
+from simulations.world.world import World
 
 VICTIM = 0
 PHASE_S = 10

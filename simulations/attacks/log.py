@@ -18,13 +18,13 @@ from simulations.attacks.forgery_one_shot import close_over
 from simulations.attacks.histories import Historian, TwoHistories, Watcher, corrupt_witnesses, cosigners_of
 from simulations.attacks.interrogation import PHASE_S, VICTIM, LyingCoordinator, plan_of
 from simulations.attacks.notebook import Notebook, how_it_ended, named, numbered
-from simulations.cast import client_name, witness_name
-from simulations.coordinator import CoordinatorNode, Front
-from simulations.loop import run_virtually
-from simulations.network import Event, Mishap
-from simulations.plan import Plan, Protocol
-from simulations.witnesses import NetworkCosigners
-from simulations.world import World
+from simulations.world.cast import client_name, witness_name
+from simulations.world.coordinator import CoordinatorNode, Front
+from simulations.world.loop import run_virtually
+from simulations.world.network import Event, Mishap
+from simulations.world.plan import Plan, Protocol
+from simulations.world.witnesses import NetworkCosigners
+from simulations.world.world import World
 
 WITNESSES = 4
 DECEIVED = frozenset({3, 4, 5})

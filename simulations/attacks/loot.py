@@ -35,7 +35,7 @@ from secagg.protocol.rows import RowKind, find
 from secagg.runtime.pairwise_host import PairwiseHost
 from secagg.transcript import merkle
 from secagg.transcript.statements import ContributionHeader, SelfMaskShare, ShareStatement, Signed, UnmaskStatement
-from simulations.world import World
+from simulations.world.world import World
 
 Lanes = npt.NDArray[np.uint64]
 

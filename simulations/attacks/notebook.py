@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from secagg.runtime.participant import TransportError
 from simulations.attacks.attack import AttackResult
-from simulations.world import World
+from simulations.world.world import World
 
 
 class Notebook:

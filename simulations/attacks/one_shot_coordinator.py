@@ -14,10 +14,10 @@ from simulations.attacks.attack import Attack, AttackResult
 from simulations.attacks.forgery_one_shot import close_over, invented
 from simulations.attacks.interrogation import VICTIM, LyingCoordinator, Scheme, attempt, plan_of
 from simulations.attacks.notebook import numbered
-from simulations.cast import client_name, key_of, member_name
-from simulations.loop import run_virtually
-from simulations.plan import Protocol
-from simulations.stores import CrashTime
+from simulations.world.cast import client_name, key_of, member_name
+from simulations.world.loop import run_virtually
+from simulations.world.plan import Protocol
+from simulations.world.stores import CrashTime
 
 PRESENT = (0, 1, 2, 3, 4)
 ALL_OF_THEM = numbered(PRESENT)

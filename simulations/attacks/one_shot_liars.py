@@ -22,13 +22,13 @@ from secagg.runtime.ports import BlobStore
 from secagg.transcript.statements import MemberAnswer, OneShotHeader, Signed
 from simulations.attacks.forgery import PassingPort, signed_by
 from simulations.attacks.forgery_one_shot import committee_of, one_shot_of
-from simulations.client_lies import Prepared
-from simulations.clients import ClientNode
-from simulations.member_lies import FalseMember
-from simulations.members import Committee
-from simulations.operations import MemberLie
-from simulations.randomness import SeededRng
-from simulations.world import World
+from simulations.exploring.client_lies import Prepared
+from simulations.exploring.member_lies import FalseMember
+from simulations.exploring.operations import MemberLie
+from simulations.world.clients import ClientNode
+from simulations.world.members import Committee
+from simulations.world.randomness import SeededRng
+from simulations.world.world import World
 
 Vector = npt.NDArray[np.uint64]
 

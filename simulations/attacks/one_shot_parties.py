@@ -17,11 +17,11 @@ from simulations.attacks.attack import Attack, AttackResult
 from simulations.attacks.interrogation import PHASE_S, VICTIM, LyingCoordinator, plan_of
 from simulations.attacks.notebook import Notebook, how_it_ended, named, numbered
 from simulations.attacks.one_shot_liars import AlteringRetrier, InconsistentDealer, let_members_lie
-from simulations.cast import client_name, member_name
-from simulations.loop import run_virtually
-from simulations.operations import MemberLie
-from simulations.plan import Plan, Protocol
-from simulations.world import World
+from simulations.exploring.operations import MemberLie
+from simulations.world.cast import client_name, member_name
+from simulations.world.loop import run_virtually
+from simulations.world.plan import Plan, Protocol
+from simulations.world.world import World
 
 LIAR = 5
 """The client that lies."""

@@ -8,7 +8,7 @@ from typing import Any
 from simulations.attacks import collusion, pairwise_clients, pairwise_coordinator, pairwise_keys
 from simulations.attacks.attack import Attack, AttackResult
 from simulations.attacks.pairwise_stage import attack
-from simulations.operations import ClientLie, DropPhase
+from simulations.exploring.operations import ClientLie, DropPhase
 
 _TWO = "The coordinator, which signs what it likes with its own key, and max_corrupt (2) of 8 clients."
 _TWO_CLIENTS = "Two clients of 8 (max_corrupt) that sign what they like; the coordinator is honest."

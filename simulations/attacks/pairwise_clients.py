@@ -18,13 +18,13 @@ from simulations.attacks.attack import AttackResult
 from simulations.attacks.forgery import PassingPort
 from simulations.attacks.notebook import Notebook, how_it_ended, numbered
 from simulations.attacks.pairwise_stage import MOST_S, People, plan_of
-from simulations.cast import ONE, client_name
-from simulations.client_lies import LyingPort
-from simulations.clients import PHASE_OF
-from simulations.network import Event, Line, Mishap
-from simulations.operations import ClientLie, DropPhase
-from simulations.plan import Plan
-from simulations.world import World
+from simulations.exploring.client_lies import LyingPort
+from simulations.exploring.operations import ClientLie, DropPhase
+from simulations.world.cast import ONE, client_name
+from simulations.world.clients import PHASE_OF
+from simulations.world.network import Event, Line, Mishap
+from simulations.world.plan import Plan
+from simulations.world.world import World
 
 
 class Noting(PassingPort):

@@ -12,11 +12,11 @@ from simulations.attacks.attack import AttackResult
 from simulations.attacks.notebook import Notebook, numbered
 from simulations.attacks.pairwise_stage import People, Scene, plan_of, scene_of
 from simulations.attacks.storyteller import Plot, Storyteller, Tale, note_verdicts, refusal, told_out
-from simulations.cast import client_name
-from simulations.network import Event, Mishap
-from simulations.plan import Plan
-from simulations.stores import CrashTime
-from simulations.world import World
+from simulations.world.cast import client_name
+from simulations.world.network import Event, Mishap
+from simulations.world.plan import Plan
+from simulations.world.stores import CrashTime
+from simulations.world.world import World
 
 
 def telling(plan: Plan, plot: Plot, told: Callable[[int, int], int | None], waits_for: int | None = None) -> Scene:

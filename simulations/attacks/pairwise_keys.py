@@ -23,8 +23,8 @@ from simulations.attacks.attack import AttackResult
 from simulations.attacks.notebook import numbered
 from simulations.attacks.pairwise_stage import People, plan_of, scene_of
 from simulations.attacks.storyteller import Storyteller, Tale, note_verdicts, state_of
-from simulations.randomness import SeededRng
-from simulations.world import World
+from simulations.world.randomness import SeededRng
+from simulations.world.world import World
 
 ALL = 8
 

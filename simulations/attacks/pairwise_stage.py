@@ -12,11 +12,11 @@ from simulations.attacks.attack import Attack, AttackResult
 from simulations.attacks.loot import Loot
 from simulations.attacks.notebook import Notebook, how_it_ended, numbered
 from simulations.attacks.storyteller import Storyteller, told_out
-from simulations.cast import Cast
-from simulations.knowledge import KnowledgeError, View
-from simulations.loop import run_virtually
-from simulations.plan import Plan, Protocol
-from simulations.world import World
+from simulations.judging.knowledge import KnowledgeError, View
+from simulations.world.cast import Cast
+from simulations.world.loop import run_virtually
+from simulations.world.plan import Plan, Protocol
+from simulations.world.world import World
 
 PHASE_S = 60
 MOST_S = 400.0

@@ -30,13 +30,13 @@ from secagg.transcript.statements import ContributionHeader, OneShotHeader
 from simulations.attacks.attack import Attack, AttackResult
 from simulations.attacks.forgery import PassingPort, signed_by
 from simulations.attacks.notebook import Notebook
-from simulations.cast import CLIP_NORM, ONE
-from simulations.client_lies import Prepared
-from simulations.clients import ClientNode
-from simulations.loop import run_virtually
-from simulations.plan import CommitteePlan, Plan, Protocol
-from simulations.randomness import generator
-from simulations.world import World
+from simulations.exploring.client_lies import Prepared
+from simulations.world.cast import CLIP_NORM, ONE
+from simulations.world.clients import ClientNode
+from simulations.world.loop import run_virtually
+from simulations.world.plan import CommitteePlan, Plan, Protocol
+from simulations.world.randomness import generator
+from simulations.world.world import World
 
 Vector = npt.NDArray[np.float32]
 CLIENTS = 8

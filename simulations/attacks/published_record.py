@@ -13,9 +13,9 @@ from secagg.transcript import merkle, tiles
 from secagg.transcript.evidence import LogEvidence
 from secagg.transcript.growing_tree import GrowingTree
 from simulations.attacks.forgery_one_shot import taken
-from simulations.cast import START_S, Cast
-from simulations.record_check import audit_policy, entries_of
-from simulations.world import World
+from simulations.judging.record_check import audit_policy, entries_of
+from simulations.world.cast import START_S, Cast
+from simulations.world.world import World
 from verifier.audit import Audit, Brought
 from verifier.checks import Level, Status
 from verifier.record_files import RecordFiles

@@ -27,11 +27,11 @@ from simulations.attacks.histories import Historian, corrupt_witnesses
 from simulations.attacks.interrogation import PHASE_S, VICTIM, plan_of
 from simulations.attacks.notebook import Notebook, how_it_ended, numbered
 from simulations.attacks.published_record import Auditor, PublishedRecord, Verdict, with_entries
-from simulations.cast import START_S
-from simulations.coordinator import CoordinatorNode, Front
-from simulations.loop import run_virtually
-from simulations.plan import Protocol
-from simulations.world import World
+from simulations.world.cast import START_S
+from simulations.world.coordinator import CoordinatorNode, Front
+from simulations.world.loop import run_virtually
+from simulations.world.plan import Protocol
+from simulations.world.world import World
 
 WITNESSES = 4
 DAY_S = 86_400

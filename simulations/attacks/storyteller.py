@@ -36,10 +36,10 @@ from secagg.transcript.statements import ConfirmStatement, Signed, UnmaskStateme
 from simulations.attacks import forgery
 from simulations.attacks.loot import Loot
 from simulations.attacks.notebook import Notebook
-from simulations.clients import ClientNode
-from simulations.coordinator import Front
-from simulations.randomness import SeededRng
-from simulations.world import World
+from simulations.world.clients import ClientNode
+from simulations.world.coordinator import Front
+from simulations.world.randomness import SeededRng
+from simulations.world.world import World
 
 _LOOKS_AGAIN_S = 1.0
 _QUIET_S = 8.0

@@ -21,7 +21,7 @@ from simulations.naive.session import Session
 from simulations.naive.setting import MODULUS_BITS, PUBLISHED_FOLD_BITS, Setting, SettingError
 from simulations.naive.story import NaiveResult, Story, clients_named, counted
 from simulations.naive.twister import outputs, seeds_that_fit
-from simulations.randomness import SeededRng
+from simulations.world.randomness import SeededRng
 
 VICTIM = 1
 """Index of the client whose vector every attack is after: it has a lower and a higher neighbour."""

@@ -9,7 +9,7 @@ import numpy as np
 from simulations.naive.masks import Mask
 from simulations.naive.model import NaiveClient, NaiveServer, Opened, UnmaskAnswer, View
 from simulations.naive.setting import Setting, Weakness
-from simulations.randomness import SeededRng
+from simulations.world.randomness import SeededRng
 
 
 class Session:

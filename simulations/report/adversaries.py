@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from simulations.outcome import Outcome
 from simulations.report.facts import result_words
 from simulations.report.markup import figure, table, text
 from simulations.report.odds import distance_words, influence_plot, influences
+from simulations.scenarios.outcome import Outcome
 
 _MOST_LETTERS = 600
 

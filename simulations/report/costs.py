@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from simulations.outcome import Note, Outcome
 from simulations.report.canvas import BLUE, INK, LINE, PAGE, PURPLE, RED, SKY, SOFT, Plot, draw, grid, plot
 from simulations.report.course import PHASE_COLOURS
 from simulations.report.facts import (
@@ -17,6 +16,7 @@ from simulations.report.facts import (
     phase_words,
     seconds_words,
 )
+from simulations.scenarios.outcome import Note, Outcome
 from verifier.text_report import printable
 
 if TYPE_CHECKING:

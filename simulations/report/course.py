@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from simulations.outcome import ClientFate, Outcome
 from simulations.report.canvas import (
     BLUE,
     GREEN,
@@ -43,6 +42,7 @@ from simulations.report.facts import (
     regions_of,
     seconds_words,
 )
+from simulations.scenarios.outcome import ClientFate, Outcome
 from verifier.text_report import printable
 
 if TYPE_CHECKING:

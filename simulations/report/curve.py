@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from simulations.plan import Plan
-from simulations.theory import Bounds
+from simulations.estimates.theory import Bounds
+from simulations.world.plan import Plan
 
 if TYPE_CHECKING:
-    from simulations.sweep_run import Point
+    from simulations.sweeping.runs import Point
 
 
 class CurveError(ValueError):

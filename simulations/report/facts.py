@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from secagg.protocol.phases import Phase
-from simulations.outcome import CallTraffic, ClientFate, Note, Outcome
+from simulations.scenarios.outcome import CallTraffic, ClientFate, Note, Outcome
 
 AFTER_THE_END = "after the end"
 THROUGHOUT = "throughout"

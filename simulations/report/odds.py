@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from simulations.estimates.theory import Bounds
 from simulations.report.canvas import BLUE, INK, LINE, ORANGE, PAGE, RED, SKY, SOFT, Plot, draw, grid, plot
 from simulations.report.curve import Curve
-from simulations.theory import Bounds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

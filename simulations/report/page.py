@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from simulations.outcome import Outcome
 from simulations.report.adversaries import adversaries
 from simulations.report.costs import bytes_plot, time_plot
 from simulations.report.course import course_plots
@@ -37,6 +36,7 @@ from simulations.report.facts import (
 from simulations.report.markup import figure, table, text
 from simulations.report.odds import interval_words, success_plot
 from simulations.report.style import STYLE
+from simulations.scenarios.outcome import Outcome
 
 _MOST_NOTES = 60
 """Rows of the table of notes; the JSON has all."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from simulations.outcome import Outcome
 from simulations.report.facts import (
     KINDS,
     arrived_count,
@@ -22,6 +21,7 @@ from simulations.report.facts import (
     sentence_of,
 )
 from simulations.report.odds import influences
+from simulations.scenarios.outcome import Outcome
 from verifier.text_report import printable
 
 _WIDTH = 120

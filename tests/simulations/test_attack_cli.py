@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from simulations import cli_attack
 from simulations.attacks import catalogue
 from simulations.attacks.attack import Attack, AttackResult
+from simulations.commands import attack as cli_attack
 from simulations.naive.attacks import ATTACKS as NAIVE_ATTACKS
-from simulations.plan import Protocol
+from simulations.world.plan import Protocol
 
 WON = AttackResult(("It asks.",), (), "finished", ("the input of client 1, every coordinate",), succeeded=True)
 LOST = AttackResult(("It asks.",), ("client-1 refused the list: BAD_KEY",), "open", (), succeeded=False)

@@ -18,7 +18,7 @@ from simulations.attacks import ciphertexts
 from simulations.attacks.ciphertext_stage import AuthorityStage, WitnessSide
 from simulations.attacks.ciphertexts import Asked, Late
 from simulations.attacks.notebook import Notebook
-from simulations.loop import run_virtually
+from simulations.world.loop import run_virtually
 from tests.simulations.broken_rules import any_order
 
 SEED = 7

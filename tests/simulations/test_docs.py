@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from simulations import cli
 from simulations.attacks.catalogue import ATTACKS
-from simulations.invariants import END_INVARIANTS, INVARIANTS
-from simulations.scenario_file import scenario_of
-from simulations.scenarios import SCENARIOS
+from simulations.commands import cli
+from simulations.judging.invariants import END_INVARIANTS, INVARIANTS
+from simulations.scenarios.files import scenario_of
+from simulations.scenarios.named import SCENARIOS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "simulations.md").read_text(encoding="utf-8")

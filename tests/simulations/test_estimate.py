@@ -21,10 +21,10 @@ from secagg.transcript.encoding import Encoding, NoFlattening
 from secagg.transcript.roster import RosterMember
 from secagg.v1 import aggregation_pb2 as pb
 from secagg.wire import convert
-from simulations import cli_estimate
-from simulations.constants import MEANINGS, Constants, ConstantsError, load
-from simulations.estimate import Protocol, Question, Unit, estimate, most_in_a_cell, most_in_a_message
-from simulations.estimate_sizes import (
+from simulations.commands import estimate as cli_estimate
+from simulations.estimates.constants import MEANINGS, Constants, ConstantsError, load
+from simulations.estimates.estimate import Protocol, Question, Unit, estimate, most_in_a_cell, most_in_a_message
+from simulations.estimates.sizes import (
     OneShotSizes,
     PairwiseSizes,
     committee_of,

@@ -7,16 +7,16 @@ import json
 
 import pytest
 
-from simulations import cli_explore
-from simulations.expectations import Finding
-from simulations.explore import Fine
-from simulations.exploring import Explored, Found, Search, explore, play_seed
-from simulations.generators import draw_script
-from simulations.operations import Advance, Crash, Drop, DropPhase, Join, Kill, Partition, Side
-from simulations.plan import Plan, Protocol
-from simulations.scripts import Script
-from simulations.shrinking import shrink
-from simulations.stores import CrashTime
+from simulations.commands import explore as cli_explore
+from simulations.exploring.expectations import Finding
+from simulations.exploring.generators import draw_script
+from simulations.exploring.operations import Advance, Crash, Drop, DropPhase, Join, Kill, Partition, Side
+from simulations.exploring.playing import Fine
+from simulations.exploring.scripts import Script
+from simulations.exploring.search import Explored, Found, Search, explore, play_seed
+from simulations.exploring.shrinking import shrink
+from simulations.world.plan import Plan, Protocol
+from simulations.world.stores import CrashTime
 
 LONG = Script(
     Plan(Protocol.PAIRWISE, 7, dimension=8, seed=9, max_corrupt=1, witnesses=3, phase_s=120),

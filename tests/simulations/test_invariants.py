@@ -15,14 +15,14 @@ from secagg.protocol.pairwise.session import PairwiseSession
 from secagg.protocol.phases import Phase
 from secagg.protocol.rows import RowKind, row_key
 from secagg.transcript.statements import RootShare, SelfMaskShare, Signed
-from simulations.cast import client_name
-from simulations.invariants import END_INVARIANTS, INVARIANTS, Assumption, Honesty, Watch
-from simulations.loop import run_virtually
-from simulations.network import Call, Event, Mishap
-from simulations.plan import Plan, Protocol
-from simulations.seen_inputs import Adversary
-from simulations.stores import CrashTime, Disk
-from simulations.world import World
+from simulations.judging.invariants import END_INVARIANTS, INVARIANTS, Assumption, Honesty, Watch
+from simulations.judging.seen_inputs import Adversary
+from simulations.world.cast import client_name
+from simulations.world.loop import run_virtually
+from simulations.world.network import Call, Event, Mishap
+from simulations.world.plan import Plan, Protocol
+from simulations.world.stores import CrashTime, Disk
+from simulations.world.world import World
 from tests.support.seen_sessions import ROOT, SELF, SeenOneShot, SeenPairwise, digest
 
 BOTH = pytest.mark.parametrize("protocol", list(Protocol))

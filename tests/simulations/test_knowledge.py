@@ -13,9 +13,8 @@ import pytest
 from secagg.arith.keystream import add_masks
 from secagg.arith.prime_field import PRIME
 from secagg.derive import boxes
-from simulations.cast import ONE, Cast
-from simulations.knowledge import Determined, Input, KnowledgeError, View
-from simulations.linear import (
+from simulations.judging.knowledge import Determined, Input, KnowledgeError, View
+from simulations.judging.linear import (
     MERSENNE_61,
     LinearLimitError,
     cancelling,
@@ -23,11 +22,12 @@ from simulations.linear import (
     echelon,
     smallest_support,
 )
-from simulations.loop import run_virtually
-from simulations.plan import Plan, Protocol
-from simulations.randomness import generator
-from simulations.watched import Watched
-from simulations.world import World
+from simulations.judging.watched import Watched
+from simulations.world.cast import ONE, Cast
+from simulations.world.loop import run_virtually
+from simulations.world.plan import Plan, Protocol
+from simulations.world.randomness import generator
+from simulations.world.world import World
 from tests.support.seen_sessions import ROOT, SELF, SeenOneShot, SeenPairwise
 
 # Linear algebra.
@@ -115,11 +115,11 @@ def test_the_smallest_support_is_that_of_all_vectors_there_are(seed):
 
 
 def test_what_is_too_large_for_an_exact_answer_has_an_error_and_no_answer(monkeypatch):
-    monkeypatch.setattr("simulations.linear.MAX_DENSE_CELLS", 8)
+    monkeypatch.setattr("simulations.judging.linear.MAX_DENSE_CELLS", 8)
     with pytest.raises(LinearLimitError) as limit:
         cancelling([{column: row * column + 1 for column in range(3)} for row in range(3)])
     assert limit.value.limit == "cells of a dense matrix"
-    monkeypatch.setattr("simulations.linear.MAX_FLATS", 2)
+    monkeypatch.setattr("simulations.judging.linear.MAX_FLATS", 2)
     with pytest.raises(LinearLimitError):
         smallest_support([{0: 1, 2: 1, 3: 2}, {1: 1, 2: 3, 3: 5}], lambda column: column)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from simulations.loop import run_virtually
-from simulations.network import Event, Mishap
-from simulations.plan import Plan, Protocol
-from simulations.world import World
+from simulations.world.loop import run_virtually
+from simulations.world.network import Event, Mishap
+from simulations.world.plan import Plan, Protocol
+from simulations.world.world import World
 
 
 async def _session(clients: int, mishaps: list[Mishap]) -> World:

@@ -11,7 +11,7 @@ from secagg.runtime.witness import Witness
 from secagg.transcript.policy import LogPolicy
 from simulations.attacks import log
 from simulations.attacks.attack import AttackResult
-from simulations.loop import run_virtually
+from simulations.world.loop import run_virtually
 from tests.simulations.broken_rules import members_forget
 
 SEED = 7

@@ -27,7 +27,7 @@ from simulations.naive.session import Session
 from simulations.naive.setting import ALL_WEAKNESSES, PUBLISHED_FOLD_BITS, Setting, SettingError, Weakness
 from simulations.naive.story import NaiveResult, clients_named, counted
 from simulations.naive.twister import outputs, seeds_that_fit
-from simulations.randomness import SeededRng
+from simulations.world.randomness import SeededRng
 
 FEW_BITS = 14
 NONE_OF_THEM = frozenset()

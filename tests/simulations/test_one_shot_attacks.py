@@ -24,8 +24,8 @@ from simulations.attacks import one_shot_parties as parties
 from simulations.attacks.attack import AttackResult
 from simulations.attacks.interrogation import Scheme, attempt, plan_of
 from simulations.attacks.one_shot_liars import WrongSums
-from simulations.loop import run_virtually
-from simulations.plan import CommitteePlan, Plan
+from simulations.world.loop import run_virtually
+from simulations.world.plan import CommitteePlan, Plan
 from tests.simulations.broken_rules import any_order, members_forget
 
 SEED = 7

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from simulations.expectations import due_in_the_sum
-from simulations.explore import Fine, run_script
-from simulations.generators import draw_script, profile_of
-from simulations.operations import KINDS
-from simulations.plan import Protocol
-from simulations.scripts import Script, ScriptError, liars_of, parse_line, to_line, traitors_of
+from simulations.exploring.expectations import due_in_the_sum
+from simulations.exploring.generators import draw_script, profile_of
+from simulations.exploring.operations import KINDS
+from simulations.exploring.playing import Fine, run_script
+from simulations.exploring.scripts import Script, ScriptError, liars_of, parse_line, to_line, traitors_of
+from simulations.world.plan import Protocol
 
 LINES = (
     "join 3",

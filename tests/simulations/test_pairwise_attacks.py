@@ -32,9 +32,9 @@ from simulations.attacks.attack import AttackResult
 from simulations.attacks.pairwise_attacks import ATTACKS
 from simulations.attacks.pairwise_coordinator import telling
 from simulations.attacks.pairwise_stage import People, plan_of
-from simulations.clients import ClientNode
-from simulations.loop import run_virtually
-from simulations.stores import Disk, ProcessStore
+from simulations.world.clients import ClientNode
+from simulations.world.loop import run_virtually
+from simulations.world.stores import Disk, ProcessStore
 
 SEED = 3
 PLAYS = {each.name: each.run for each in ATTACKS}

@@ -1,10 +1,10 @@
 """Found by sweeps: clients that wait for what will not come must not ask for it all the time."""
 
 from secagg.protocol.phases import Phase
-from simulations.loop import run_virtually
-from simulations.people import Drop, Moment, Person
-from simulations.plan import Plan, Protocol
-from simulations.world import World
+from simulations.world.loop import run_virtually
+from simulations.world.people import Drop, Moment, Person
+from simulations.world.plan import Plan, Protocol
+from simulations.world.world import World
 
 CLIENTS = 4
 

@@ -12,7 +12,7 @@ from secagg.arith import quantiser
 from secagg.arith.quantiser import Clip
 from simulations.attacks import poisoning
 from simulations.attacks.poisoning import ATTACKS, BOUNDED, CLIENTS, DIMENSION, REFUSED, Influence, Poison, influence
-from simulations.plan import Protocol
+from simulations.world.plan import Protocol
 
 SEED = 5
 

@@ -11,7 +11,7 @@ from secagg.protocol.one_shot import client
 from simulations.attacks import published_record, record
 from simulations.attacks.attack import AttackResult
 from simulations.attacks.published_record import Auditor
-from simulations.loop import run_virtually
+from simulations.world.loop import run_virtually
 from verifier import log_view
 from verifier.checks import Derived, Findings
 from verifier.families import results

@@ -8,13 +8,13 @@ from fractions import Fraction
 import pytest
 
 from secagg.transcript.tiles import bundle_path, tile_path
-from simulations import record_check
-from simulations.cast import client_name, key_of
-from simulations.loop import run_virtually
-from simulations.network import Event, Mishap
-from simulations.plan import Plan, Protocol
-from simulations.record_check import RecordVerdict, audit_policy, check_record, entries_of, write_record
-from simulations.world import World
+from simulations.judging import record_check
+from simulations.judging.record_check import RecordVerdict, audit_policy, check_record, entries_of, write_record
+from simulations.world.cast import client_name, key_of
+from simulations.world.loop import run_virtually
+from simulations.world.network import Event, Mishap
+from simulations.world.plan import Plan, Protocol
+from simulations.world.world import World
 from verifier.report import SessionEnd, Verdict
 
 BOTH = pytest.mark.parametrize("protocol", list(Protocol))

@@ -16,8 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulations.attacks.poisoning import Influence
-from simulations.outcome import CallTraffic, ClientFate, Note, Outcome, PhaseTime
-from simulations.plan import Plan, Protocol
+from simulations.estimates.theory import Bounds
 from simulations.report.adversaries import adversaries
 from simulations.report.canvas import PlotsMissingError, check_plots
 from simulations.report.costs import Downtime, downtimes
@@ -41,9 +40,10 @@ from simulations.report.odds import influence_plot, influences, interval_words, 
 from simulations.report.page import to_html
 from simulations.report.style import STYLE
 from simulations.report.text import to_text
-from simulations.run import play
-from simulations.scenarios import named
-from simulations.theory import Bounds
+from simulations.scenarios.named import named
+from simulations.scenarios.outcome import CallTraffic, ClientFate, Note, Outcome, PhaseTime
+from simulations.scenarios.run import play
+from simulations.world.plan import Plan, Protocol
 
 PHASES = (
     PhaseTime("advertise-keys", 0.0, 600.0),

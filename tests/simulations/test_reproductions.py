@@ -1,16 +1,16 @@
 """What was found once, as the minimal script that showed it: each has to stay fine.
 
 A finding of ``python -m simulations explore`` is pasted here with a sentence that says what was wrong.
-``SHOWS`` are the shortest scripts that show a mutant of ``simulations.mutants``, by its name.
+``SHOWS`` are the shortest scripts that show a mutant of ``simulations.exploring.mutants``, by its name.
 """
 
 from __future__ import annotations
 
 import pytest
 
-from simulations.explore import Fine, run_script
-from simulations.mutants import MUTANTS
-from simulations.scripts import Script
+from simulations.exploring.mutants import MUTANTS
+from simulations.exploring.playing import Fine, run_script
+from simulations.exploring.scripts import Script
 
 REPRODUCTIONS = {
     # A caller that is cut off in the middle of a stream waited for ever: the simulated network had no keep-alive.

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 
 from secagg.protocol.phases import Phase
-from simulations import cli
-from simulations.dropouts import Adversarial, ByPhase, Diurnal, FlashCrowd, Independent, Nobody, Regions
-from simulations.lines import Alike, Mixed, Stragglers
-from simulations.people import Moment, Person
-from simulations.plan import CommitteePlan, Plan, PlanError, Protocol
-from simulations.randomness import generator
-from simulations.run import play
-from simulations.scenario import Crash, Scenario
-from simulations.scenario_file import load_scenario, scenario_of
-from simulations.scenarios import SCENARIOS, named
+from simulations.commands import cli
+from simulations.scenarios.dropouts import Adversarial, ByPhase, Diurnal, FlashCrowd, Independent, Nobody, Regions
+from simulations.scenarios.files import load_scenario, scenario_of
+from simulations.scenarios.lines import Alike, Mixed, Stragglers
+from simulations.scenarios.named import SCENARIOS, named
+from simulations.scenarios.run import play
+from simulations.scenarios.scenario import Crash, Scenario
+from simulations.world.people import Moment, Person
+from simulations.world.plan import CommitteePlan, Plan, PlanError, Protocol
+from simulations.world.randomness import generator
 
 PAIRWISE = Plan(Protocol.PAIRWISE, 1000)
 CROWD = [Person()] * 1000

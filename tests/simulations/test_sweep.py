@@ -15,18 +15,19 @@ from scipy import stats
 from examples.simulated_dropouts import reproduce
 from secagg.derive.graph import masking_graph
 from secagg.protocol.phases import Phase
-from simulations import cli_sweep, sweep_run
-from simulations.dropouts import ByPhase
-from simulations.people import PHASES
-from simulations.plan import CommitteePlan, Plan, Protocol
-from simulations.sweep_files import COLUMNS, to_csv, to_json, to_text
-from simulations.sweep_plan import Cell, Sweep, SweepError, noise_of, rates_of, trial_seed
-from simulations.sweep_plot import check_panels, draw_sweep
-from simulations.sweep_run import DefectError, Ended, run_sweep, wilson
-from simulations.sweep_theory import epsilon_over, expected
-from simulations.theory import PairwiseTerms, pairwise_opens
-from simulations.theory_privacy import corrupt_excess
-from simulations.world import World
+from simulations.commands import sweep as cli_sweep
+from simulations.estimates.theory import PairwiseTerms, pairwise_opens
+from simulations.estimates.theory_privacy import corrupt_excess
+from simulations.scenarios.dropouts import ByPhase
+from simulations.sweeping import runs as sweep_run
+from simulations.sweeping.expected import epsilon_over, expected
+from simulations.sweeping.files import COLUMNS, to_csv, to_json, to_text
+from simulations.sweeping.grid import Cell, Sweep, SweepError, noise_of, rates_of, trial_seed
+from simulations.sweeping.plot import check_panels, draw_sweep
+from simulations.sweeping.runs import DefectError, Ended, run_sweep, wilson
+from simulations.world.people import PHASES
+from simulations.world.plan import CommitteePlan, Plan, Protocol
+from simulations.world.world import World
 
 _REFUSING = sweep_run._Refusing
 ZERO, ONE, HALF = Fraction(0), Fraction(1), Fraction(1, 2)

@@ -6,10 +6,20 @@ import argparse
 
 import pytest
 
-from simulations import cli_teeth, teeth
-from simulations.mutants import MUTANTS, Mutant
-from simulations.plan import Protocol
-from simulations.teeth import Bite, TeethError, bite, check_mutant, false_alarms, mutated, named, packages_directory
+from simulations.commands import teeth as cli_teeth
+from simulations.exploring import teeth
+from simulations.exploring.mutants import MUTANTS, Mutant
+from simulations.exploring.teeth import (
+    Bite,
+    TeethError,
+    bite,
+    check_mutant,
+    false_alarms,
+    mutated,
+    named,
+    packages_directory,
+)
+from simulations.world.plan import Protocol
 
 QUICK = ("shares of contributors and of dropouts change places", "a member's bit is its neighbour's")
 
@@ -34,7 +44,7 @@ def test_a_mutant_stands_in_a_copy_alone():
     mutant = MUTANTS[0]
     with mutated(mutant) as copy:
         assert mutant.new in (copy / mutant.file).read_text(encoding="utf-8")
-        assert (copy / "simulations" / "teeth.py").exists()
+        assert (copy / "simulations" / "exploring" / "teeth.py").exists()
     assert mutant.old in (packages_directory() / mutant.file).read_text(encoding="utf-8")
     assert not copy.exists()
 

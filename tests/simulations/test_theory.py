@@ -17,8 +17,8 @@ from secagg.protocol.one_shot import tables
 from secagg.protocol.one_shot.coordinator_states import HoldingRow
 from secagg.protocol.phases import Phase
 from secagg.protocol.rows import DeadlinePassed, RowKind, row_key
-from simulations import theory
-from simulations.theory import (
+from simulations.estimates import theory
+from simulations.estimates.theory import (
     Availability,
     Bounds,
     OneShotTerms,
@@ -29,7 +29,7 @@ from simulations.theory import (
     pairwise_failure,
     pairwise_opens,
 )
-from simulations.theory_privacy import (
+from simulations.estimates.theory_privacy import (
     corrupt_excess,
     graph_breach,
     hypergeometric_tail,

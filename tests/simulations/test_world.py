@@ -9,14 +9,14 @@ import pytest
 
 from secagg.protocol.phases import Phase
 from secagg.runtime.participant import TransportError
-from simulations.loop import NothingLeftError, run_virtually
-from simulations.network import Event, Line, Mishap, Network
-from simulations.people import Drop, Moment, Person, Window
-from simulations.plan import Plan, Protocol
-from simulations.process import Process
-from simulations.randomness import SeededRng, generator
-from simulations.stores import CrashTime
-from simulations.world import World
+from simulations.world.loop import NothingLeftError, run_virtually
+from simulations.world.network import Event, Line, Mishap, Network
+from simulations.world.people import Drop, Moment, Person, Window
+from simulations.world.plan import Plan, Protocol
+from simulations.world.process import Process
+from simulations.world.randomness import SeededRng, generator
+from simulations.world.stores import CrashTime
+from simulations.world.world import World
 
 BOTH = pytest.mark.parametrize("protocol", list(Protocol))
 
@@ -131,8 +131,9 @@ def test_tasks_of_a_dead_process_and_of_its_tasks_do_nothing_any_more():
             ticks.append(1)
 
     async def parent() -> None:
-        asyncio.ensure_future(tick())
+        child = asyncio.ensure_future(tick())
         await tick()
+        await child
 
     async def main() -> None:
         process = Process("node")

@@ -31,10 +31,10 @@ from secagg.transcript.statements import (
     Statement,
     UnmaskStatement,
 )
-from simulations.cast import client_name
-from simulations.knowledge import View
-from simulations.network import Call
-from simulations.watched import Watched
+from simulations.judging.knowledge import View
+from simulations.judging.watched import Watched
+from simulations.world.cast import client_name
+from simulations.world.network import Call
 
 EVIDENCE = LogEvidence(0, (), (), b"")
 SHARE = bytes(36)

@@ -1,0 +1,1 @@
+"""What an adversary knows, what has to hold, and what the verifier says."""

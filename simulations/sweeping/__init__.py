@@ -1,0 +1,1 @@
+"""Sessions over a grid of dropouts and corruption, next to theory."""

@@ -1,0 +1,1 @@
+"""A session in a simulated world: machines, network, disks and time."""
