@@ -84,6 +84,9 @@ class OneShotParticipant(Participant[OneShotClientState, OneShotClientEvent, One
     def _abandoned(self, reason: RejectReason) -> Abandoned:
         return Abandoned(reason)
 
+    def _comes_first(self, _effect: OneShotClientEffect) -> bool:
+        return False
+
     def _is_over(self) -> bool:
         return isinstance(self.state, Delivered | Aborted)
 

@@ -78,6 +78,10 @@ class PairwiseParticipant(Participant[ClientState, ClientEvent, ClientEffect]):
     def _abandoned(self, reason: RejectReason) -> Abandoned:
         return Abandoned(reason)
 
+    def _comes_first(self, effect: ClientEffect) -> bool:
+        # An answer that overtakes its confirmation is refused for good, and no entry lists confirmations.
+        return isinstance(effect, Send) and isinstance(effect.message, ConfirmClose)
+
     def _is_over(self) -> bool:
         return isinstance(self.state, Completed | Aborted)
 

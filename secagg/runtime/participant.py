@@ -147,6 +147,7 @@ class Participant(abc.ABC, Generic[StateT, EventT, EffectT]):
         self._ports = ports
         self._session = self._joined.parameters.session
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._first: dict[int, asyncio.Task[None]] = {}
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.report: EncodingReport | None = None
         self.receipt: SignedReceipt | None = None
@@ -179,6 +180,14 @@ class Participant(abc.ABC, Generic[StateT, EventT, EffectT]):
     @abc.abstractmethod
     async def _perform(self, effect: EffectT) -> None:
         """Carry an effect out; called again after errors that pass."""
+
+    @abc.abstractmethod
+    def _comes_first(self, effect: EffectT) -> bool:
+        """Whether later effects wait until this one is carried out.
+
+        Only where nothing else shows that it was: what comes after an entry of the log that lists a message need not
+        wait for the acknowledgement of the message, which may be lost in silence.
+        """
 
     @abc.abstractmethod
     def _abandoned(self, reason: RejectReason) -> EventT:
@@ -291,12 +300,18 @@ class Participant(abc.ABC, Generic[StateT, EventT, EffectT]):
     def _dispatch(self, identifier: int, effect: EffectT) -> None:
         if identifier in self._tasks:
             return
-        task = asyncio.ensure_future(self._in_turn(tuple(self._tasks.values()), identifier, effect))
+        task = asyncio.ensure_future(self._in_turn(tuple(self._first.values()), identifier, effect))
         self._tasks[identifier] = task
-        task.add_done_callback(lambda _: self._tasks.pop(identifier, None))
+        if self._comes_first(effect):
+            self._first[identifier] = task
+        task.add_done_callback(lambda _: self._forget_task(identifier))
+
+    def _forget_task(self, identifier: int) -> None:
+        self._tasks.pop(identifier, None)
+        self._first.pop(identifier, None)
 
     async def _in_turn(self, before: tuple[asyncio.Task[None], ...], identifier: int, effect: EffectT) -> None:
-        """Carry out one effect after the other: an answer that overtakes its confirmation is refused for good."""
+        """Carry out an effect after those that come first."""
         if before:
             await asyncio.wait(before)
         await self._carry_out(identifier, effect)

@@ -721,6 +721,24 @@ def test_a_session_without_faults_ends_with_the_sum() -> None:
     play(run())
 
 
+def test_receipts_that_never_come_keep_no_confirmation_back() -> None:
+    """Uploads may go another way than messages, where a connection can be lost in silence; an hour may pass then."""
+
+    async def run() -> None:
+        scene = _with_a_dropout()
+        deliver = scene.site.upload
+
+        async def upload(session: bytes, message: Contribution, blobs: BlobStore) -> SignedReceipt:
+            await deliver(session, message, blobs)
+            return await asyncio.Event().wait()
+
+        scene.site.upload = upload
+        await scene.run()
+        await _all_but_the_dropout_are_in_the_sum(scene)
+
+    play(run())
+
+
 @WHEN
 def test_a_coordinator_that_dies_at_any_call_of_its_store_goes_on_from_it(when: FaultTime) -> None:
     async def one_run(call: int) -> bool:
