@@ -210,11 +210,11 @@ def _held(moment: Moment, state: OneShotState, event: HoldingsReported) -> OneSh
                 rows[row_key(position, RowKind.HOLDING)] = row
     if isinstance(state, Settling) and rows:
         after, members = _overlaid(moment, rows), len(opening.members)
-        # Of those that are news alone: with all of them, many reports would cost the square of the contributions.
-        told = [at for at in (*event.held, *event.refused) if row_key(at, RowKind.HOLDING) in rows]
-        counted = tuple(at for at in dict.fromkeys(told) if tables.is_counted(after.rows, at))
-        more = tables.settled(after.rows, counted, members) - tables.settled(moment.rows, counted, members)
-        state = dataclasses.replace(state, settled=state.settled + more)
+        # Of those that are news alone, none of which was settled before: with all of them, many reports would cost the
+        # square of the contributions.
+        told = {at for at in (*event.held, *event.refused) if row_key(at, RowKind.HOLDING) in rows}
+        news = tuple(at for at in told if tables.is_counted(after.rows, at))
+        state = dataclasses.replace(state, settled=state.settled + tables.settled(after.rows, news, members))
         if state.settled == state.staged:
             return _close_settling(after, rows)
     return Transition(state, (), rows)
