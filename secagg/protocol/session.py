@@ -19,6 +19,7 @@ from secagg.transcript.roster import Roster
 
 _T = TypeVar("_T")
 _MOST_REMEMBERED = 1 << 16
+_UNKNOWN = object()
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,15 @@ class Session:
         """
         key = (check, *arguments)
         remembered = self._remembered
-        if key not in remembered:
-            result = check(*arguments)
+        # One look each way: in another thread everything may be forgotten between two.
+        found = remembered.get(key, _UNKNOWN)
+        if found is _UNKNOWN:
+            found = check(*arguments)
             if len(remembered) >= _MOST_REMEMBERED:
                 remembered.clear()
-            remembered[key] = result
-        found: _T = remembered[key]
-        return found
+            remembered[key] = found
+        result: _T = found
+        return result
 
     @functools.cached_property
     def _remembered(self) -> dict[tuple[Hashable, ...], Any]:
