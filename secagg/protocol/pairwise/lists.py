@@ -5,7 +5,7 @@ A client recomputes each list whole, so that an absence is proved and not assert
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from secagg.derive.graph import MaskingGraph
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
@@ -132,8 +132,8 @@ def check_closed(
     entry: SessionClose,
     leaves: Sequence[bytes],
     members: Sequence[bytes],
-) -> dict[int, Signed]:
-    """The accepted headers by index, in ascending order.
+) -> Mapping[int, Signed]:
+    """The accepted headers by index, in ascending order; all clients in a process share them.
 
     Rules: one disposition for each member under the entry's root, each in its place; of each kind there are
     as many as the entry says; the accepted headers are at least ``min_contributors``, under the entry's
