@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-import os
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -19,6 +18,7 @@ from simulations.scenarios.scenario import Scenario
 from simulations.sweeping.grid import Sweep
 from simulations.sweeping.runs import run_sweep
 from simulations.world.plan import Plan, PlanError
+from simulations.world.workers import cores
 
 ALL = "all"
 """Instead of names: every attack of the catalogue on the session's protocol."""
@@ -65,7 +65,7 @@ def curve_beside(scenario: Scenario, rate: float, told: Callable[[int, int], Non
     """Success against dropout rate in sessions like the scenario's, but small: ten clients, ten runs for each rate."""
     plan = Plan(scenario.plan.protocol, CURVE_CLIENTS, dimension=2, committee=scenario.plan.committee)
     sweep = Sweep(plan, (scenario.plan.protocol,), _CURVE_RATES, repeat=CURVE_REPEAT, seed=scenario.plan.seed)
-    points = run_sweep(sweep, jobs=os.cpu_count() or 1, progress=told).points
+    points = run_sweep(sweep, jobs=cores(), progress=told).points
     return Curve.of_sweep(plan, points, rate)
 
 

@@ -13,6 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from dp.cli_values import number
 from secagg.derive.graph import MAX_COHORT, MIN_COHORT
 from secagg.transcript.record import RecordError
 from simulations.estimates.constants import MEANINGS, Constants, ConstantsError, load
@@ -116,10 +117,7 @@ def _protocols(text: str) -> list[Protocol]:
 
 
 def _fraction(text: str) -> Fraction:
-    try:
-        value = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        raise argparse.ArgumentTypeError(f"expected a fraction as 0.1 or 1/10, got {text!r}") from None
+    value = number(text)
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 0 and below 1, got {text}")
     return value

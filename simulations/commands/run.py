@@ -12,6 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from dp.cli_values import number
 from simulations.commands.beside import check_attacks, curve_beside, with_attacks
 from simulations.report.canvas import check_plots
 from simulations.report.page import to_html
@@ -49,9 +50,7 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is 
     parser.add_argument("--dropout", type=float, default=0.1, metavar="P", help="what the scenario makes of it (0.1)")
     parser.add_argument("--min-contributors", type=int, metavar="N", help="default: half of the clients")
     parser.add_argument("--max-corrupt", type=int, metavar="N", help="default: a twentieth of the clients, at least 1")
-    parser.add_argument(
-        "--expected-dropout", type=Fraction, default=Fraction(1, 10), metavar="P", help="pairwise (1/10)"
-    )
+    parser.add_argument("--expected-dropout", type=number, default=Fraction(1, 10), metavar="P", help="pairwise (1/10)")
     parser.add_argument("--committee", default="7/5/2", metavar="M/R/C", help="members, needed, corrupt (7/5/2)")
     parser.add_argument("--witnesses", type=int, default=0, metavar="N", help="that cosign the log (default: 0)")
     parser.add_argument("--phase-seconds", type=int, default=600, metavar="S", help="a phase lasts at most (600)")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +21,7 @@ from simulations.sweeping.plot import check_panels, check_plot_file, draw_sweep
 from simulations.sweeping.runs import DefectError, SweepResult, run_sweep
 from simulations.world.people import PHASES
 from simulations.world.plan import CommitteePlan, Plan, PlanError, Protocol
+from simulations.world.workers import cores
 
 DEFECT, UNUSABLE, INTERRUPTED = 1, 2, 130
 STDOUT = "-"
@@ -214,12 +214,16 @@ def _committee(arguments: argparse.Namespace) -> CommitteePlan:
     if tolerated is None:
         # Two sets of members that open have one in common who is honest; clients refuse committees that tolerate none.
         tolerated = max(1, min(2, needed - 1, 2 * needed - members - 1))
+    if tolerated < 1:
+        raise SweepError(
+            "corrupt_members", f"expected 1 or more, got {tolerated}: clients refuse a committee of saints"
+        )
     return CommitteePlan(members, needed, tolerated)
 
 
 def _jobs(arguments: argparse.Namespace) -> int:
     if arguments.jobs is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return cores()
     if arguments.jobs < 1:
         raise SweepError("jobs", f"expected 1 or more, got {arguments.jobs}")
     jobs: int = arguments.jobs

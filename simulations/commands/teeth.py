@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import textwrap
 from typing import Any
@@ -12,6 +11,7 @@ from simulations.commands.explore import whole
 from simulations.exploring.mutants import MUTANTS
 from simulations.exploring.teeth import Bite, TeethError, bite_all, false_alarms, named
 from simulations.world.plan import Protocol
+from simulations.world.workers import cores
 
 _DESCRIPTION = """\
 Copy the packages, weaken one line of the protocol, and let the explorer look for it: it has to find every mutant within
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         for protocol in Protocol:
             seeds = max((arguments.seeds or each.seeds for each in mutants if each.protocol is protocol), default=0)
-            alarms = false_alarms(protocol, seeds, os.cpu_count() or 1) if seeds else []
+            alarms = false_alarms(protocol, seeds, cores()) if seeds else []
             if alarms:
                 print(f"without any mutant, {protocol}:\n" + "\n".join(alarms))
                 return 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -16,6 +15,7 @@ from simulations.exploring.playing import Fine, Verdict, run_script
 from simulations.exploring.scripts import Script
 from simulations.exploring.shrinking import shrink
 from simulations.world.plan import Protocol
+from simulations.world.workers import cores, follow_the_parent
 
 _SEEDS_PER_TASK = 4
 SHRINK_PLAYS = 300
@@ -89,7 +89,7 @@ def explore(search: Search, progress: Callable[[int], None] = lambda _runs: None
     endings: Counter[str] = Counter()
     found: list[Found] = []
     runs = 0
-    workers = min(search.workers or os.cpu_count() or 1, max(1, len(tasks)))
+    workers = min(search.workers or cores(), max(1, len(tasks)))
     with _pool(workers) as pool:
         for seeds, verdicts in zip(tasks, _ahead(pool, tasks, search.protocol), strict=False):
             runs += len(verdicts)
@@ -110,6 +110,7 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 
 
 def _begin() -> None:
+    follow_the_parent()
     # What was imported is never garbage: a collection after every script need not look at it.
     gc.freeze()
 
@@ -133,7 +134,7 @@ def _shrunk(found: Sequence[Found], search: Search) -> Iterator[Found]:
         ranks.append((seen[each.finding.invariant], number))
         seen[each.finding.invariant] += 1
     chosen = {number for _, number in sorted(ranks)[: search.shrinks]}
-    with _pool(max(1, min(search.workers or os.cpu_count() or 1, len(chosen)))) as pool:
+    with _pool(max(1, min(search.workers or cores(), len(chosen)))) as pool:
         futures = {number: pool.submit(shrink_found, found[number]) for number in sorted(chosen)}
         for number, each in enumerate(found):
             yield futures[number].result() if number in futures else each

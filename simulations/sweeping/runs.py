@@ -7,9 +7,6 @@ import dataclasses
 import enum
 import math
 import multiprocessing
-import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -32,6 +29,7 @@ from simulations.world.members import OPENING_WAITS_S, Committee
 from simulations.world.people import Person
 from simulations.world.plan import Protocol
 from simulations.world.randomness import generator
+from simulations.world.workers import follow_the_parent
 from simulations.world.world import World
 
 _Z_95 = 1.959963984540054
@@ -168,25 +166,11 @@ def _each(trials: Sequence[Trial], jobs: int) -> Iterator[Run]:
         return
     # Fresh processes: what one has cached or drawn in another must not matter, and threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(jobs, len(trials)), context, initializer=_follow_the_parent)
+    pool = ProcessPoolExecutor(min(jobs, len(trials)), context, initializer=follow_the_parent)
     try:
         yield from pool.map(simulate, trials)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _follow_the_parent() -> None:
-    """In a worker: leave interrupts to the parent, and end when it ends, however that happens."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
-
-
-def _end_with_the_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        # A worker holds both ends of the pool's pipe: it would wait for work for ever.
-        parent.join()
-        os._exit(1)
 
 
 # One session.

@@ -33,11 +33,16 @@ class CommitteePlan:
 
     def __post_init__(self) -> None:
         """Raise PlanError for a committee in which two sets could be opened."""
-        if not (1 <= self.needed <= self.members and 0 <= self.max_corrupt < self.needed):
-            raise PlanError("committee", f"{self.needed} of {self.members}, {self.max_corrupt} corrupt: no committee")
+        if not (1 <= self.needed <= self.members and 1 <= self.max_corrupt < self.needed):
+            raise PlanError(
+                "committee",
+                f"{self.needed} of {self.members} members open and {self.max_corrupt} may be corrupt: expected at least 1 "
+                "corrupt, or clients refuse, and fewer than open",
+            )
         if 2 * self.needed <= self.members + self.max_corrupt:
             raise PlanError(
-                "committee", f"needed: more than half of {self.members} + {self.max_corrupt}, so that one set is opened"
+                "committee",
+                f"more than half of {self.members} + {self.max_corrupt} have to open, so that one set is opened",
             )
 
 

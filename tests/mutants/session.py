@@ -403,4 +403,18 @@ MUTANTS: tuple[Mutant, ...] = (
         "SMALL_REQUEST_BYTES = 16 << 20",
         "tests/integration/test_bad_input_over_grpc.py::test_bad_chunks_are_refused",
     ),
+    mutant(
+        "a receipt that is lost keeps the answer back",
+        "secagg/runtime/participant.py",
+        "tuple(self._first.values())",
+        "tuple(self._tasks.values())",
+        "tests/integration/test_faulty_store.py",
+    ),
+    mutant(
+        "a check vouches for another check",
+        "secagg/protocol/session.py",
+        "        key = (check, *arguments)",
+        "        key = arguments",
+        "tests/unit/runtime/test_remembered_checks.py",
+    ),
 )
