@@ -13,7 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from dp.cli_values import number
+from dp import cli_values
 from secagg.derive.graph import MAX_COHORT, MIN_COHORT
 from secagg.transcript.record import RecordError
 from simulations.estimates.constants import MEANINGS, Constants, ConstantsError, load
@@ -117,7 +117,7 @@ def _protocols(text: str) -> list[Protocol]:
 
 
 def _fraction(text: str) -> Fraction:
-    value = number(text)
+    value = cli_values.number(text)
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 0 and below 1, got {text}")
     return value
