@@ -36,13 +36,13 @@ class CommitteePlan:
         if not (1 <= self.needed <= self.members and 1 <= self.max_corrupt < self.needed):
             raise PlanError(
                 "committee",
-                f"{self.needed} of {self.members} members open and {self.max_corrupt} may be corrupt: expected 1 corrupt or "
-                "more, as clients do, and fewer than open",
+                f"{self.needed} of {self.members} members open and {self.max_corrupt} may be corrupt: expected 1 "
+                "corrupt or more, as clients do, and fewer than open",
             )
         if 2 * self.needed <= self.members + self.max_corrupt:
             raise PlanError(
                 "committee",
-                f"needs more than half of {self.members} + {self.max_corrupt} to open, so that no two sets are opened",
+                f"needs more than half of {self.members} + {self.max_corrupt} to open, so that one set is opened",
             )
 
 
