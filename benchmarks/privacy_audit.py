@@ -35,8 +35,8 @@ from secagg.runtime import vectors
 from secagg.transcript.encoding import Encoding, NoFlattening
 from secagg.transcript.entries import PairwiseOpen
 from secagg.transcript.noise import DistributedNoise
+from simulations.world.noise import with_noise
 from tests.support.cohort import key_of, one_hot, session_of
-from tests.support.noise import with_noise
 
 Report = dict[str, object]
 PRESENT, ABSENT = "present", "absent"

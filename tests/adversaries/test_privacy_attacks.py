@@ -36,8 +36,8 @@ from secagg.transcript.entries import (
     decode_entry,
 )
 from secagg.transcript.noise import NoDifferentialPrivacy
+from simulations.world.noise import reserved, with_noise
 from tests.support.cohort import key_of
-from tests.support.noise import reserved, with_noise
 from tests.support.published import evidence_of
 from tests.support.service import open_example_session, serving, tiny_adapter
 

@@ -27,8 +27,8 @@ from secagg.privacy import noise_share
 from secagg.protocol.phases import Phase
 from secagg.runtime import vectors
 from secagg.transcript.encoding import Encoding, NoFlattening
+from simulations.world.noise import with_noise
 from tests.support.cohort import key_of, one_hot, open_cohort, run_session, session_of
-from tests.support.noise import with_noise
 
 DELTA = Fraction(1, 100)
 PROMISE = Promise(Fraction(2), DELTA, contributors=12, corrupt=8)

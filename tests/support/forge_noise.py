@@ -15,10 +15,10 @@ from dp.planner import MechanismKind
 from secagg.transcript.encoding import NoFlattening
 from secagg.transcript.entries import SessionOpen
 from secagg.transcript.noise import DistributedNoise, PrivacyBudget
+from simulations.world.noise import reserved, with_noise
 from tests.support.forge import MAIN, POLICY, Forge
 from tests.support.forge_one_shot_record import OneShotRecord
 from tests.support.forge_session import Edit, Plan, flattened
-from tests.support.noise import reserved, with_noise
 
 POPULATION = "people"
 BUDGET = (Fraction(40), Fraction(1, 100_000))

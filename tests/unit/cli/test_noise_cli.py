@@ -16,8 +16,8 @@ from secagg.spending import Spending
 from secagg.transcript.encoding import Flattening, NoFlattening
 from secagg.transcript.entries import SessionOpen
 from secagg.transcript.noise import DiscreteGaussianNoise, SkellamNoise
+from simulations.world.noise import with_noise
 from tests.support.cohort import key_of, session_of
-from tests.support.noise import with_noise
 from tests.support.service import EXAMPLES
 from tests.unit.cli.test_cli import EXPLICIT, OPEN, Shell, operator, plan, shell  # noqa: F401 - fixtures
 

@@ -16,8 +16,8 @@ from secagg.privacy.noise_share import add_noise
 from secagg.privacy.session_noise import signal_limit
 from secagg.runtime import vectors
 from secagg.transcript.encoding import Encoding, Flattening, NoFlattening
+from simulations.world.noise import with_noise
 from tests.support.cohort import key_of, open_cohort, run_session, session_of
-from tests.support.noise import with_noise
 
 IDENTITIES = [key_of(f"client {number}") for number in range(5)]
 DIMENSION = 4000

@@ -14,8 +14,8 @@ from secagg.privacy.session_noise import NoiseError, check_noise, mechanism_of, 
 from secagg.transcript.encoding import Encoding, Flattening, NoFlattening
 from secagg.transcript.entries import PairwiseOpen
 from secagg.transcript.noise import NoDifferentialPrivacy
+from simulations.world.noise import reserved, with_noise
 from tests.support.cohort import key_of, session_of
-from tests.support.noise import reserved, with_noise
 
 IDENTITIES = [key_of(f"client {number}") for number in range(8)]
 DELTA = Fraction(1, 100_000)

@@ -16,10 +16,10 @@ from dp.sensitivity import Sensitivity
 from secagg.privacy.session_noise import mechanism_of
 from secagg.transcript.entries import SessionAbort
 from secagg.transcript.noise import NoDifferentialPrivacy, PrivacyBudget
+from simulations.world.noise import reserved
 from tests.support.forge import MAIN, write_record
 from tests.support.forge_closing import rounded_vector
 from tests.support.forge_noise import NoisyForge, NoisyOneShotRecord, noise_policy
-from tests.support.noise import reserved
 from tests.unit.verifier.session_checks import audit_of, checked, failing, reason, unclean
 from verifier import privacy_spent
 from verifier.checks import Level, Status
