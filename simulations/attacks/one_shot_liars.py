@@ -20,13 +20,14 @@ from secagg.runtime import vectors
 from secagg.runtime.participant import CoordinatorPort
 from secagg.runtime.ports import BlobStore
 from secagg.transcript.statements import MemberAnswer, OneShotHeader, Signed
-from simulations.attacks.forgery import PassingPort, signed_by
+from simulations.attacks.forgery import signed_by
 from simulations.attacks.forgery_one_shot import committee_of, one_shot_of
 from simulations.exploring.client_lies import Prepared
 from simulations.exploring.member_lies import FalseMember
 from simulations.exploring.operations import MemberLie
 from simulations.world.clients import ClientNode
 from simulations.world.members import Committee
+from simulations.world.passing import PassingPort
 from simulations.world.randomness import SeededRng
 from simulations.world.world import World
 

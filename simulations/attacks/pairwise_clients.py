@@ -15,7 +15,6 @@ from secagg.runtime.participant import CoordinatorPort
 from secagg.runtime.ports import BlobStore
 from secagg.transcript.statements import Accepted, ContributionHeader, decode_disposition
 from simulations.attacks.attack import AttackResult
-from simulations.attacks.forgery import PassingPort
 from simulations.attacks.notebook import Notebook, how_it_ended, numbered
 from simulations.attacks.pairwise_stage import MOST_S, People, plan_of
 from simulations.exploring.client_lies import LyingPort
@@ -23,6 +22,7 @@ from simulations.exploring.operations import ClientLie, DropPhase
 from simulations.world.cast import ONE, client_name
 from simulations.world.clients import PHASE_OF
 from simulations.world.network import Event, Line, Mishap
+from simulations.world.passing import PassingPort
 from simulations.world.plan import Plan
 from simulations.world.world import World
 

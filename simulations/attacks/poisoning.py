@@ -28,12 +28,13 @@ from secagg.runtime.participant import CoordinatorPort
 from secagg.runtime.ports import BlobStore
 from secagg.transcript.statements import ContributionHeader, OneShotHeader
 from simulations.attacks.attack import Attack, AttackResult
-from simulations.attacks.forgery import PassingPort, signed_by
+from simulations.attacks.forgery import signed_by
 from simulations.attacks.notebook import Notebook
 from simulations.exploring.client_lies import Prepared
 from simulations.world.cast import CLIP_NORM, ONE
 from simulations.world.clients import ClientNode
 from simulations.world.loop import run_virtually
+from simulations.world.passing import PassingPort
 from simulations.world.plan import CommitteePlan, Plan, Protocol
 from simulations.world.randomness import generator
 from simulations.world.world import World

@@ -38,6 +38,7 @@ from simulations.attacks.loot import Loot
 from simulations.attacks.notebook import Notebook
 from simulations.world.clients import ClientNode
 from simulations.world.coordinator import Front
+from simulations.world.passing import PassingPort
 from simulations.world.randomness import SeededRng
 from simulations.world.world import World
 
@@ -65,7 +66,7 @@ class Tale:
     answered: dict[int, Signed] = field(default_factory=dict)
 
 
-class Accomplice(forgery.PassingPort):
+class Accomplice(PassingPort):
     """The port of a client that works for the coordinator: it acts honestly, and gives every state away."""
 
     def __init__(self, node: ClientNode, port: CoordinatorPort, loot: Loot) -> None:

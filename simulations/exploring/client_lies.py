@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,26 +13,20 @@ import numpy as np
 from secagg.derive import boxes
 from secagg.protocol.errors import RemoteProtocolError
 from secagg.protocol.messages import (
-    AdvertisedList,
     AdvertiseKeys,
     ClientMessage,
-    ClosedList,
-    Confirmations,
     ConfirmClose,
     Contribution,
     OutgoingBoxes,
-    SessionEnded,
-    SharedList,
     ShareKeys,
     SignedReceipt,
     UnmaskAnswer,
 )
-from secagg.protocol.one_shot.messages import CommitContribution, CommittedList, OneShotContribution
+from secagg.protocol.one_shot.messages import CommitContribution, OneShotContribution
 from secagg.runtime import vectors
 from secagg.runtime.memory import MemoryBlobStore
 from secagg.runtime.participant import CoordinatorPort
 from secagg.runtime.ports import BlobStore
-from secagg.runtime.shown import Status
 from secagg.transcript import merkle
 from secagg.transcript.statements import (
     AdvertiseStatement,
@@ -49,6 +43,7 @@ from secagg.transcript.statements import (
 )
 from simulations.exploring.operations import ClientLie, DropPhase
 from simulations.world.clients import ClientNode
+from simulations.world.passing import PassingPort
 
 AnyContribution = Contribution | OneShotContribution
 _PHASES: dict[type[Any], DropPhase] = {
@@ -59,7 +54,7 @@ _PHASES: dict[type[Any], DropPhase] = {
 }
 
 
-class LyingPort:
+class LyingPort(PassingPort):
     """A ``CoordinatorPort`` between a corrupt client and the network.
 
     Args:
@@ -76,8 +71,8 @@ class LyingPort:
         lies: frozenset[ClientLie],
         equivocates: frozenset[DropPhase],
     ) -> None:
+        super().__init__(port)
         self._client = client
-        self._port = port
         self._lies = lies
         self._equivocates = equivocates
 
@@ -102,34 +97,6 @@ class LyingPort:
             with contextlib.suppress(RemoteProtocolError):
                 await self._port.upload(session, again, Prepared(_upload_of(again), other))
         return receipt
-
-    def watch(self, session: bytes) -> AsyncIterator[Status]:
-        """See ``CoordinatorPort.watch``."""
-        return self._port.watch(session)
-
-    async def advertised_list(self, session: bytes, identity: bytes) -> AdvertisedList:
-        """See ``CoordinatorPort.advertised_list``."""
-        return await self._port.advertised_list(session, identity)
-
-    async def shared_list(self, session: bytes, identity: bytes) -> SharedList:
-        """See ``CoordinatorPort.shared_list``."""
-        return await self._port.shared_list(session, identity)
-
-    async def committed_list(self, session: bytes) -> CommittedList:
-        """See ``CoordinatorPort.committed_list``."""
-        return await self._port.committed_list(session)
-
-    async def closed_list(self, session: bytes) -> ClosedList:
-        """See ``CoordinatorPort.closed_list``."""
-        return await self._port.closed_list(session)
-
-    async def confirmations(self, session: bytes, identity: bytes) -> Confirmations:
-        """See ``CoordinatorPort.confirmations``."""
-        return await self._port.confirmations(session, identity)
-
-    async def outcome(self, session: bytes) -> SessionEnded:
-        """See ``CoordinatorPort.outcome``."""
-        return await self._port.outcome(session)
 
     def _sign(self, statement: Statement) -> Signed:
         key = self._client.cast.clients[self._client.number]

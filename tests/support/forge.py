@@ -10,7 +10,7 @@ afterwards.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,15 @@ from typing import Any
 from secagg.crypto.notes import cosign, log_key, sign_checkpoint, witness_key
 from secagg.crypto.secret import Secret
 from secagg.crypto.signing import SigningKey
-from secagg.transcript import merkle, tiles
+from secagg.transcript import merkle
 from secagg.transcript.checkpoint import Checkpoint
 from secagg.transcript.entries import SignedRoster
-from secagg.transcript.growing_tree import GrowingTree
 from secagg.transcript.note import Note
 from secagg.transcript.policy import GroupRule, LogPolicy, LogRule, WitnessRule
 from secagg.transcript.proof import LogProof
 from secagg.transcript.receipt import ContributionProof
 from secagg.transcript.roster import Roster, RosterMember
+from simulations.attacks.published_record import log_files
 from tests.support.forge_closing import SessionForge
 from tests.support.forge_session import MODEL_DIGEST, Edit, Plan, Surroundings
 
@@ -230,20 +230,6 @@ class Forge:
 def write_record(directory: Path, edits: Mapping[str, Edit] | None = None) -> Written:
     """A complete record in ``directory``, edited on the way."""
     return Forge(edits).run().write(directory)
-
-
-def log_files(entries: Sequence[bytes]) -> dict[str, bytes]:
-    """Tiles and entry bundles of a log, by path."""
-    tree = GrowingTree()
-    for entry in entries:
-        tree.append(merkle.leaf_hash(entry))
-    files = {}
-    for level, index, width in tiles.tiles_of(len(entries)):
-        files[tiles.tile_path(level, index, width)] = tree.nodes(8 * level, tiles.TILE_WIDTH * index, width)
-    for index, width in tiles.bundles_of(len(entries)):
-        start = tiles.TILE_WIDTH * index
-        files[tiles.bundle_path(index, width)] = tiles.encode_bundle(entries[start : start + width])
-    return files
 
 
 def _write(directory: Path, files: Mapping[str, bytes]) -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from secagg.protocol.phases import Phase
 from secagg.transcript.entries import OneShotResult, decode_entry
+from simulations.attacks.published_record import log_files
 from tests.support.audit import complaints
 from tests.support.cohort import one_hot
-from tests.support.forge import log_files
 from tests.support.one_shot_cohort import OneShotCohort, open_one_shot
 from verifier.policy import PinnedOpeners
 
