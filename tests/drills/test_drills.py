@@ -1,4 +1,4 @@
-"""Each drill in short; in full, as ``python -m tests.drills`` runs them, with ``-m long``."""
+"""Two drills in short; with ``-m long`` all of them, and in full, as ``python -m tests.drills`` runs them."""
 
 from __future__ import annotations
 
@@ -34,18 +34,21 @@ def test_a_coordinator_that_is_killed_loses_nothing_that_it_acknowledged() -> No
     assert dict(report.kills) == {"receipt for the upload": 1, "the end of the session": 1}
 
 
+@pytest.mark.long
 def test_members_that_are_killed_answer_once_and_remember_it() -> None:
     report = asyncio.run(kill_member.run(ONE_SHOT))
     check(report, "one-shot with a sum")
     assert report.kills["the end of the session"] == 2
 
 
+@pytest.mark.long
 def test_witnesses_that_are_killed_remember_what_they_cosigned() -> None:
     report = asyncio.run(kill_witness.run(dataclasses.replace(PAIRWISE, kills=3)))
     check(report, "pairwise with a sum")
     assert report.kills["the end of the session"] == 2
 
 
+@pytest.mark.long
 def test_contributors_that_are_killed_go_on_and_say_nothing_twice() -> None:
     report = asyncio.run(kill_client.run(PAIRWISE))
     check(report, "pairwise with a sum")
@@ -57,6 +60,7 @@ def test_honest_uploaders_are_served_beside_slow_stalled_and_broken_ones() -> No
     check(report, "one-shot with a sum")
 
 
+@pytest.mark.long
 def test_watchers_hear_the_end_and_leave_their_places_to_others() -> None:
     report = asyncio.run(watchers.run(40))
     check(report, "pairwise with a sum")

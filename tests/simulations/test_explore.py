@@ -85,6 +85,7 @@ class TestShrinking:
 
 
 class TestExploring:
+    @pytest.mark.long
     def test_the_results_follow_from_the_seeds_and_not_from_the_workers(self):
         seeds = range(40, 46)
         told: list[int] = []
