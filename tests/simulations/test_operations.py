@@ -55,6 +55,7 @@ class TestText:
     def test_comments_and_empty_lines_do_not_count(self):
         assert Script.parse(f"\n{PLAN}  # why\n\n# nothing\njoin 1\n") == Script.parse(f"{PLAN}\njoin 1")
 
+    @pytest.mark.long
     def test_scripts_that_are_drawn_survive_their_text(self):
         for seed in range(30):
             script = draw_script(seed)

@@ -168,6 +168,7 @@ class Page(HTMLParser):
 # The same bytes.
 
 
+@pytest.mark.long
 def test_another_process_with_other_hashes_and_other_settings_of_the_user_writes_the_same_page(page, tmp_path):
     (tmp_path / "matplotlibrc").write_text(
         "font.size: 30\naxes.facecolor: red\nsvg.fonttype: none\naxes.linewidth: 9\n"

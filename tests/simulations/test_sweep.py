@@ -110,6 +110,7 @@ def test_trials_come_cell_after_cell():
 # Sessions.
 
 
+@pytest.mark.long
 def test_the_same_sweep_gives_the_same_bytes_with_any_number_of_processes():
     sweep = Sweep(SMALL, tuple(Protocol), (ZERO, HALF), repeat=1, seed=3)
     told = []
