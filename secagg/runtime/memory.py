@@ -1,6 +1,7 @@
 """The ports in memory, for tests and simulations: the same semantics as on disk, and nothing survives.
 
-``MemorySessionStore`` belongs to one event loop; ``MemoryBlobStore`` may be called from any thread.
+``MemorySessionStore`` belongs to one event loop; ``MemoryBlobStore`` and ``MemoryWitnessState`` may be called from any
+thread.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import itertools
 import re
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -220,6 +221,37 @@ class MemoryBlobStore:
 
     def _committed(self, upload: _Upload) -> int:
         return upload.length_bytes if self._complete(upload) else len(upload.staged)
+
+
+class MemoryRecord:
+    """A ``RecordPort`` in a dictionary: content by session and name."""
+
+    def __init__(self) -> None:
+        self.files: dict[tuple[SessionKey, str], bytes] = {}
+
+    def write(self, session: SessionKey, name: str, pieces: Iterable[bytes | memoryview]) -> None:
+        """See ``RecordPort.write``."""
+        self.files[session, name] = b"".join(pieces)
+
+
+class MemoryWitnessState:
+    """A ``WitnessState`` that lasts as long as this object."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._notes: dict[str, bytes] = {}
+
+    def latest(self, origin: str) -> bytes | None:
+        """See ``WitnessState``."""
+        with self._mutex:
+            return self._notes.get(origin)
+
+    def advance(self, origin: str, expected: bytes | None, new: bytes) -> None:
+        """See ``WitnessState``."""
+        with self._mutex:
+            if self._notes.get(origin) != expected:
+                raise VersionConflictError(f"{origin}: another checkpoint was cosigned first")
+            self._notes[origin] = new
 
 
 def _check_token(token: str) -> None:

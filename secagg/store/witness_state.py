@@ -81,23 +81,3 @@ class DirectoryWitnessState:
 
     def _path(self, origin: str) -> Path:
         return self._directory / origin_hash(origin)
-
-
-class MemoryWitnessState:
-    """A ``WitnessState`` that lasts as long as this object."""
-
-    def __init__(self) -> None:
-        self._mutex = threading.Lock()
-        self._notes: dict[str, bytes] = {}
-
-    def latest(self, origin: str) -> bytes | None:
-        """See ``WitnessState``."""
-        with self._mutex:
-            return self._notes.get(origin)
-
-    def advance(self, origin: str, expected: bytes | None, new: bytes) -> None:
-        """See ``WitnessState``."""
-        with self._mutex:
-            if self._notes.get(origin) != expected:
-                raise VersionConflictError(f"{origin}: another checkpoint was cosigned first")
-            self._notes[origin] = new

@@ -30,7 +30,7 @@ from secagg.runtime import vectors
 from secagg.runtime.institutions import DecryptPiece, PreparedContext
 from secagg.runtime.key_authority import AuthorityPorts, KeyAuthorityHost
 from secagg.runtime.log_trust import ForgetfulMemory
-from secagg.runtime.memory import MemorySessionStore
+from secagg.runtime.memory import MemorySessionStore, MemoryWitnessState
 from secagg.runtime.memory_boxes import MemoryJournal
 from secagg.runtime.witness import Outcome, Witness
 from secagg.transcript import merkle
@@ -48,7 +48,6 @@ from simulations.attacks.interrogation import plan_of
 from simulations.attacks.notebook import Notebook
 from simulations.world.cast import ORIGIN, START_S, Cast, key_of
 from simulations.world.randomness import SeededRng
-from simulations.world.witnesses import MemoryWitnessState
 
 Lanes = npt.NDArray[np.uint64]
 Secrets = npt.NDArray[np.int64]

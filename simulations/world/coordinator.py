@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,8 +21,8 @@ from secagg.protocol.messages import (
 from secagg.protocol.one_shot.messages import OneShotContribution
 from secagg.protocol.rows import UploadStaged
 from secagg.runtime.hosts import host_for, pairwise
+from secagg.runtime.memory import MemoryRecord
 from secagg.runtime.participant import TransportError
-from secagg.runtime.ports import SessionKey
 from secagg.runtime.session_host import AnyHost, CoordinatorPorts
 from secagg.runtime.shown import Status
 from secagg.runtime.transparency_log import TransparencyLog
@@ -38,17 +38,6 @@ if TYPE_CHECKING:
     from secagg.runtime.log_ports import Cosigners
 
 COORDINATOR = "coordinator"
-
-
-class Published:
-    """A ``RecordPort``: the files of sessions that are published, by session and name."""
-
-    def __init__(self) -> None:
-        self.files: dict[tuple[SessionKey, str], bytes] = {}
-
-    def write(self, session: SessionKey, name: str, pieces: Iterable[bytes | memoryview]) -> None:
-        """See ``RecordPort.write``."""
-        self.files[session, name] = b"".join(pieces)
 
 
 @dataclass
@@ -71,7 +60,7 @@ class CoordinatorNode:
     line: Line = field(default_factory=lambda: Line(0.005))
     name: str = COORDINATOR
     disk: Disk = field(default_factory=Disk)
-    published: Published = field(default_factory=Published)
+    published: MemoryRecord = field(default_factory=MemoryRecord)
     process: Process | None = None
     _host: AnyHost | None = None
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from secagg.crypto.notes import log_key, open_checkpoint
 from secagg.runtime.clock import Clock
 from secagg.runtime.log_ports import ConsistencyProof, CosignError
+from secagg.runtime.memory import MemoryWitnessState
 from secagg.runtime.participant import TransportError
-from secagg.runtime.ports import VersionConflictError
 from secagg.runtime.witness import Outcome, Response, Witness
 from secagg.transcript.checkpoint import Checkpoint
 from secagg.transcript.note import Note, NoteSignature, parse_signatures
@@ -21,23 +21,6 @@ from simulations.world.network import Line, Network
 from simulations.world.process import Process
 
 _ATTEMPTS = 3
-
-
-class MemoryWitnessState:
-    """A ``WitnessState`` in a dictionary; it outlives the process."""
-
-    def __init__(self) -> None:
-        self._notes: dict[str, bytes] = {}
-
-    def latest(self, origin: str) -> bytes | None:
-        """See ``WitnessState.latest``."""
-        return self._notes.get(origin)
-
-    def advance(self, origin: str, expected: bytes | None, new: bytes) -> None:
-        """See ``WitnessState.advance``."""
-        if self._notes.get(origin) != expected:
-            raise VersionConflictError("another note is the last")
-        self._notes[origin] = new
 
 
 @dataclass

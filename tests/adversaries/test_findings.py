@@ -24,7 +24,7 @@ from secagg.protocol.pairwise import admission, coordinator
 from secagg.protocol.pairwise.coordinator_states import Aborted, Recovering, Unmasking
 from secagg.protocol.pairwise.session import PairwiseSession
 from secagg.protocol.phases import Phase
-from secagg.runtime.memory import MemoryBlobStore, MemorySessionStore
+from secagg.runtime.memory import MemoryBlobStore, MemoryRecord, MemorySessionStore
 from secagg.runtime.pairwise_host import PairwiseHost
 from secagg.runtime.session_host import CoordinatorPorts
 from secagg.transcript.entries import SessionResult
@@ -48,7 +48,7 @@ from tests.support.liars import (
     stop,
     wrong_share,
 )
-from tests.support.published import HeldLog, MemoryRecord, memory_log
+from tests.support.published import HeldLog, memory_log
 from tests.support.stage import close_with, refusal, restarted, signed_by, sorted_keys, stage_of, step, tell, unmasked
 
 

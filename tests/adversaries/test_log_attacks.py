@@ -26,7 +26,7 @@ from secagg.protocol.pairwise.session import PairwiseSession
 from secagg.protocol.phases import Phase
 from secagg.protocol.rows import DeadlinePassed, RowKind, SetupRow, row_key
 from secagg.runtime.log_trust import LogTrust
-from secagg.runtime.memory import MemoryBlobStore, MemorySessionStore
+from secagg.runtime.memory import MemoryBlobStore, MemoryRecord, MemorySessionStore
 from secagg.runtime.memory_log import MemoryLogFiles
 from secagg.runtime.pairwise_host import PairwiseHost
 from secagg.runtime.pairwise_participant import PairwiseParticipant
@@ -55,7 +55,7 @@ from tests.support.cohort import (
     signed_roster,
 )
 from tests.support.liars import advance, cohort_of, contribute, settled, stop, uploading
-from tests.support.published import NO_WITNESSES, ORIGIN, MemoryRecord, evidence_of, memory_log
+from tests.support.published import NO_WITNESSES, ORIGIN, evidence_of, memory_log
 from tests.support.rng import CountingRng
 from tests.support.stage import LENIENT, signed_by, sorted_keys, stage_of
 from tests.support.witnessed_log import NOW_S, FixedClock

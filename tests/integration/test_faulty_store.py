@@ -58,7 +58,7 @@ from secagg.remote import SessionFiles
 from secagg.runtime.log_ports import CosignError, Cosigners, NoCosigners
 from secagg.runtime.log_state import open_log
 from secagg.runtime.log_trust import CheckpointMemory, ForgetfulMemory, LogTrust
-from secagg.runtime.memory import MemoryBlobStore, MemorySessionStore
+from secagg.runtime.memory import MemoryBlobStore, MemoryRecord, MemorySessionStore
 from secagg.runtime.memory_log import MemoryLogFiles
 from secagg.runtime.pairwise_host import PairwiseHost
 from secagg.runtime.pairwise_participant import PairwiseParticipant
@@ -89,7 +89,7 @@ from secagg.wire import convert
 from tests.support.cohort import key_of, one_hot, session_of, setup_of
 from tests.support.faults import FaultTime, FaultyStore, InjectedFaultError
 from tests.support.jumping_loop import JumpingLoop
-from tests.support.published import NO_WITNESSES, ORIGIN, MemoryRecord, memory_log
+from tests.support.published import NO_WITNESSES, ORIGIN, memory_log
 from tests.support.record_rules import FILES_OF, broken_rules
 from tests.support.rng import CountingRng
 from tests.support.stage import UNIT, signed_by, sorted_keys

@@ -37,6 +37,7 @@ from secagg.remote import GrpcCoordinator
 from secagg.runtime.clock import SystemClock
 from secagg.runtime.log_ports import ConsistencyProof, Cosigners
 from secagg.runtime.log_trust import CheckpointMemory, ForgetfulMemory, LogTrust
+from secagg.runtime.memory import MemoryWitnessState
 from secagg.runtime.ports import StoreError
 from secagg.runtime.shown import ShownSession
 from secagg.runtime.transparency_log import TransparencyLog
@@ -46,7 +47,6 @@ from secagg.services.logs import EventLog
 from secagg.services.witness import WitnessServer
 from secagg.store.checkpoints import FileCheckpointMemory
 from secagg.store.log_files import RecordFiles
-from secagg.store.witness_state import MemoryWitnessState
 from secagg.transcript import merkle
 from secagg.transcript.checkpoint import Checkpoint
 from secagg.transcript.entries import KeysAdvertised, SessionOpen, decode_entry

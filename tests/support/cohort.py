@@ -33,7 +33,7 @@ from secagg.protocol.phases import Phase
 from secagg.protocol.rows import DeadlinePassed, SetupRow, UploadStaged
 from secagg.protocol.session import ClientPolicy
 from secagg.runtime import vectors
-from secagg.runtime.memory import MemoryBlobStore, MemorySessionStore
+from secagg.runtime.memory import MemoryBlobStore, MemoryRecord, MemorySessionStore
 from secagg.runtime.pairwise_host import PairwiseHost
 from secagg.runtime.ports import BlobStore
 from secagg.runtime.session_host import CoordinatorPorts
@@ -43,7 +43,7 @@ from secagg.transcript.entries import Deadlines, PairwiseOpen, SignedRoster
 from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.roster import Roster, RosterMember
 from secagg.transcript.statements import ContributionHeader
-from tests.support.published import NO_WITNESSES, MemoryRecord, memory_log
+from tests.support.published import NO_WITNESSES, memory_log
 from tests.support.rng import CountingRng
 
 

@@ -34,7 +34,7 @@ from secagg.runtime.clock import Clock
 from secagg.runtime.committee_member import CommitteeMemberHost, member_sealing_key
 from secagg.runtime.log_trust import ForgetfulMemory
 from secagg.runtime.member_ports import MemberPorts
-from secagg.runtime.memory import MemoryBlobStore, MemorySessionStore
+from secagg.runtime.memory import MemoryBlobStore, MemoryRecord, MemorySessionStore
 from secagg.runtime.memory_boxes import MemoryBoxStore, MemoryJournal
 from secagg.runtime.one_shot_host import OneShotHost
 from secagg.runtime.participant import TransportError
@@ -49,7 +49,7 @@ from secagg.transcript.openers import Committee
 from secagg.transcript.roster import Roster, RosterMember
 from secagg.transcript.statements import Signed
 from tests.support.cohort import VirtualClock, key_of, signed_roster, tiny_template
-from tests.support.published import NO_WITNESSES, MemoryRecord, memory_log
+from tests.support.published import NO_WITNESSES, memory_log
 from tests.support.rng import CountingRng
 
 COORDINATOR = "coordinator"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from secagg.crypto.notes import sign_checkpoint
 from secagg.crypto.signing import SigningKey
@@ -19,16 +19,6 @@ from secagg.transcript.policy import LogPolicy
 
 ORIGIN = "log.example/secagg"
 NO_WITNESSES = LogPolicy.without_witnesses()
-
-
-class MemoryRecord:
-    """A ``RecordPort`` in a dictionary: content by session and name."""
-
-    def __init__(self) -> None:
-        self.files: dict[tuple[bytes, str], bytes] = {}
-
-    def write(self, session: bytes, name: str, pieces: Iterable[bytes | memoryview]) -> None:
-        self.files[session, name] = b"".join(pieces)
 
 
 def memory_log(key: SigningKey) -> TransparencyLog:

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from secagg.runtime.clock import Clock
+from secagg.runtime.memory import MemoryWitnessState
 from secagg.runtime.witness import Witness, WitnessState
 from secagg.services.logs import EventLog
 from secagg.services.witness import WitnessLimits, WitnessServer
-from secagg.store.witness_state import DirectoryWitnessState, MemoryWitnessState
+from secagg.store.witness_state import DirectoryWitnessState
 from tests.support.faults import FaultTime
 from tests.support.witnessed_log import FixedClock, History, key_of
 

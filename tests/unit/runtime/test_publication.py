@@ -19,6 +19,7 @@ from secagg.protocol.pairwise.coordinator_states import Aborted, AdvertiseRow, A
 from secagg.protocol.phases import Phase
 from secagg.protocol.rows import RowKind, row_key
 from secagg.runtime import vectors
+from secagg.runtime.memory import MemoryRecord
 from secagg.runtime.pairwise_publication import PairwiseFiles
 from secagg.runtime.transparency_log import TransparencyLog
 from secagg.transcript import merkle
@@ -37,7 +38,6 @@ from tests.support import cohort as cohort_module
 from tests.support.audit import complaints
 from tests.support.cohort import Cohort
 from tests.support.liars import advance, cohort_of, contribute, dealt, settled, stop, uploading
-from tests.support.published import MemoryRecord
 from tests.support.record_rules import FILES_OF, broken_rules, lines_of
 from tests.support.stage import UNIT
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secagg.crypto.notes import Witnessed, cosign, open_checkpoint
+from secagg.runtime.memory import MemoryWitnessState
 from secagg.runtime.ports import StoreError, VersionConflictError
 from secagg.runtime.witness import CLOCK_TOLERANCE_S, SIZE_TYPE, Outcome, Response, Witness, origin_hash
-from secagg.store.witness_state import MemoryWitnessState
 from secagg.transcript.checkpoint import Checkpoint
 from secagg.transcript.note import Note, NoteError, NoteSignature, parse_signatures
 from secagg.transcript.witness_request import AddCheckpoint

@@ -14,7 +14,7 @@ from secagg.identity.cards import AuthorityCard, MemberCard
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
 from secagg.protocol.sessions import AnySession
 from secagg.runtime.hosts import host_for, one_shot, pairwise
-from secagg.runtime.memory import MemoryBlobStore, MemorySessionStore
+from secagg.runtime.memory import MemoryBlobStore, MemoryRecord, MemorySessionStore
 from secagg.runtime.session_host import AnyHost, CoordinatorPorts
 from secagg.services.aggregation import AggregationServicer
 from secagg.services.operator import check_institutions
@@ -26,7 +26,7 @@ from secagg.v1 import aggregation_pb2 as pb
 from tests.support import cohort
 from tests.support import one_shot as committee_stage
 from tests.support.cohort import VirtualClock, key_of
-from tests.support.published import MemoryRecord, memory_log
+from tests.support.published import memory_log
 
 KEYS = [key_of(f"client {number}") for number in range(4)]
 PAIRWISE = cohort.session_of(KEYS)
