@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from simulations.world.plan import Protocol
 
@@ -49,7 +48,3 @@ class Attack:
     why: str
     run: Callable[[int], AttackResult]
     naive: str | None = None
-
-
-Play = Callable[[int], Coroutine[Any, Any, AttackResult]]
-"""An attack from a seed, to be run inside a virtual loop."""

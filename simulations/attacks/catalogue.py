@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 from simulations.attacks import (
     ciphertexts,
     log,
@@ -30,6 +33,12 @@ BEYOND_THEIR_ASSUMPTION = frozenset({"log-split-view-beyond-quorum", "log-split-
 def ends_as_it_should(attack: Attack, result: AttackResult) -> bool:
     """Whether an attack failed, or, if it goes beyond its assumption, succeeded."""
     return result.succeeded == (attack.name in BEYOND_THEIR_ASSUMPTION)
+
+
+def record_of(attack: Attack, result: AttackResult) -> dict[str, Any]:
+    """An attack and what came of it, for programs."""
+    texts = {name: getattr(attack, name) for name in ("name", "goal", "adversary", "why")}
+    return texts | dataclasses.asdict(result) | {"as_it_should": ends_as_it_should(attack, result)}
 
 
 def attack_named(name: str) -> Attack:

@@ -20,9 +20,9 @@ from simulations.attacks.pairwise_stage import MOST_S, People, plan_of
 from simulations.exploring.client_lies import LyingPort
 from simulations.exploring.operations import ClientLie, DropPhase
 from simulations.world.cast import ONE, client_name
-from simulations.world.clients import PHASE_OF
 from simulations.world.network import Event, Line, Mishap
 from simulations.world.passing import PassingPort
+from simulations.world.people import PHASE_OF
 from simulations.world.plan import Plan
 from simulations.world.world import World
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import difflib
 import json
 import re
@@ -16,7 +15,7 @@ from typing import Any
 
 from secagg.protocol.errors import RejectReason
 from simulations.attacks.attack import Attack, AttackResult
-from simulations.attacks.catalogue import ATTACKS, BEYOND_THEIR_ASSUMPTION, ends_as_it_should
+from simulations.attacks.catalogue import ATTACKS, BEYOND_THEIR_ASSUMPTION, record_of
 from simulations.attacks.ciphertexts import NOT_PLAYED
 from simulations.commands.explore import whole
 from simulations.naive import attacks as naive
@@ -249,14 +248,7 @@ def _bulleted(texts: Sequence[str]) -> Iterator[str]:
 
 
 def _record(attack: Attack, result: AttackResult, seed: int) -> dict[str, Any]:
-    return (
-        _head(attack, seed)
-        | dataclasses.asdict(result)
-        | {
-            "against": "",
-            "as_it_should": ends_as_it_should(attack, result),
-        }
-    )
+    return _head(attack, seed) | record_of(attack, result) | {"against": ""}
 
 
 def _naive_record(attack: Attack, result: NaiveResult, seed: int) -> dict[str, Any]:

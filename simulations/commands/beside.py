@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
 from simulations.attacks import poisoning
 from simulations.attacks.attack import Attack
-from simulations.attacks.catalogue import ATTACKS, ends_as_it_should
+from simulations.attacks.catalogue import ATTACKS, record_of
 from simulations.report.curve import Curve
 from simulations.scenarios.outcome import Outcome
 from simulations.scenarios.scenario import Scenario
@@ -43,17 +42,14 @@ def check_attacks(scenario: Scenario) -> tuple[Attack, ...]:
     return tuple(found)
 
 
-def with_attacks(outcome: Outcome, scenario: Scenario, told: Callable[[str], None] = lambda _: None) -> Outcome:
+def with_attacks(outcome: Outcome, scenario: Scenario) -> Outcome:
     """The same with every attack of the scenario replayed, and with what poison does where poisoning is among them.
 
     Raises:
         PlanError: the scenario names an attack that does not exist.
     """
     attacks, seed = check_attacks(scenario), scenario.plan.seed
-    rows = []
-    for attack in attacks:
-        told(attack.name)
-        rows.append(_row(attack, seed))
+    rows = [record_of(attack, attack.run(seed)) for attack in attacks]
     poisoned: tuple[dict[str, Any], ...] = ()
     if any(attack in poisoning.ATTACKS for attack in attacks):
         measured = poisoning.influences(scenario.plan.protocol, seed)
@@ -61,18 +57,12 @@ def with_attacks(outcome: Outcome, scenario: Scenario, told: Callable[[str], Non
     return dataclasses.replace(outcome, attacks=tuple(rows), influence=poisoned)
 
 
-def curve_beside(scenario: Scenario, rate: float, told: Callable[[int, int], None] = lambda *_: None) -> Curve:
+def curve_beside(scenario: Scenario, rate: float) -> Curve:
     """Success against dropout rate in sessions like the scenario's, but small: ten clients, ten runs for each rate."""
     plan = Plan(scenario.plan.protocol, CURVE_CLIENTS, dimension=2, committee=scenario.plan.committee)
     sweep = Sweep(plan, (scenario.plan.protocol,), _CURVE_RATES, repeat=CURVE_REPEAT, seed=scenario.plan.seed)
-    points = run_sweep(sweep, jobs=cores(), progress=told).points
+    points = run_sweep(sweep, jobs=cores()).points
     return Curve.of_sweep(plan, points, rate)
-
-
-def _row(attack: Attack, seed: int) -> dict[str, Any]:
-    result = attack.run(seed)
-    texts = {name: getattr(attack, name) for name in ("name", "goal", "adversary", "why")}
-    return texts | dataclasses.asdict(result) | {"as_it_should": ends_as_it_should(attack, result)}
 
 
 def _finite(value: object) -> object:

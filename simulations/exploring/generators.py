@@ -44,11 +44,12 @@ from simulations.exploring.operations import (
 )
 from simulations.exploring.scripts import Script, liars_of, nodes_of, traitors_of
 from simulations.world.cast import client_name
-from simulations.world.clients import PHASE_OF, ClientNode
+from simulations.world.clients import ClientNode
 from simulations.world.coordinator import COORDINATOR, CoordinatorNode
 from simulations.world.loop import NothingLeftError, run_virtually
 from simulations.world.members import MemberNode
 from simulations.world.network import Call
+from simulations.world.people import PHASE_OF
 from simulations.world.plan import CommitteePlan, Plan, Protocol
 from simulations.world.randomness import generator
 from simulations.world.stores import CrashTime

@@ -7,7 +7,7 @@ import typing
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
-from simulations.world.clients import PHASE_OF
+from simulations.world.people import PHASE_OF
 from simulations.world.stores import CrashTime
 
 

@@ -18,9 +18,8 @@ from simulations.judging.record_check import check_record
 from simulations.scenarios.outcome import CallTraffic, ClientFate, Note, Outcome, PhaseTime
 from simulations.scenarios.scenario import Crash, Cut, Fault, Scenario
 from simulations.world.cast import client_name
-from simulations.world.clients import PHASE_OF
 from simulations.world.loop import run_virtually
-from simulations.world.people import Person
+from simulations.world.people import PHASE_OF, Person
 from simulations.world.plan import Plan, Protocol
 from simulations.world.world import World
 

@@ -102,7 +102,3 @@ class Scenario:
         for model in self.dropouts:
             people = model.applied(people, self.plan, draw)
         return people
-
-    def with_plan(self, plan: Plan) -> Scenario:
-        """The same with another session."""
-        return dataclasses.replace(self, plan=plan)

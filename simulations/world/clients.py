@@ -27,7 +27,6 @@ from secagg.protocol.one_shot.messages import CommitContribution, CommittedList,
 from secagg.protocol.one_shot.session import OneShotSession
 from secagg.protocol.pairwise.client import ClientContext
 from secagg.protocol.pairwise.session import PairwiseSession
-from secagg.protocol.phases import Phase
 from secagg.runtime.log_trust import ForgetfulMemory, LogTrust
 from secagg.runtime.one_shot_participant import OneShotParticipant
 from secagg.runtime.pairwise_participant import PairwiseParticipant
@@ -37,6 +36,7 @@ from secagg.runtime.shown import Status
 from secagg.transcript.evidence import LogEvidence
 from simulations.world.cast import Cast, client_name
 from simulations.world.coordinator import CoordinatorNode, Front
+from simulations.world.machine import Machine
 from simulations.world.network import Line, Network
 from simulations.world.process import Process
 from simulations.world.randomness import SeededRng
@@ -44,16 +44,6 @@ from simulations.world.stores import Disk, ProcessStore
 
 _T = TypeVar("_T")
 _RETRY_S = 5.0
-
-PHASE_OF = {
-    "AdvertiseKeys": Phase.ADVERTISE_KEYS,
-    "ShareKeys": Phase.SHARE_KEYS,
-    "announce": Phase.MASKED_INPUT,
-    "deliver": Phase.MASKED_INPUT,
-    "ConfirmClose": Phase.CONSISTENCY_CHECK,
-    "UnmaskAnswer": Phase.UNMASK,
-}
-"""The phase that a client's call belongs to, by the name of the call."""
 
 
 class NetworkCoordinator:
@@ -136,7 +126,7 @@ class NetworkCoordinator:
 
 
 @dataclass
-class ClientNode:
+class ClientNode(Machine):
     """One client: what it keeps, and its process while it is up.
 
     Attributes:
@@ -155,10 +145,8 @@ class ClientNode:
     line: Line = field(default_factory=Line)
     disk: Disk = field(default_factory=Disk)
     memory: ForgetfulMemory = field(default_factory=ForgetfulMemory)
-    process: Process | None = None
     participant: PairwiseParticipant | OneShotParticipant | None = None
     starts: int = 0
-    port: CoordinatorPort | None = None
 
     @property
     def name(self) -> str:
@@ -172,16 +160,9 @@ class ClientNode:
 
     def start(self, port: NetworkCoordinator, wrapped: CoordinatorPort | None = None) -> asyncio.Task[None]:
         """Begin a process that takes part until nothing more is asked of it; ``wrapped`` alters what it sends."""
-        process = Process(self.name)
-        self.process = process
+        process = self.begin()
         self.starts += 1
         return process.spawn(self._run(process, port, wrapped or port))
-
-    def kill(self) -> None:
-        """End the process at once; what is on its disk stays."""
-        if self.process is not None:
-            self.process.kill()
-        self.process = None
 
     async def _run(self, process: Process, port: NetworkCoordinator, used: CoordinatorPort) -> None:
         try:

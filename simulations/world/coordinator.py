@@ -22,12 +22,12 @@ from secagg.protocol.one_shot.messages import OneShotContribution
 from secagg.protocol.rows import UploadStaged
 from secagg.runtime.hosts import host_for, pairwise
 from secagg.runtime.memory import MemoryRecord
-from secagg.runtime.participant import TransportError
 from secagg.runtime.session_host import AnyHost, CoordinatorPorts
 from secagg.runtime.shown import Status
 from secagg.runtime.transparency_log import TransparencyLog
 from secagg.transcript.evidence import LogEvidence
 from simulations.world.cast import ORIGIN, Cast
+from simulations.world.machine import Server
 from simulations.world.network import Line
 from simulations.world.process import Process
 from simulations.world.stores import Disk, ProcessLogFiles, ProcessStore
@@ -41,7 +41,7 @@ COORDINATOR = "coordinator"
 
 
 @dataclass
-class CoordinatorNode:
+class CoordinatorNode(Server[AnyHost]):
     """The coordinator: what it keeps, and its process while it is up.
 
     Attributes:
@@ -58,37 +58,15 @@ class CoordinatorNode:
     cosigners: Callable[[Process], Cosigners]
     report: Callable[[str, str], None]
     line: Line = field(default_factory=lambda: Line(0.005))
-    name: str = COORDINATOR
     disk: Disk = field(default_factory=Disk)
     published: MemoryRecord = field(default_factory=MemoryRecord)
-    process: Process | None = None
-    _host: AnyHost | None = None
 
     @property
-    def host(self) -> AnyHost:
-        """The session. Raises TransportError while the coordinator does not serve it."""
-        if self._host is None:
-            raise TransportError("the coordinator is not serving yet")
-        return self._host
+    def name(self) -> str:
+        """See ``Machine.name``."""
+        return COORDINATOR
 
-    @property
-    def is_up(self) -> bool:
-        """Whether the session is being served."""
-        return self._host is not None
-
-    async def start(self) -> None:
-        """Open the session, or go on after a crash; returns when it is served."""
-        process = Process(self.name)
-        self.process = process
-        await asyncio.wait({process.spawn(self._serve(process))})
-
-    def kill(self) -> None:
-        """End the process at once; what is on the disk stays."""
-        if self.process is not None:
-            self.process.kill()
-        self.process = self._host = None
-
-    async def _serve(self, process: Process) -> None:
+    async def _served(self, process: Process) -> AnyHost:
         log = TransparencyLog(
             ProcessLogFiles(self.disk, process), self.cosigners(process), self.cast.coordinator, ORIGIN, self.report
         )
@@ -108,7 +86,7 @@ class CoordinatorNode:
             await host.resume()
         else:
             await host.create(self.cast.setup(self.disk.blobs))
-        self._host = host
+        return host
 
 
 class Front:

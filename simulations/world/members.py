@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -15,11 +14,11 @@ from secagg.runtime.institutions import AuthorityPort, MemberPort
 from secagg.runtime.log_trust import ForgetfulMemory
 from secagg.runtime.member_ports import MemberPorts
 from secagg.runtime.memory_boxes import MemoryBoxStore, MemoryJournal
-from secagg.runtime.participant import TransportError
 from secagg.transcript.merkle import leaf_hash
 from secagg.transcript.statements import Signed
 from simulations.world.cast import Cast, member_name
 from simulations.world.coordinator import CoordinatorNode
+from simulations.world.machine import Server
 from simulations.world.network import Line, Network
 from simulations.world.process import Process
 from simulations.world.stores import Disk, ProcessStore
@@ -29,7 +28,7 @@ OPENING_WAITS_S = 600.0
 
 
 @dataclass
-class MemberNode:
+class MemberNode(Server[CommitteeMemberHost]):
     """One committee member: what it keeps, and its process while it is up."""
 
     cast: Cast
@@ -40,34 +39,13 @@ class MemberNode:
     boxes: MemoryBoxStore = field(default_factory=MemoryBoxStore)
     journal: MemoryJournal = field(default_factory=MemoryJournal)
     memories: dict[tuple[bytes, str], ForgetfulMemory] = field(default_factory=dict)
-    process: Process | None = None
-    _host: CommitteeMemberHost | None = None
 
     @property
     def name(self) -> str:
-        """Of the node."""
+        """See ``Machine.name``."""
         return member_name(self.place)
 
-    @property
-    def host(self) -> CommitteeMemberHost:
-        """All its sessions. Raises TransportError while it does not serve them."""
-        if self._host is None:
-            raise TransportError(f"{self.name} is not serving yet")
-        return self._host
-
-    async def start(self) -> None:
-        """Begin to serve, or go on after a crash."""
-        process = Process(self.name)
-        self.process = process
-        await asyncio.wait({process.spawn(self._serve(process))})
-
-    def kill(self) -> None:
-        """End the process at once; what is on its disk stays."""
-        if self.process is not None:
-            self.process.kill()
-        self.process = self._host = None
-
-    async def _serve(self, process: Process) -> None:
+    async def _served(self, process: Process) -> CommitteeMemberHost:
         key = self.cast.members[self.place]
         rules = MemberRules(
             coordinators=frozenset({self.cast.coordinator.public_bytes}),
@@ -88,7 +66,7 @@ class MemberNode:
         )
         host = CommitteeMemberHost(ports)
         await host.start()
-        self._host = host
+        return host
 
 
 class NetworkMember:

@@ -10,26 +10,18 @@ from secagg.protocol.phases import Phase
 from simulations.world.network import Event, Line, Mishap
 from simulations.world.plan import Protocol
 
-PHASES = {
-    Protocol.PAIRWISE: (
-        Phase.ADVERTISE_KEYS,
-        Phase.SHARE_KEYS,
-        Phase.MASKED_INPUT,
-        Phase.CONSISTENCY_CHECK,
-        Phase.UNMASK,
-    ),
-    Protocol.ONE_SHOT: (Phase.MASKED_INPUT,),
+PHASE_OF = {
+    "AdvertiseKeys": Phase.ADVERTISE_KEYS,
+    "ShareKeys": Phase.SHARE_KEYS,
+    "announce": Phase.MASKED_INPUT,
+    "deliver": Phase.MASKED_INPUT,
+    "ConfirmClose": Phase.CONSISTENCY_CHECK,
+    "UnmaskAnswer": Phase.UNMASK,
 }
-"""The phases in which a client of a protocol says something, in order."""
+"""The phase that a client's call belongs to, by the name of the call; calls in order."""
 
-_CALLS = {
-    Phase.ADVERTISE_KEYS: ("AdvertiseKeys", "AdvertiseKeys"),
-    Phase.SHARE_KEYS: ("ShareKeys", "ShareKeys"),
-    Phase.MASKED_INPUT: ("announce", "deliver"),
-    Phase.CONSISTENCY_CHECK: ("ConfirmClose", "ConfirmClose"),
-    Phase.UNMASK: ("UnmaskAnswer", "UnmaskAnswer"),
-}
-"""The first and the last call of a client in a phase."""
+PHASES = {Protocol.PAIRWISE: tuple(dict.fromkeys(PHASE_OF.values())), Protocol.ONE_SHOT: (Phase.MASKED_INPUT,)}
+"""The phases in which a client of a protocol says something, in order."""
 
 
 class Moment(enum.StrEnum):
@@ -52,7 +44,8 @@ class Drop:
 
     def mishap(self, client: str) -> Mishap:
         """What the network has to do to a client of this name."""
-        first, last = _CALLS[self.phase]
+        calls = [call for call, phase in PHASE_OF.items() if phase is self.phase]
+        first, last = calls[0], calls[-1]
         match self.moment:
             case Moment.BEFORE:
                 return Mishap(Event.CALLER_DIES_BEFORE, client, first)

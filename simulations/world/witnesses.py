@@ -17,14 +17,14 @@ from secagg.transcript.note import Note, NoteSignature, parse_signatures
 from secagg.transcript.witness_request import AddCheckpoint
 from simulations.world.cast import ORIGIN, Cast, witness_name
 from simulations.world.coordinator import CoordinatorNode
+from simulations.world.machine import Machine
 from simulations.world.network import Line, Network
-from simulations.world.process import Process
 
 _ATTEMPTS = 3
 
 
 @dataclass
-class WitnessNode:
+class WitnessNode(Machine):
     """One witness: what it keeps, and its process while it is up."""
 
     cast: Cast
@@ -32,22 +32,15 @@ class WitnessNode:
     clock: Clock
     line: Line = field(default_factory=lambda: Line(0.02))
     state: MemoryWitnessState = field(default_factory=MemoryWitnessState)
-    process: Process | None = None
 
     @property
     def name(self) -> str:
-        """Of the node, and of its key."""
+        """See ``Machine.name``; also of its key."""
         return witness_name(self.number)
 
     async def start(self) -> None:
         """Begin to serve."""
-        self.process = Process(self.name)
-
-    def kill(self) -> None:
-        """End the process at once; what it cosigned it keeps."""
-        if self.process is not None:
-            self.process.kill()
-        self.process = None
+        self.begin()
 
     async def add_checkpoint(self, body: bytes) -> Response:
         """Answer one request."""

@@ -42,7 +42,6 @@ CALL_S = 30.0
 SESSION_S = 150.0
 """Longer than any session takes whose processes come back; shorter than its deadlines."""
 DEADLINE_S = 300
-PROTOCOLS = ("pairwise", "one-shot")
 
 
 @dataclass(frozen=True)
