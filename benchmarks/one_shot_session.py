@@ -65,6 +65,7 @@ from secagg.store.sqlite import SqliteSessionStore
 from secagg.transcript import canonical
 from secagg.transcript.encoding import Encoding, NoFlattening
 from secagg.transcript.entries import OneShotDeadlines, OneShotOpen
+from secagg.transcript.merge import FactorMerge
 from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.openers import Committee
 from secagg.transcript.roster import Roster, RosterMember
@@ -115,7 +116,7 @@ class Plan:
             base_model_digest=bytes(32),
             adapter=template.digest,
             layout=layout.digest,
-            merge="factors",
+            merge=FactorMerge(),
             encoding=Encoding(self.dimension, VALUE_BITS, most, usable, Fraction(1), NoFlattening()),
             min_contributors=self.clients,
             max_corrupt=min(-(-self.clients // 10), self.clients - 2),

@@ -78,6 +78,7 @@ from secagg.store.session_files import SessionDirectory
 from secagg.transcript import canonical
 from secagg.transcript.encoding import Encoding, NoFlattening
 from secagg.transcript.entries import Deadlines, PairwiseOpen, SessionOpen
+from secagg.transcript.merge import FactorMerge
 from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.policy import LogPolicy
 from secagg.transcript.roster import Roster, RosterMember
@@ -134,7 +135,7 @@ class Plan:
                 base_model_digest=bytes(32),
                 adapter=template.digest,
                 layout=layout.digest,
-                merge="factors",
+                merge=FactorMerge(),
                 encoding=encoding,
                 min_contributors=minimum,
                 max_corrupt=min(-(-self.clients // 10), minimum - 2),

@@ -33,7 +33,6 @@ from secagg.identity.roster_file import verify_signed_roster
 from secagg.identity.tls import ClientTls
 from secagg.lora.errors import AdapterError
 from secagg.lora.reader import read_adapter
-from secagg.lora.vector import adapter_to_vector
 from secagg.participation import OneShotParticipation, PairwiseParticipation, Participation, StateKeeper
 from secagg.privacy.session_noise import NoiseError, check_noise
 from secagg.protocol import log, published
@@ -143,7 +142,7 @@ class Coordinator:
                 raise LocalProtocolError(RejectReason.BELOW_POLICY, "registrar is not a pinned one")
             registrar = frozenset({parameters.registrar})
             roster = verify_signed_roster(files.roster, files.roster_head, files.roster_signature, registrar)
-            layout, template = check_layout(parameters, files.layout, files.adapter)
+            merging = check_layout(parameters, files.layout, files.adapter)
             await asyncio.to_thread(check_noise, parameters)
         except RecordError as error:
             raise RemoteProtocolError(RejectReason.LOG_MISMATCH, f"roster: {error}") from None
@@ -152,7 +151,7 @@ class Coordinator:
         except AdapterError as error:
             raise RemoteProtocolError(RejectReason.LOG_MISMATCH, f"layout or adapter: {error}") from None
         encryption = await asyncio.to_thread(encryption_context, parameters, files.context)
-        return SessionDetails(session_of(parameters, roster), layout, template, view, encryption)
+        return SessionDetails(session_of(parameters, roster), merging, view, encryption)
 
     async def contribute(
         self,
@@ -272,8 +271,7 @@ class Coordinator:
 
 def _read_vector(directory: Path, details: SessionDetails) -> FloatVector:
     adapter = read_adapter(directory, details.session.parameters.base_model)
-    details.template.matches(adapter)
-    return adapter_to_vector(adapter, details.layout)
+    return details.merging.message(adapter).vector
 
 
 __all__ = [

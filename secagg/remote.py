@@ -11,7 +11,7 @@ import zlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -46,6 +46,7 @@ from secagg.wire.status import from_rpc_error
 _LONGEST_UPLOAD_CHUNK = 1 << 20
 _LONGEST_DETOUR_S = 5.0
 _WATCH_TIMEOUT_S = 900.0
+_LONG_CALL_S = 600.0
 """A watch is renewed after this long, so that a connection lost in silence is noticed."""
 
 RequestT = TypeVar("RequestT")
@@ -210,20 +211,21 @@ class GrpcCoordinator:
 
     async def integer_sum(self, session: bytes, length_bytes: int) -> bytes:
         """The exact sum, as bytes; RemoteProtocolError if it is not ``length_bytes`` long."""
-        data = bytearray()
-        call = self._stub.GetSum(pb.GetSumRequest(session=session), timeout=max(self._timeout_s, 600.0))
-        try:
-            async for piece in call:
-                data += piece.data
-                if len(data) > length_bytes:
-                    break
-        except grpc.aio.AioRpcError as error:
-            raise _meaning(error) from None
-        finally:
-            call.cancel()
+        call = self._stub.GetSum(pb.GetSumRequest(session=session), timeout=max(self._timeout_s, _LONG_CALL_S))
+        data = await _joined(call, length_bytes)
         if len(data) != length_bytes:
             raise RemoteProtocolError(RejectReason.WRONG_LENGTH, "the sum has another length")
-        return bytes(data)
+        return data
+
+    async def fixed_tensors(self, session: bytes, most_bytes: int) -> bytes:
+        """The file of a session's fixed tensors; RemoteProtocolError if it is longer than ``most_bytes``."""
+        request = pb.GetFixedTensorsRequest(session=session)
+        data = await _joined(
+            self._stub.GetFixedTensors(request, timeout=max(self._timeout_s, _LONG_CALL_S)), most_bytes
+        )
+        if len(data) > most_bytes:
+            raise RemoteProtocolError(RejectReason.WRONG_LENGTH, "the fixed tensors are longer than the layout allows")
+        return data
 
     async def _announce(
         self, session: bytes, message: Contribution | OneShotContribution
@@ -334,6 +336,21 @@ class GrpcCoordinator:
             return await method(request, timeout=self._timeout_s)
         except grpc.aio.AioRpcError as error:
             raise _meaning(error) from None
+
+
+async def _joined(call: Any, most_bytes: int) -> bytes:  # noqa: ANN401 - a call of any streaming method
+    """The pieces of an answer, one after the other; it is left once there are more than ``most_bytes``."""
+    data = bytearray()
+    try:
+        async for piece in call:
+            data += piece.data
+            if len(data) > most_bytes:
+                break
+    except grpc.aio.AioRpcError as error:
+        raise _meaning(error) from None
+    finally:
+        call.cancel()
+    return bytes(data)
 
 
 async def reach_operator(state_directory: Path, timeout_s: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +13,8 @@ import numpy.typing as npt
 from secagg.derive.result import FloatVector, mean_of
 from secagg.he.bfv import EncryptionContext
 from secagg.he.errors import CiphertextError
-from secagg.lora.layout import Layout
-from secagg.lora.template import AdapterTemplate
-from secagg.lora.vector import FactorMean
-from secagg.lora.writer import write_adapter
+from secagg.lora.merging import Merging
+from secagg.lora.writer import write_files
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
 from secagg.protocol.log import LogView
 from secagg.protocol.sessions import AnySession
@@ -28,14 +27,14 @@ from secagg.transcript.record import RecordError
 
 @dataclass(frozen=True, slots=True)
 class SessionDetails:
-    """A session as its coordinator published it, checked: parameters, roster, layout, template, log.
+    """A session as its coordinator published it, checked: parameters, roster, what is merged and how, log.
 
-    ``encryption`` is the public encryption context, where a key authority opens the sum.
+    ``merging`` has the session's fixed tensors only where they were fetched; ``encryption`` is the public encryption
+    context, where a key authority opens the sum.
     """
 
     session: AnySession
-    layout: Layout
-    template: AdapterTemplate
+    merging: Merging
     view: LogView
     encryption: EncryptionContext | None
 
@@ -53,10 +52,9 @@ class Result:
     integer_sum: npt.NDArray[np.int64]
     mean: FloatVector
 
-    def write_adapter(self, directory: Path) -> None:
-        """Write the merged adapter as PEFT reads it: the mean of each factor."""
-        tensors = FactorMean().to_adapter(self.mean, self.details.layout, self.details.template)
-        write_adapter(directory, self.details.template, tensors)
+    def write_adapter(self, directory: Path, progress: Callable[[str], None] = lambda _: None) -> None:
+        """Write what is merged: an adapter as PEFT reads it and a report, or the bases that a first session gives."""
+        write_files(directory, self.details.merging.aggregate(self.mean, self.contributors, progress))
 
 
 class SessionAbortedError(Exception):

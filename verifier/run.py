@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 
+from secagg.transcript.entries import SessionResult
 from secagg.transcript.noise import DistributedNoise
 from secagg.transcript.policy import NO_QUORUM
 from verifier.audit import Audit
@@ -144,11 +145,16 @@ def _summary(record: SessionRecord, failed: tuple[str, ...], unavailable: tuple[
         entries.open.min_contributors,
         entries.open.max_corrupt,
         entries.open.registrar.hex(),
-        entries.result.adapter_model.hex() if entries.result is not None else "",
+        _model_digest(entries.result),
         _noise_summary(record),
         failed,
         unavailable,
     )
+
+
+def _model_digest(result: SessionResult | None) -> str:
+    digest = None if result is None else result.digest_of("adapter_model.safetensors")
+    return "" if digest is None else digest.hex()
 
 
 def _noise_summary(record: SessionRecord) -> NoiseSummary | None:

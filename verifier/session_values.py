@@ -8,21 +8,23 @@ fails otherwise. What has one meaning only in sessions of one protocol is in ``p
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from secagg.lora.errors import AdapterError
-from secagg.lora.layout import Layout
-from secagg.lora.template import AdapterTemplate
-from secagg.transcript import canonical
+from secagg.lora.merging import Merging, decode_merging
+from secagg.transcript.canonical import CanonicalError
+from secagg.transcript.merge import fixed_digest
 from secagg.transcript.statements import ContributionHeader, OneShotHeader
 from verifier import one_shot_values, pairwise_values
 from verifier.checks import Derived, Mode
 from verifier.session_lists import ADAPTER_FILE, LAYOUT_FILE, Closed, fail_at
 from verifier.session_record import SessionRecord
 
+FIXED_FILE = "fixed.safetensors"
 MAX_DESCRIPTION_BYTES = 1 << 26
-"""A layout or a template."""
+"""A layout, a template or a manifest."""
+MAX_FIXED_BYTES = 1 << 32
+"""The frozen A, or the bases of a first session."""
 
 AnyHeader: TypeAlias = ContributionHeader | OneShotHeader
 
@@ -54,40 +56,31 @@ CONTRIBUTORS: Derived[SessionRecord, Closed[AnyHeader]] = Derived("SES-4", _cont
 # What the sum is about
 
 
-@dataclass(frozen=True, slots=True)
-class Adapters:
-    """The tensors of the vector and what all adapters have in common."""
-
-    layout: Layout
-    template: AdapterTemplate
-
-
-def _adapters(session: SessionRecord) -> Adapters:
-    """Rules: canonical, of the digests in the open entry; layout, encoding and template fit each other."""
+def _merging(session: SessionRecord) -> Merging:
+    """Rules: canonical, of the digests in the open entry; layout, encoding and template or manifest fit each other."""
     parameters = session.parameters
     layout_place, template_place = session.files.place(LAYOUT_FILE), session.files.place(ADAPTER_FILE)
-    layout_data = session.files.read(LAYOUT_FILE, MAX_DESCRIPTION_BYTES)
-    template_data = session.files.read(ADAPTER_FILE, MAX_DESCRIPTION_BYTES)
+    layout = session.files.read(LAYOUT_FILE, MAX_DESCRIPTION_BYTES)
+    template = session.files.read(ADAPTER_FILE, MAX_DESCRIPTION_BYTES)
     for place, data, expected in (
-        (layout_place, layout_data, parameters.layout),
-        (template_place, template_data, parameters.adapter),
+        (layout_place, layout, parameters.layout),
+        (template_place, template, parameters.adapter),
     ):
         if hashlib.sha256(data).digest() != expected:
             fail_at(place, "another digest than the open entry's")
-    place = layout_place
     try:
-        layout = Layout.from_json_value(canonical.decode(layout_data))
-        place = template_place
-        template = AdapterTemplate.from_json_value(canonical.decode(template_data))
-        template.check_tensors(dict(layout.tensors))
-    except (canonical.CanonicalError, AdapterError) as error:
+        merging = decode_merging(parameters, layout, template)
+    except (CanonicalError, AdapterError) as error:
+        fail_at(layout_place, str(error))
+    digest = fixed_digest(parameters.merge)
+    if not digest:
+        return merging
+    place = session.files.place(FIXED_FILE)
+    try:
+        return merging.with_fixed(session.files.read(FIXED_FILE, MAX_FIXED_BYTES))
+    except AdapterError as error:
         fail_at(place, str(error))
-    if template.base_model != parameters.base_model:
-        fail_at(template_place, "for another base model than the open entry's")
-    if layout.dimension != parameters.encoding.dimension:
-        fail_at(layout_place, f"{layout.dimension} coordinates, the encoding has {parameters.encoding.dimension}")
-    return Adapters(layout, template)
 
 
-ADAPTERS = Derived("SES-7", _adapters)
-"""Layout and template. Needs OPENED."""
+MERGING = Derived("SES-7", _merging)
+"""How the adapters are merged, with the tensors that are the same for everybody. Needs OPENED."""

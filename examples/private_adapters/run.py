@@ -41,8 +41,8 @@ from private_adapters.training import Job, Settings, Spent, build_base, losses, 
 from safetensors.torch import save_model
 from transformers import LlamaForCausalLM
 
+from secagg.lora.factor_merging import FactorMerging, adapter_to_vector
 from secagg.lora.reader import read_adapter
-from secagg.lora.vector import FactorMean, adapter_to_vector
 
 QUICK = Settings(
     hidden=32,
@@ -150,10 +150,12 @@ def terms_of(settings: Settings, pilot: Path) -> service.Terms:
 
 def measure(trained: Trained, settings: Settings, session: Session, out: Path) -> list[plot.Row]:
     """Held-out losses of the base, of single adapters, of their plain mean, and of the merged one as PEFT reads it."""
-    details = session.outcome.result.details
+    merging = session.outcome.result.details.merging
+    if not isinstance(merging, FactorMerging):
+        raise TypeError("the session merges factors")
 
     def of_vector(vector: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-        tensors = FactorMean().to_adapter(vector.astype(np.float32), details.layout, details.template)
+        tensors = merging.tensors(vector.astype(np.float32))
         named = {name: torch.from_numpy(values) for name, values in tensors.items()}
         return losses(with_tensors(trained.base, settings, named), trained.held_out)
 

@@ -19,9 +19,9 @@ from secagg.arith.ring_mask import usable_bits_for
 from secagg.derive.graph import GraphParameterError
 from secagg.derive.result import FloatVector
 from secagg.derive.threshold import graph_parameters
+from secagg.lora.factor_merging import adapter_to_vector
 from secagg.lora.reader import read_adapter
 from secagg.lora.template import AdapterTemplate
-from secagg.lora.vector import adapter_to_vector
 from secagg.lora.writer import write_adapter
 from secagg.protocol.phases import Phase
 from secagg.runtime.participant import Milestone

@@ -8,8 +8,7 @@ from typing import Any
 from secagg.cli.describe_noise import noise_rows, noise_value
 from secagg.cli.output import Rows
 from secagg.derive.openers import is_bound
-from secagg.lora.layout import Layout
-from secagg.lora.template import AdapterTemplate
+from secagg.lora.merging import Merging
 from secagg.protocol.errors import LocalProtocolError
 from secagg.protocol.one_shot.session import OneShotSession
 from secagg.protocol.pairwise.session import PairwiseSession
@@ -29,7 +28,13 @@ class Described:
     rows: Rows
 
 
-def describe_session(session: AnySession, layout: Layout, template: AdapterTemplate) -> Described:
+def adapters_words(merging: Merging) -> str:
+    """What is sent of each adapter."""
+    layout = merging.layout
+    return f"{layout.dimension:,} parameters in {len(layout.tensors)} tensors, rank {merging.rank}"
+
+
+def describe_session(session: AnySession, merging: Merging) -> Described:
     """What a session asks of its contributors and promises them."""
     parameters = session.parameters
     encoding = parameters.encoding
@@ -43,11 +48,11 @@ def describe_session(session: AnySession, layout: Layout, template: AdapterTempl
         "coordinator_key": parameters.coordinator.hex(),
         "registrar": parameters.registrar.hex(),
         "roster_size": parameters.roster_size,
-        "base_model": template.base_model,
+        "base_model": merging.base_model,
         "base_model_digest": parameters.base_model_digest.hex() if named else None,
         "dimension": encoding.dimension,
-        "tensors": len(layout.tensors),
-        "rank": template.r,
+        "tensors": len(merging.layout.tensors),
+        "rank": merging.rank,
         "min_contributors": parameters.min_contributors,
         "max_contributors": encoding.max_contributors,
         "max_corrupt": parameters.max_corrupt,
@@ -63,8 +68,11 @@ def describe_session(session: AnySession, layout: Layout, template: AdapterTempl
     flattened = ", flattened" if isinstance(encoding.flatten, Flattening) else ""
     rows = [
         ("session", parameters.session.hex()),
-        ("base model", template.base_model + ("" if named else " (by name only, no digest)")),
-        ("adapters", f"{encoding.dimension:,} parameters in {len(layout.tensors)} tensors, rank {template.r}"),
+        ("base model", merging.base_model + ("" if named else " (by name only, no digest)")),
+        (
+            "adapters",
+            f"{encoding.dimension:,} parameters in {len(merging.layout.tensors)} tensors, rank {merging.rank}",
+        ),
         (
             "contributors",
             f"at least {parameters.min_contributors}, at most {min(encoding.max_contributors, parameters.roster_size)} "

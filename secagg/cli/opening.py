@@ -25,10 +25,11 @@ from secagg.identity.config import CoordinatorConfig
 from secagg.identity.keys import KeyKind, load_public_key, public_path
 from secagg.identity.roster_file import SignedRoster, load_roster
 from secagg.lora.adapter import Adapter
+from secagg.lora.factor_merging import FactorMerging, adapter_to_vector
 from secagg.lora.layout import Layout
 from secagg.lora.reader import read_adapter
 from secagg.lora.template import AdapterTemplate
-from secagg.lora.vector import FactorMean, adapter_to_vector
+from secagg.lora.update_merging import UpdateMerging
 from secagg.protocol.errors import LocalProtocolError
 from secagg.protocol.one_shot.session import OneShotSession
 from secagg.protocol.pairwise.session import PairwiseSession
@@ -37,6 +38,7 @@ from secagg.runtime.clock import SystemClock
 from secagg.transcript import canonical
 from secagg.transcript.encoding import Encoding, Flattening, NoFlattening
 from secagg.transcript.entries import Deadlines, OneShotDeadlines, OneShotOpen, PairwiseOpen, SessionOpen
+from secagg.transcript.merge import FactorMerge
 from secagg.transcript.noise import NoDifferentialPrivacy, Noise
 from secagg.transcript.openers import Committee
 from secagg.transcript.roster import RosterHead
@@ -56,8 +58,7 @@ class Opening:
 
     session: AnySession
     roster: SignedRoster
-    layout: Layout
-    template: AdapterTemplate
+    merging: FactorMerging | UpdateMerging
     openers: Openers | None
     notes: tuple[str, ...]
 
@@ -72,8 +73,8 @@ class Opening:
             roster=self.roster.roster.leaves(),
             roster_head=self.roster.head,
             roster_signature=self.roster.signature,
-            layout=canonical.encode(self.layout.to_json_value()),
-            adapter=canonical.encode(self.template.to_json_value()),
+            layout=canonical.encode(self.merging.layout.to_json_value()),
+            adapter=canonical.encode(self.merging.to_json_value()),
             cards=[] if self.openers is None else [card.to_bytes() for card in self.openers.cards],
             context=b"" if self.openers is None else self.openers.context,
         )
@@ -94,7 +95,7 @@ def plan_opening(arguments: argparse.Namespace, config: CoordinatorConfig) -> Op
     openers = plan_openers(arguments) if arguments.protocol == "one-shot" else None
     roster = load_roster(arguments.roster)
     adapter = read_adapter(arguments.adapter, None)
-    template, layout = AdapterTemplate.from_adapter(adapter), FactorMean().layout_of(adapter)
+    template, layout = AdapterTemplate.from_adapter(adapter), adapter.layout
     notes: list[str] = []
     clip_norm = _clip_norm(arguments, adapter, layout, notes)
     most = min(arguments.max_contributors, len(roster.roster.members))
@@ -110,7 +111,7 @@ def plan_opening(arguments: argparse.Namespace, config: CoordinatorConfig) -> Op
         "base_model_digest": arguments.base_digest or bytes(32),
         "adapter": template.digest,
         "layout": layout.digest,
-        "merge": FactorMean().name,
+        "merge": FactorMerge(),
         "encoding": encoding,
         "min_contributors": arguments.min_contributors,
         "max_corrupt": max_corrupt,
@@ -134,7 +135,7 @@ def plan_opening(arguments: argparse.Namespace, config: CoordinatorConfig) -> Op
     if openers is not None and isinstance(session, OneShotSession):
         openers = asyncio.run(prepared(openers, session.parameters.session, session.parameters.coordinator))
         session = OneShotSession(dataclasses.replace(session.parameters, opening=openers.opening), roster.roster)
-    return Opening(session, roster, layout, template, openers, tuple(notes))
+    return Opening(session, roster, FactorMerging(template, layout), openers, tuple(notes))
 
 
 def _check_options(arguments: argparse.Namespace) -> None:

@@ -164,7 +164,7 @@ async def _show(arguments: argparse.Namespace) -> ExitCode:
     async with await connect_to(config, arguments.timeout) as remote:
         details = await remote.details(arguments.session, config.policy.registrars)
         status = await _status_now(remote, arguments.session)
-    described = describe_session(details.session, details.layout, details.template)
+    described = describe_session(details.session, details.merging)
     abort = details.view.abort
     told = {"registrar": registrar_words(details.session.parameters, config.policy.registrars)}
     pinned: dict[str, Any] = {}

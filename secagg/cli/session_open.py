@@ -156,7 +156,7 @@ def _open(arguments: argparse.Namespace) -> ExitCode:
     reporter = Reporter.of(arguments)
     for note in opening.notes:
         reporter.progress(f"note: {note}")
-    described = describe_session(opening.session, opening.layout, opening.template)
+    described = describe_session(opening.session, opening.merging)
     following = f"secagg contribute ADAPTER_DIR --session {described.value['session']} --config client.toml"
     reporter.result(
         {**described.value, "notes": list(opening.notes), "next": following},

@@ -41,6 +41,8 @@ class AdapterRejectReason(enum.Enum):
     SCALING_MISMATCH = "scaling mismatch"
     CONFIG_MISMATCH = "config mismatch"
     BASE_MODEL_MISMATCH = "base model mismatch"
+    OTHER_START = "another start"
+    BAD_FIXED_TENSORS = "bad fixed tensors"
 
 
 class AdapterError(ValueError):

@@ -42,7 +42,15 @@ def write_adapter(
         AdapterError: WRONG_DTYPE, NON_FINITE, or tensors that do not fit ``template``; nothing is written.
         OSError: the files cannot be written.
     """
-    files = encode_adapter(template, tensors)
+    write_files(directory, encode_adapter(template, tensors))
+
+
+def write_files(directory: str | os.PathLike[str], files: Mapping[str, Iterable[bytes | memoryview]]) -> None:
+    """Write files into ``directory``, made if missing: each whole or not at all, in the given order.
+
+    Raises:
+        OSError: they cannot be written.
+    """
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     for name, pieces in files.items():

@@ -100,7 +100,9 @@ class SetupRow:
 
     ``roster`` is the roster's lines, each ended by a newline; ``layout`` and ``adapter`` are canonical JSON. One-shot
     sessions also have the ``cards`` of the institutions that open the sum, in the order of the parameters, and those
-    with a key authority the public encryption ``context``; it is empty where there is none.
+    with a key authority the public encryption ``context``. ``fixed`` are the tensors that the merge needs to be the
+    same for everybody, a safetensors file; ``contributors`` the identities that alone may take part, 32 bytes each,
+    where the session follows another. What there is not is empty.
     """
 
     roster: bytes
@@ -110,6 +112,8 @@ class SetupRow:
     adapter: bytes
     cards: tuple[bytes, ...] = ()
     context: bytes = b""
+    fixed: bytes = b""
+    contributors: bytes = b""
 
 
 AnyRows: TypeAlias = Mapping[int, object]

@@ -1,50 +1,57 @@
-"""Which adapters a session is about: layout and template, as its open entry names them."""
+"""Which adapters a session is about, and what is merged of them, as its open entry says."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from secagg.derive.result import FloatVector
-from secagg.lora.config import CONFIG_FILE
-from secagg.lora.layout import Layout
-from secagg.lora.reader import TENSOR_FILE
-from secagg.lora.template import AdapterTemplate
-from secagg.lora.vector import FactorMean
-from secagg.lora.writer import encode_adapter
+from secagg.lora.merging import Merging, decode_merging
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
-from secagg.transcript import canonical
-from secagg.transcript.entries import SessionOpen
+from secagg.protocol.rows import SetupRow
+from secagg.runtime.ports import BlobStore
+from secagg.transcript.canonical import CanonicalError
+from secagg.transcript.entries import AggregateFile, SessionOpen
 
 
-def check_layout(parameters: SessionOpen, layout: bytes, adapter: bytes) -> tuple[Layout, AdapterTemplate]:
-    """The layout and the adapter template of a session, as its open entry names them.
+def check_layout(parameters: SessionOpen, layout: bytes, adapter: bytes) -> Merging:
+    """How the adapters of a session are merged, as its open entry names it.
 
     Raises:
-        RemoteProtocolError: MALFORMED_MESSAGE; another digest or dimension, or shapes that do not fit the template.
-        AdapterError, CanonicalError: malformed.
+        RemoteProtocolError: MALFORMED_MESSAGE; not canonical.
+        AdapterError: malformed, another digest or dimension, or against each other.
     """
     try:
-        decoded = Layout.from_json_value(canonical.decode(layout))
-        template = AdapterTemplate.from_json_value(canonical.decode(adapter))
-    except canonical.CanonicalError as error:
+        return decode_merging(parameters, layout, adapter)
+    except CanonicalError as error:
         raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, f"layout or adapter: {error}") from None
-    if decoded.digest != parameters.layout:
-        raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, "layout: digest differs from the open entry")
-    if template.digest != parameters.adapter:
-        raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, "adapter: digest differs from the open entry")
-    if template.base_model != parameters.base_model:
-        raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, "adapter: for another base model than the open entry")
-    if decoded.dimension != parameters.encoding.dimension:
-        raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, "layout: dimension differs from the encoding")
-    template.check_tensors(dict(decoded.tensors))
-    return decoded, template
 
 
-def merged_adapter(parameters: SessionOpen, layout: bytes, adapter: bytes, mean: FloatVector) -> tuple[bytes, bytes]:
-    """The two files of the adapter that the mean is: tensors and configuration.
+@dataclass(frozen=True, slots=True)
+class AdapterMerge:
+    """Makes the files of the aggregate, from what a session was opened with.
 
-    Raises:
-        RemoteProtocolError: layout or template are not the session's.
-        AdapterError: the mean is not finite.
+    Attributes:
+        parameters: the open entry.
+        setup: names of blobs.
+        blobs: where they are.
+        progress: hears which module is merged.
     """
-    decoded, template = check_layout(parameters, layout, adapter)
-    files = encode_adapter(template, FactorMean().to_adapter(mean, decoded, template))
-    return b"".join(files[TENSOR_FILE]), b"".join(files[CONFIG_FILE])
+
+    parameters: SessionOpen
+    setup: SetupRow
+    blobs: BlobStore
+    progress: Callable[[str], None] = lambda _: None
+
+    def keep(self, mean: FloatVector, contributors: int) -> tuple[AggregateFile, ...]:
+        """Make the files that follow from the mean and keep them; their names and digests.
+
+        Raises:
+            RemoteProtocolError, AdapterError: as ``check_layout``; or the mean is not finite.
+            StoreError: a blob cannot be read or written.
+        """
+        setup, blobs = self.setup, self.blobs
+        merging = check_layout(self.parameters, blobs.get(setup.layout), blobs.get(setup.adapter))
+        merging = merging.with_fixed(blobs.get(setup.fixed) if setup.fixed else b"")
+        files = merging.aggregate(mean, contributors, self.progress)
+        return tuple(AggregateFile(name, blobs.put(b"".join(files[name]))) for name in sorted(files))

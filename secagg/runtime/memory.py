@@ -187,6 +187,10 @@ class MemoryBlobStore:
             raise StoreError(f"blob {digest.hex()}: ends at {offset_bytes + len(data)} bytes")
         return data
 
+    def length_bytes(self, digest: bytes) -> int:
+        """See ``BlobStore.length_bytes``."""
+        return len(self._blob(digest))
+
     def get(self, digest: bytes) -> bytes:
         """See ``BlobStore.get``."""
         return self._blob(digest)

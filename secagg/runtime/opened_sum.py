@@ -26,7 +26,7 @@ from secagg.protocol.one_shot.coordinator_states import Opening, RecoveryFailed,
 from secagg.protocol.one_shot.session import OneShotSession
 from secagg.protocol.rows import SetupRow
 from secagg.runtime import vectors
-from secagg.runtime.adapters import merged_adapter
+from secagg.runtime.adapters import AdapterMerge
 from secagg.runtime.limb_sums import masked_sum
 from secagg.runtime.ports import BlobStore
 from secagg.transcript import merkle
@@ -62,8 +62,7 @@ def recover(opened: OpenedSession, state: Opening) -> SumRecovered | RecoveryFai
         decoded = decode(
             parameters.encoding, parameters.noise, without_padding(lanes, session.field_layout.lanes), count
         )
-        layout, adapter = blobs.get(opened.setup.layout), blobs.get(opened.setup.adapter)
-        files = merged_adapter(parameters, layout, adapter, decoded.mean)
+        aggregate = AdapterMerge(parameters, opened.setup, blobs).keep(decoded.mean, count)
     except RingOpeningError as error:
         return RecoveryFailed(f"{error}")
     except CertificationError:
@@ -79,8 +78,7 @@ def recover(opened: OpenedSession, state: Opening) -> SumRecovered | RecoveryFai
         openings=merkle.root(leaves),
         integer_sum=blobs.put(vectors.as_bytes(decoded.integer_sum)),
         mean=blobs.put(vectors.as_bytes(decoded.mean)),
-        adapter_model=blobs.put(files[0]),
-        adapter_config=blobs.put(files[1]),
+        aggregate=aggregate,
         secret_sum=blobs.put(vectors.as_bytes(opening.secret_sum)),
         used=opening.used,
         dissenting=opening.dissenting,

@@ -43,7 +43,7 @@ from secagg.protocol.rows import (
     UploadsRefuted,
 )
 from secagg.runtime import retention, vectors
-from secagg.runtime.adapters import merged_adapter
+from secagg.runtime.adapters import AdapterMerge
 from secagg.runtime.limb_sums import Refuted, masked_sum
 from secagg.runtime.pairwise_publication import PairwiseFiles
 from secagg.runtime.pairwise_shown import ShownPairwise, showable
@@ -203,8 +203,7 @@ class PairwiseHost(ShownPairwise):
             )
             vectors.remove_masks(lanes, removal, vectors.worker_threads())
             decoded = decode(parameters.encoding, parameters.noise, lanes, len(last.accepted))
-            setup = self.setup()
-            files = merged_adapter(parameters, blobs.get(setup.layout), blobs.get(setup.adapter), decoded.mean)
+            aggregate = AdapterMerge(parameters, self.setup(), blobs).keep(decoded.mean, len(last.accepted))
         except OpeningError as error:
             return RecoveryFailed(error.reason)
         except ArithmeticInputError as error:
@@ -218,8 +217,7 @@ class PairwiseHost(ShownPairwise):
             openings=merkle.root(answers),
             integer_sum=blobs.put(vectors.as_bytes(decoded.integer_sum)),
             mean=blobs.put(vectors.as_bytes(decoded.mean)),
-            adapter_model=blobs.put(files[0]),
-            adapter_config=blobs.put(files[1]),
+            aggregate=aggregate,
             openings_file=openings_file,
             pairs_file=pairs_file,
         )

@@ -177,6 +177,10 @@ class BlobStore(Protocol):
         """A part of a blob. Raises StoreError if there is no such blob or it is shorter."""
         ...
 
+    def length_bytes(self, digest: bytes) -> int:
+        """Length of a blob. Raises StoreError if there is none."""
+        ...
+
     def put(self, data: bytes | memoryview) -> bytes:
         """Store ``data`` durably; returns its digest."""
         ...

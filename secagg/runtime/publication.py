@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from secagg.lora.config import CONFIG_FILE
-from secagg.lora.reader import TENSOR_FILE
 from secagg.protocol.rows import SetupRow
 from secagg.runtime.ports import BlobStore, RecordPort
 from secagg.transcript.entries import SessionClose, SessionResult
@@ -29,12 +27,14 @@ class SessionFiles:
         self._blobs = blobs
 
     def opened(self, setup: SetupRow) -> None:
-        """Roster, layout and adapter template; with a key authority also the public encryption context."""
+        """Roster, layout and adapter template; where there are any, the public encryption context and fixed tensors."""
         self.blob("roster.jsonl", setup.roster)
         self.blob("layout.json", setup.layout)
         self.blob("adapter.json", setup.adapter)
         if setup.context:
             self.blob("context.bin", setup.context)
+        if setup.fixed:
+            self.blob("fixed.safetensors", setup.fixed)
 
     def closed_set(
         self,
@@ -57,10 +57,10 @@ class SessionFiles:
         self.blob("masked-limb-sum.bin", close.limb_sum)
 
     def sum_and_adapter(self, result: SessionResult) -> None:
-        """The sum and the merged adapter."""
+        """The sum and what is merged from it."""
         self.blob("integer-sum.bin", result.integer_sum)
-        self.blob(f"aggregate/{TENSOR_FILE}", result.adapter_model)
-        self.blob(f"aggregate/{CONFIG_FILE}", result.adapter_config)
+        for file in result.aggregate:
+            self.blob(f"aggregate/{file.name}", file.digest)
 
     def blob(self, name: str, digest: bytes) -> None:
         """A file that is a blob."""

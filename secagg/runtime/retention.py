@@ -40,12 +40,11 @@ def lasting_blobs(rows: Iterable[object]) -> set[bytes]:
         match row:
             case SetupRow():
                 found |= {row.roster, row.layout, row.adapter, *row.cards}
-                if row.context:
-                    found.add(row.context)
+                found |= {blob for blob in (row.context, row.fixed, row.contributors) if blob}
             case LogRow():
                 entry = decode_entry(row.entry)
                 if isinstance(entry, SessionResult):
-                    found |= {entry.integer_sum, entry.mean, entry.adapter_model, entry.adapter_config}
+                    found |= {entry.integer_sum, entry.mean, *(file.digest for file in entry.aggregate)}
                 if isinstance(entry, OneShotResult):
                     found.add(entry.secret_sum)
             case _:

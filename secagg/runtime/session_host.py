@@ -149,6 +149,17 @@ class SessionHost(ShownSession[SessionT, StateT, EventT, EffectT]):
             raise StoreError("the session has no setup row")
         return row
 
+    def fixed_tensors(self) -> bytes:
+        """SHA-256 name of the blob of the tensors that the merge needs to be the same for everybody.
+
+        Raises:
+            RemoteProtocolError: WRONG_PROTOCOL; it needs none.
+        """
+        digest = self.setup().fixed
+        if not digest:
+            raise RemoteProtocolError(RejectReason.WRONG_PROTOCOL, "the session's merge has no fixed tensors")
+        return digest
+
     def receipt(self, signed: Signed) -> SignedReceipt:
         """The signed receipt for an accepted contribution."""
         receipt = Receipt(self.session.digest, hashlib.sha256(signed.to_bytes()).digest()).to_bytes()

@@ -23,7 +23,7 @@ from secagg.v1 import aggregation_pb2_grpc as pb_grpc
 from secagg.wire import convert
 from secagg.wire import one_shot as wire_one_shot
 
-_SUM_PIECE_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 20
 _PAGE_SESSIONS = 100
 _LARGE_ANSWERS = 32
 _LARGE_ANSWER_S = 2.0
@@ -226,14 +226,30 @@ class AggregationServicer(UploadServicer, pb_grpc.AggregationServiceServicer):
         try:
             host = await self._host(request)
             await self._large_answers.enter(context)
-            digest, end = host.integer_sum(), host.sum_bytes
-            if request.offset_bytes > end:
-                raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, "offset_bytes: beyond the end")
-            for offset in range(request.offset_bytes, end, _SUM_PIECE_BYTES):
-                length = min(_SUM_PIECE_BYTES, end - offset)
-                yield pb.GetSumResponse(data=await asyncio.to_thread(self._blobs.read, digest, offset, length))
+            async for piece in self._pieces(host.integer_sum(), request.offset_bytes, host.sum_bytes):
+                yield pb.GetSumResponse(data=piece)
         except REFUSALS as error:
             await refuse(self, "GetSum", error, context)
+
+    async def GetFixedTensors(
+        self, request: pb.GetFixedTensorsRequest, context: Context
+    ) -> AsyncIterator[pb.GetFixedTensorsResponse]:
+        """See the proto."""
+        try:
+            host = await self._host(request)
+            await self._large_answers.enter(context)
+            digest = host.fixed_tensors()
+            end = await asyncio.to_thread(self._blobs.length_bytes, digest)
+            async for piece in self._pieces(digest, request.offset_bytes, end):
+                yield pb.GetFixedTensorsResponse(data=piece)
+        except REFUSALS as error:
+            await refuse(self, "GetFixedTensors", error, context)
+
+    async def _pieces(self, digest: bytes, start: int, end: int) -> AsyncIterator[bytes]:
+        if start > end:
+            raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, "offset_bytes: beyond the end")
+        for offset in range(start, end, _PIECE_BYTES):
+            yield await asyncio.to_thread(self._blobs.read, digest, offset, min(_PIECE_BYTES, end - offset))
 
 
 def _status_to_pb(status: Status) -> pb.WatchSessionResponse:

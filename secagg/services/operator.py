@@ -148,4 +148,5 @@ def _stored(blobs: BlobStore, request: pb.OpenSessionRequest) -> SetupRow:
         adapter=blobs.put(request.adapter),
         cards=tuple(blobs.put(card) for card in request.cards),
         context=blobs.put(request.context) if request.context else b"",
+        fixed=blobs.put(request.fixed) if request.fixed else b"",
     )

@@ -161,6 +161,11 @@ class DirectoryBlobStore:
             raise StoreError(f"blob {digest.hex()}: ends at {offset_bytes + len(data)} bytes")
         return data
 
+    def length_bytes(self, digest: bytes) -> int:
+        """See ``BlobStore.length_bytes``."""
+        with disk_errors(f"looking for blob {digest.hex()}"):
+            return self._path(digest).stat().st_size
+
     def put(self, data: bytes | memoryview) -> bytes:
         """See ``BlobStore.put``."""
         digest = hashlib.sha256(data).digest()

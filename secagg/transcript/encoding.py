@@ -33,6 +33,14 @@ class Flattening(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class CoordinateRange(Record):
+    """Vectors are quantised as they are; what lies beyond ``bound`` is clamped, and its contributor counts it."""
+
+    TYPE: ClassVar[str] = "range"
+    bound: Fraction = fraction_field()
+
+
+@dataclass(frozen=True, slots=True)
 class Encoding(Record):
     """How a vector becomes lanes."""
 
@@ -42,12 +50,14 @@ class Encoding(Record):
     max_contributors: int = integer_field(2, MAX_CONTRIBUTORS)
     usable_bits: int = integer_field(1, 64)
     clip_norm: Fraction = fraction_field()
-    flatten: NoFlattening | Flattening = record_field(NoFlattening, Flattening)
+    flatten: NoFlattening | Flattening | CoordinateRange = record_field(NoFlattening, Flattening, CoordinateRange)
 
     def check(self) -> None:
         """What could overflow, or has no scale, cannot be constructed."""
         if self.clip_norm <= 0:
             raise RecordError("encoding.clip_norm", "must be positive")
+        if isinstance(self.flatten, CoordinateRange) and not 0 < self.flatten.bound <= self.clip_norm:
+            raise RecordError("encoding.flatten.bound", "must be positive and at most clip_norm")
         try:
             self.field_layout()
         except ValueError as error:
@@ -64,6 +74,8 @@ class Encoding(Record):
         """The largest magnitude of a coordinate that is represented."""
         if isinstance(self.flatten, Flattening):
             return flattened_bound(self.clip_norm, self.dimension)
+        if isinstance(self.flatten, CoordinateRange):
+            return self.flatten.bound
         return self.clip_norm
 
     def quantiser(self, noise: Noise) -> Quantiser:

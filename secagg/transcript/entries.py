@@ -8,7 +8,8 @@ from typing import ClassVar, TypeAlias
 
 from secagg.arith.ring_mask import RingMask, padded_lanes
 from secagg.transcript.canonical import JsonValue
-from secagg.transcript.encoding import MAX_CONTRIBUTORS, Encoding
+from secagg.transcript.encoding import MAX_CONTRIBUTORS, CoordinateRange, Encoding
+from secagg.transcript.merge import MERGES, BasisMerge, Merge, ProjectionMerge
 from secagg.transcript.noise import DiscreteGaussianNoise, NoDifferentialPrivacy, Noise, SkellamNoise
 from secagg.transcript.note import NoteError, check_name
 from secagg.transcript.openers import (
@@ -28,6 +29,7 @@ from secagg.transcript.record import (
     integer_codec,
     integer_field,
     list_field,
+    record_codec,
     record_field,
     text_field,
 )
@@ -39,6 +41,8 @@ MAX_COHORT = 2**20
 """The most clients of a pairwise session."""
 MAX_ROSTER = 2**40
 _YEAR_S = 366 * 24 * 3600
+AGGREGATE_FILES = ("adapter_config.json", "adapter_model.safetensors", "basis.safetensors", "merge.json")
+"""What a merge may make of a mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,7 @@ class SessionOpen(Record):
     base_model_digest: bytes = hex_field(32)
     adapter: bytes = hex_field(32)
     layout: bytes = hex_field(32)
-    merge: str = text_field(16, "factors")
+    merge: Merge = record_field(*MERGES)
     encoding: Encoding = record_field(Encoding)
     min_contributors: int = integer_field(2, MAX_CONTRIBUTORS)
     max_corrupt: int = integer_field(0, MAX_CONTRIBUTORS)
@@ -124,6 +128,10 @@ class SessionOpen(Record):
             raise RecordError("session-open.min_contributors", "exceeds encoding.max_contributors")
         if self.min_contributors > self.roster_size:
             raise RecordError("session-open.min_contributors", "exceeds the roster")
+        if isinstance(self.merge, ProjectionMerge | BasisMerge) and self.merge.first == self.session:
+            raise RecordError("session-open.merge.first", "names this session itself")
+        if isinstance(self.encoding.flatten, CoordinateRange) and not isinstance(self.noise, NoDifferentialPrivacy):
+            raise RecordError("session-open.encoding.flatten", "noise needs no range of its own")
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,12 +252,22 @@ class OneShotClose(SessionClose):
 
 
 @dataclass(frozen=True, slots=True)
+class AggregateFile(Record):
+    """A file that follows from the mean: its name and its SHA-256."""
+
+    TYPE: ClassVar[str] = "aggregate-file"
+    name: str = text_field(64, *AGGREGATE_FILES)
+    digest: bytes = hex_field(32)
+
+
+@dataclass(frozen=True, slots=True)
 class SessionResult(Record):
     """The sum.
 
     ``integer_sum`` is the SHA-256 of the int64 little-endian sums, without counter and padding;
     ``openings`` the root over the signed answers that were used; ``mean`` the SHA-256 of the float32 mean;
-    ``adapter_model`` and ``adapter_config`` those of the merged adapter's two files.
+    ``aggregate`` are the files that the merge makes of the mean, in order of their names: those of the merged adapter,
+    or the basis that a second session needs, and a report of how good they are.
     """
 
     TYPE: ClassVar[str] = "session-result"
@@ -258,8 +276,17 @@ class SessionResult(Record):
     openings: bytes = hex_field(32)
     integer_sum: bytes = hex_field(32)
     mean: bytes = hex_field(32)
-    adapter_model: bytes = hex_field(32)
-    adapter_config: bytes = hex_field(32)
+    aggregate: tuple[AggregateFile, ...] = list_field(record_codec(AggregateFile), len(AGGREGATE_FILES))
+
+    def check(self) -> None:
+        """Each file once, in one order."""
+        names = [file.name for file in self.aggregate]
+        if not names or names != sorted(set(names)):
+            raise RecordError(f"{self.TYPE}.aggregate", "names not strictly ascending")
+
+    def digest_of(self, name: str) -> bytes | None:
+        """SHA-256 of the aggregate's file of this name; None if there is none."""
+        return next((file.digest for file in self.aggregate if file.name == name), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +306,7 @@ class OneShotResult(SessionResult):
 
     def check(self) -> None:
         """Each list has one form, and nobody is in both."""
+        SessionResult.check(self)
         for name, members in (("used", self.used), ("dissenting", self.dissenting)):
             if list(members) != sorted(set(members)):
                 raise RecordError(f"one-shot-result.{name}", "not strictly ascending")

@@ -416,8 +416,22 @@ class GetSumResponse(_message.Message):
     data: bytes
     def __init__(self, data: _Optional[bytes] = ...) -> None: ...
 
+class GetFixedTensorsRequest(_message.Message):
+    __slots__ = ("session", "offset_bytes")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_BYTES_FIELD_NUMBER: _ClassVar[int]
+    session: bytes
+    offset_bytes: int
+    def __init__(self, session: _Optional[bytes] = ..., offset_bytes: _Optional[int] = ...) -> None: ...
+
+class GetFixedTensorsResponse(_message.Message):
+    __slots__ = ("data",)
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+
 class OpenSessionRequest(_message.Message):
-    __slots__ = ("parameters", "roster", "roster_head", "roster_signature", "layout", "adapter", "cards", "context")
+    __slots__ = ("parameters", "roster", "roster_head", "roster_signature", "layout", "adapter", "cards", "context", "fixed")
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     ROSTER_FIELD_NUMBER: _ClassVar[int]
     ROSTER_HEAD_FIELD_NUMBER: _ClassVar[int]
@@ -426,6 +440,7 @@ class OpenSessionRequest(_message.Message):
     ADAPTER_FIELD_NUMBER: _ClassVar[int]
     CARDS_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    FIXED_FIELD_NUMBER: _ClassVar[int]
     parameters: bytes
     roster: _containers.RepeatedScalarFieldContainer[bytes]
     roster_head: bytes
@@ -434,7 +449,8 @@ class OpenSessionRequest(_message.Message):
     adapter: bytes
     cards: _containers.RepeatedScalarFieldContainer[bytes]
     context: bytes
-    def __init__(self, parameters: _Optional[bytes] = ..., roster: _Optional[_Iterable[bytes]] = ..., roster_head: _Optional[bytes] = ..., roster_signature: _Optional[bytes] = ..., layout: _Optional[bytes] = ..., adapter: _Optional[bytes] = ..., cards: _Optional[_Iterable[bytes]] = ..., context: _Optional[bytes] = ...) -> None: ...
+    fixed: bytes
+    def __init__(self, parameters: _Optional[bytes] = ..., roster: _Optional[_Iterable[bytes]] = ..., roster_head: _Optional[bytes] = ..., roster_signature: _Optional[bytes] = ..., layout: _Optional[bytes] = ..., adapter: _Optional[bytes] = ..., cards: _Optional[_Iterable[bytes]] = ..., context: _Optional[bytes] = ..., fixed: _Optional[bytes] = ...) -> None: ...
 
 class OpenSessionResponse(_message.Message):
     __slots__ = ("session",)

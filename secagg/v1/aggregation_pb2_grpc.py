@@ -137,6 +137,11 @@ class AggregationServiceStub(object):
                 request_serializer=secagg_dot_v1_dot_aggregation__pb2.GetSumRequest.SerializeToString,
                 response_deserializer=secagg_dot_v1_dot_aggregation__pb2.GetSumResponse.FromString,
                 _registered_method=True)
+        self.GetFixedTensors = channel.unary_stream(
+                '/secagg.v1.AggregationService/GetFixedTensors',
+                request_serializer=secagg_dot_v1_dot_aggregation__pb2.GetFixedTensorsRequest.SerializeToString,
+                response_deserializer=secagg_dot_v1_dot_aggregation__pb2.GetFixedTensorsResponse.FromString,
+                _registered_method=True)
 
 
 class AggregationServiceServicer(object):
@@ -285,6 +290,13 @@ class AggregationServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetFixedTensors(self, request, context):
+        """The tensors that a session's merge needs to be the same for everybody, in order, in pieces.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AggregationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -387,6 +399,11 @@ def add_AggregationServiceServicer_to_server(servicer, server):
                     servicer.GetSum,
                     request_deserializer=secagg_dot_v1_dot_aggregation__pb2.GetSumRequest.FromString,
                     response_serializer=secagg_dot_v1_dot_aggregation__pb2.GetSumResponse.SerializeToString,
+            ),
+            'GetFixedTensors': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetFixedTensors,
+                    request_deserializer=secagg_dot_v1_dot_aggregation__pb2.GetFixedTensorsRequest.FromString,
+                    response_serializer=secagg_dot_v1_dot_aggregation__pb2.GetFixedTensorsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -932,6 +949,33 @@ class AggregationService(object):
             '/secagg.v1.AggregationService/GetSum',
             secagg_dot_v1_dot_aggregation__pb2.GetSumRequest.SerializeToString,
             secagg_dot_v1_dot_aggregation__pb2.GetSumResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFixedTensors(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/secagg.v1.AggregationService/GetFixedTensors',
+            secagg_dot_v1_dot_aggregation__pb2.GetFixedTensorsRequest.SerializeToString,
+            secagg_dot_v1_dot_aggregation__pb2.GetFixedTensorsResponse.FromString,
             options,
             channel_credentials,
             insecure,

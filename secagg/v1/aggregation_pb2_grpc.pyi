@@ -82,6 +82,8 @@ class AggregationServiceStub:
     """The end: the log with its result or abort entry."""
     GetSum: _grpc.UnaryStreamMultiCallable[_aggregation_pb2.GetSumRequest, _aggregation_pb2.GetSumResponse]
     """The sum itself, in order, in pieces."""
+    GetFixedTensors: _grpc.UnaryStreamMultiCallable[_aggregation_pb2.GetFixedTensorsRequest, _aggregation_pb2.GetFixedTensorsResponse]
+    """The tensors that a session's merge needs to be the same for everybody, in order, in pieces."""
 
 @_typing.type_check_only
 class AggregationServiceAsyncStub(AggregationServiceStub):
@@ -131,6 +133,8 @@ class AggregationServiceAsyncStub(AggregationServiceStub):
     """The end: the log with its result or abort entry."""
     GetSum: _aio.UnaryStreamMultiCallable[_aggregation_pb2.GetSumRequest, _aggregation_pb2.GetSumResponse]  # type: ignore[assignment]
     """The sum itself, in order, in pieces."""
+    GetFixedTensors: _aio.UnaryStreamMultiCallable[_aggregation_pb2.GetFixedTensorsRequest, _aggregation_pb2.GetFixedTensorsResponse]  # type: ignore[assignment]
+    """The tensors that a session's merge needs to be the same for everybody, in order, in pieces."""
 
 class AggregationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Secure aggregation: one coordinator, many clients. A pairwise session has five phases; in a one-shot session a client
@@ -297,6 +301,14 @@ class AggregationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_aggregation_pb2.GetSumResponse], _abc.AsyncIterator[_aggregation_pb2.GetSumResponse]]:
         """The sum itself, in order, in pieces."""
+
+    @_abc_1.abstractmethod
+    def GetFixedTensors(
+        self,
+        request: _aggregation_pb2.GetFixedTensorsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_aggregation_pb2.GetFixedTensorsResponse], _abc.AsyncIterator[_aggregation_pb2.GetFixedTensorsResponse]]:
+        """The tensors that a session's merge needs to be the same for everybody, in order, in pieces."""
 
 def add_AggregationServiceServicer_to_server(servicer: AggregationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

@@ -26,7 +26,15 @@ from secagg.protocol.one_shot.coordinator_states import (
 from secagg.protocol.one_shot.member_states import MEMBER_PERSISTENCE, HeldRow
 from secagg.protocol.rows import HeaderRow, StagedRow, TakenRow
 from secagg.transcript.encoding import Encoding, NoFlattening
-from secagg.transcript.entries import OneShotClose, OneShotDeadlines, OneShotOpen, OneShotResult, SignedRoster
+from secagg.transcript.entries import (
+    AggregateFile,
+    OneShotClose,
+    OneShotDeadlines,
+    OneShotOpen,
+    OneShotResult,
+    SignedRoster,
+)
+from secagg.transcript.merge import FactorMerge
 from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.openers import SEALING_KEY_BYTES, Committee, CommitteeMember, NamedMembers
 from secagg.transcript.record import Record
@@ -53,6 +61,7 @@ MOST_VALUE_BITS = 16
 """Coordinates get so many bits where they fit, fewer where they do not."""
 
 _H, _SIGNATURE = bytes(32), bytes(64)
+_ADAPTER = tuple(AggregateFile(name, _H) for name in ("adapter_config.json", "adapter_model.safetensors"))
 _LISTED = 1000
 
 
@@ -222,7 +231,7 @@ class OneShotSizes:
             base_model_digest=_H,
             adapter=_H,
             layout=_H,
-            merge="factors",
+            merge=FactorMerge(),
             encoding=encoding,
             min_contributors=layout.max_contributors,
             max_corrupt=layout.max_contributors - 2,
@@ -243,7 +252,7 @@ class OneShotSizes:
         entries = (
             SignedRoster(RosterHead(_H, self.contributions, _H), _SIGNATURE),
             OneShotClose(bytes(16), self.contributions, 0, 0, _H, _H, _H, NamedMembers(named)),
-            OneShotResult(bytes(16), self.contributions, _H, _H, _H, _H, _H, _H, named[: self.committee.needed], ()),
+            OneShotResult(bytes(16), self.contributions, _H, _H, _H, _ADAPTER, _H, named[: self.committee.needed], ()),
         )
         return sum(map(_length, entries)) + self.open_entry + 4 * (2 + len(_H))
 

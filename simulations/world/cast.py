@@ -25,6 +25,7 @@ from secagg.runtime.ports import BlobStore
 from secagg.transcript import canonical
 from secagg.transcript.encoding import Encoding, NoFlattening
 from secagg.transcript.entries import Deadlines, OneShotDeadlines, OneShotOpen, PairwiseOpen, SessionOpen
+from secagg.transcript.merge import FactorMerge
 from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.openers import Committee
 from secagg.transcript.policy import GroupRule, LogPolicy, LogRule, WitnessRule
@@ -161,7 +162,7 @@ def _parameters(
         "base_model_digest": bytes(32),
         "adapter": template.digest,
         "layout": layout.digest,
-        "merge": "factors",
+        "merge": FactorMerge(),
         "encoding": Encoding(plan.dimension, VALUE_BITS, most, usable, CLIP_NORM, NoFlattening()),
         "min_contributors": plan.minimum,
         "max_corrupt": plan.corrupt,

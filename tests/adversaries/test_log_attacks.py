@@ -44,6 +44,7 @@ from secagg.transcript.evidence import LogEvidence
 from secagg.transcript.note import Note
 from secagg.transcript.policy import GroupRule, LogPolicy, WitnessRule
 from secagg.transcript.statements import AdvertiseStatement, ContributionHeader
+from tests.support.aggregates import some_adapter
 from tests.support.cohort import (
     Client,
     Cohort,
@@ -75,7 +76,7 @@ def life_of(session: bytes) -> list[bytes]:
         KeysAdvertised(session, 5, ROOT),
         KeysShared(session, 5, ROOT),
         SessionClose(session, 5, 0, 0, ROOT, ROOT, ROOT),
-        SessionResult(session, 5, ROOT, ROOT, ROOT, ROOT, ROOT),
+        SessionResult(session, 5, ROOT, ROOT, ROOT, some_adapter(ROOT, ROOT)),
     )
     return [entry.to_bytes() for entry in entries]
 

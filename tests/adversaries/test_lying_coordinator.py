@@ -56,6 +56,7 @@ from secagg.transcript.statements import (
     Receipt,
     Signed,
 )
+from tests.support.aggregates import some_adapter
 from tests.support.cohort import key_of, signed_roster
 from tests.support.liars import advance, cohort_of, stop
 from tests.support.published import HeldLog, evidence_of
@@ -300,7 +301,7 @@ class TestLogsTwoCloses:
     def test_a_result_in_a_forked_log_ends_nothing(self, stage: Stage) -> None:
         state = confirmed(stage, 0, stage.closed)
         other = close_with(stage, ALL - {3}).evidence.entries
-        result = SessionResult(stage.session.parameters.session, 6, *[bytes(32)] * 5)
+        result = SessionResult(stage.session.parameters.session, 6, *[bytes(32)] * 3, some_adapter())
         lie = SessionEnded(signed_log(stage.session, *other, result))
         assert refusal(stage, 0, state, lie) is RejectReason.LOG_FORKED
 

@@ -31,8 +31,8 @@ from secagg.crypto.signing import SigningKey
 from secagg.derive import boxes, opening
 from secagg.identity.errors import IdentityFileError
 from secagg.identity.keys import KeyKind, ScryptCost, create_key_file, load_key_file
+from secagg.lora.factor_merging import adapter_to_vector
 from secagg.lora.reader import read_adapter
-from secagg.lora.vector import adapter_to_vector
 from secagg.protocol.errors import ProtocolError, RejectReason, RemoteProtocolError
 from secagg.protocol.messages import Confirmations
 from secagg.protocol.pairwise import client, coordinator

@@ -27,8 +27,8 @@ from secagg.cli.demo_plan import (
     read_vectors,
     value_bits_for,
 )
+from secagg.lora.factor_merging import adapter_to_vector
 from secagg.lora.reader import read_adapter
-from secagg.lora.vector import adapter_to_vector
 from secagg.transcript.entries import LogEntry, OneShotClose, OneShotOpen, OneShotResult, decode_entry
 from secagg.transcript.openers import Committee, NamedMembers
 from secagg.transcript.policy import LogPolicy

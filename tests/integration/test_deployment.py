@@ -19,8 +19,8 @@ import pytest
 
 from secagg.arith.quantiser import clip
 from secagg.crypto.notes import witness_key
+from secagg.lora.factor_merging import adapter_to_vector
 from secagg.lora.reader import read_adapter
-from secagg.lora.vector import adapter_to_vector
 from tests.support.service import EXAMPLES, tiny_adapter
 
 ROOT = Path(__file__).resolve().parents[2]

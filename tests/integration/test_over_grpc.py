@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from secagg.client import connect
+from secagg.lora.factor_merging import adapter_to_vector
 from secagg.lora.reader import read_adapter
-from secagg.lora.vector import adapter_to_vector
 from secagg.protocol.session import ClientPolicy
 from tests.support.audit import complaints
 from tests.support.cohort import key_of

@@ -33,6 +33,7 @@ from secagg.runtime.ports import SessionStore
 from secagg.transcript import merkle
 from secagg.transcript.encoding import Encoding, NoFlattening
 from secagg.transcript.entries import ContributionsCommitted, OneShotClose, OneShotDeadlines, OneShotOpen, SessionEntry
+from secagg.transcript.merge import FactorMerge
 from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.openers import KeyAuthority, PreparedKey, SummedCiphertext
 from secagg.transcript.roster import Roster, RosterMember
@@ -107,7 +108,7 @@ def session_of(made: Prepared, **changes: object) -> OneShotSession:
         base_model_digest=bytes(32),
         adapter=template.digest,
         layout=layout.digest,
-        merge="factors",
+        merge=FactorMerge(),
         encoding=Encoding(20, 15, MAX_CONTRIBUTORS, usable, Fraction(1), NoFlattening()),
         min_contributors=3,
         max_corrupt=1,

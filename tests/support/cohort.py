@@ -40,6 +40,7 @@ from secagg.runtime.session_host import CoordinatorPorts
 from secagg.transcript import canonical
 from secagg.transcript.encoding import Encoding, NoFlattening
 from secagg.transcript.entries import Deadlines, PairwiseOpen, SignedRoster
+from secagg.transcript.merge import FactorMerge
 from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.roster import Roster, RosterMember
 from secagg.transcript.statements import ContributionHeader
@@ -109,7 +110,7 @@ def session_of(
         base_model_digest=bytes(32),
         adapter=template.digest,
         layout=layout.digest,
-        merge="factors",
+        merge=FactorMerge(),
         encoding=encoding,
         min_contributors=min_contributors,
         max_corrupt=max_corrupt,

@@ -43,6 +43,7 @@ from secagg.transcript import canonical
 from secagg.transcript.encoding import Encoding, NoFlattening
 from secagg.transcript.entries import Deadlines, PairwiseOpen, SessionOpen
 from secagg.transcript.evidence import LogEvidence
+from secagg.transcript.merge import FactorMerge
 from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.roster import Roster, RosterMember
 from secagg.v1 import aggregation_pb2 as pb
@@ -189,7 +190,7 @@ def one_hot_session(
         base_model_digest=bytes(32),
         adapter=template.digest,
         layout=layout.digest,
-        merge="factors",
+        merge=FactorMerge(),
         encoding=Encoding(layout.dimension, 15, 1024, 64, Fraction(1), NoFlattening()),
         min_contributors=3,
         max_corrupt=1,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from secagg.lora.vector import FactorMean
 
 from secagg.arith import linear_hash
 from secagg.arith.keystream import Keystream, add_masks
@@ -16,7 +17,6 @@ from secagg.derive import boxes
 from secagg.derive.result import flatten_map, mean_of
 from secagg.lora.layout import Layout
 from secagg.lora.template import AdapterTemplate
-from secagg.lora.vector import FactorMean
 from secagg.lora.writer import encode_adapter
 from secagg.privacy.noise_share import add_noise
 from secagg.transcript import merkle
@@ -35,6 +35,7 @@ from secagg.transcript.statements import (
     Signed,
     UnmaskStatement,
 )
+from tests.support.aggregates import aggregate_of
 from tests.support.forge_session import OpeningForge, lines, sha256
 
 
@@ -98,8 +99,7 @@ class SessionForge(OpeningForge):
                 merkle.root([signed.to_bytes() for signed in self.openings]),
                 sha256(self.files["integer-sum.bin"]),
                 sha256(self.mean.astype("<f4").tobytes()),
-                sha256(self.aggregate["adapter_model.safetensors"]),
-                sha256(self.aggregate["adapter_config.json"]),
+                aggregate_of(self.aggregate),
             ),
         )
         return self.finished

@@ -37,6 +37,7 @@ from secagg.transcript.entries import (
     OneShotResult,
     SessionAbort,
 )
+from secagg.transcript.merge import FactorMerge
 from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.openers import (
     SEALING_KEY_BYTES,
@@ -59,6 +60,7 @@ from secagg.transcript.statements import (
     Signed,
     Statement,
 )
+from tests.support.aggregates import aggregate_of
 from tests.support.forge_closing import merged_adapter, packed_vector, unpacked
 from tests.support.forge_session import MODEL_DIGEST, SHAPES, TEMPLATE, Edit, Surroundings, lines, sha256
 
@@ -179,7 +181,7 @@ class OneShotForge:
                 base_model_digest=MODEL_DIGEST,
                 adapter=self.template.digest,
                 layout=self.layout_value.digest,
-                merge="factors",
+                merge=FactorMerge(),
                 encoding=plan.encoding,
                 min_contributors=plan.min_contributors,
                 max_corrupt=plan.max_corrupt,
@@ -270,8 +272,7 @@ class OneShotForge:
                 merkle.root([signed.to_bytes() for signed in self.openings]),
                 sha256(self.files["integer-sum.bin"]),
                 sha256(self.mean.astype("<f4").tobytes()),
-                sha256(self.aggregate["adapter_model.safetensors"]),
-                sha256(self.aggregate["adapter_config.json"]),
+                aggregate_of(self.aggregate),
                 sha256(self.files["secret-sum.bin"]),
                 () if self.plan.with_authority else tuple(place for place, _ in self.answers)[:NEEDED],
                 (),

@@ -29,6 +29,7 @@ from secagg.lora.template import AdapterTemplate
 from secagg.transcript import canonical, merkle
 from secagg.transcript.encoding import Encoding, Flattening
 from secagg.transcript.entries import Deadlines, KeysAdvertised, KeysShared, PairwiseOpen, SessionOpen
+from secagg.transcript.merge import FactorMerge
 from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.record import Record
 from secagg.transcript.roster import Roster
@@ -156,7 +157,7 @@ class OpeningForge:
                 base_model_digest=MODEL_DIGEST,
                 adapter=self.template.digest,
                 layout=self.layout_value.digest,
-                merge="factors",
+                merge=FactorMerge(),
                 encoding=plan.encoding,
                 min_contributors=plan.min_contributors,
                 max_corrupt=plan.max_corrupt,

@@ -41,11 +41,13 @@ from secagg.transcript.entries import (
     SignedRoster,
 )
 from secagg.transcript.evidence import LogEvidence
+from secagg.transcript.merge import FactorMerge
 from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.openers import Committee, NamedMembers
 from secagg.transcript.policy import LogPolicy, LogRule, WitnessRule
 from secagg.transcript.roster import Roster, RosterMember
 from secagg.transcript.statements import Accepted, OneShotHeader, Signed
+from tests.support.aggregates import some_adapter
 from tests.support.cohort import key_of, tiny_template
 from tests.support.rng import CountingRng
 
@@ -128,7 +130,7 @@ def session_of(
         base_model_digest=bytes(32),
         adapter=template.digest,
         layout=layout.digest,
-        merge="factors",
+        merge=FactorMerge(),
         encoding=Encoding(dimension, 15, max_contributors, usable, Fraction(1), NoFlattening()),
         min_contributors=min_contributors,
         max_corrupt=max_corrupt,
@@ -260,7 +262,9 @@ def close_of(
 
 def result_of(session: OneShotSession, count: int) -> OneShotResult:
     """Some result."""
-    return OneShotResult(session.parameters.session, count, *(bytes(32) for _ in range(6)), (0, 1, 2), ())
+    return OneShotResult(
+        session.parameters.session, count, *(bytes(32) for _ in range(3)), some_adapter(), bytes(32), (0, 1, 2), ()
+    )
 
 
 def abort_of(session: OneShotSession) -> SessionAbort:

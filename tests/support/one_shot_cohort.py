@@ -43,6 +43,7 @@ from secagg.runtime.session_host import CoordinatorPorts
 from secagg.transcript import canonical
 from secagg.transcript.encoding import Encoding, NoFlattening
 from secagg.transcript.entries import OneShotDeadlines, OneShotOpen
+from secagg.transcript.merge import FactorMerge
 from secagg.transcript.merkle import leaf_hash
 from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.openers import Committee
@@ -87,7 +88,7 @@ def one_shot_parameters(identities: Sequence[SigningKey], **changes: object) -> 
         "base_model_digest": bytes(32),
         "adapter": template.digest,
         "layout": layout.digest,
-        "merge": "factors",
+        "merge": FactorMerge(),
         "encoding": Encoding(dimension, 15, MAX_CONTRIBUTORS, usable, Fraction(1), NoFlattening()),
         "min_contributors": 3,
         "max_corrupt": 1,

@@ -75,8 +75,8 @@ def _rules(entry: LogEntry, parameters: OneShotOpen, read: Read) -> Iterator[tup
             yield "openings.jsonl", root("openings.jsonl")[0] == entry.openings
             yield "secret-sum.bin", digest("secret-sum.bin") == entry.secret_sum
             yield "integer-sum.bin", digest("integer-sum.bin") == entry.integer_sum
-            yield MODEL, digest(MODEL) == entry.adapter_model
-            yield CONFIG, digest(CONFIG) == entry.adapter_config
+            for file in entry.aggregate:
+                yield f"aggregate/{file.name}", digest(f"aggregate/{file.name}") == file.digest
             if isinstance(parameters.opening, KeyAuthority):
                 lines = lines_of(read("attestations.jsonl") or b"")
                 yield "attestations.jsonl", len(lines) >= parameters.opening.attestations

@@ -86,9 +86,8 @@ def _rules(entry: LogEntry, read: Read) -> Iterator[tuple[str, bool]]:
         case SessionResult():
             yield "openings.jsonl", root("openings.jsonl")[0] == entry.openings
             yield "integer-sum.bin", digest("integer-sum.bin") == entry.integer_sum
-            model, config = FILES_OF[SessionResult][-2:]
-            yield model, digest(model) == entry.adapter_model
-            yield config, digest(config) == entry.adapter_config
+            for file in entry.aggregate:
+                yield f"aggregate/{file.name}", digest(f"aggregate/{file.name}") == file.digest
 
 
 def _header(line: bytes) -> ContributionHeader:

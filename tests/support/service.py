@@ -14,10 +14,10 @@ import numpy as np
 from secagg.crypto.rng import SystemRng
 from secagg.crypto.signing import SigningKey
 from secagg.identity.tls import PinnedCertificate, create_certificate
+from secagg.lora.factor_merging import adapter_to_vector
 from secagg.lora.layout import Layout
 from secagg.lora.reader import read_adapter
 from secagg.lora.template import AdapterTemplate
-from secagg.lora.vector import adapter_to_vector
 from secagg.lora.writer import write_adapter
 from secagg.remote import open_session
 from secagg.runtime.clock import SystemClock
@@ -34,6 +34,7 @@ from secagg.store.sqlite import SqliteSessionStore
 from secagg.transcript import canonical
 from secagg.transcript.encoding import Encoding, NoFlattening
 from secagg.transcript.entries import Deadlines, PairwiseOpen, SessionOpen
+from secagg.transcript.merge import FactorMerge
 from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.roster import Roster, RosterMember
 from secagg.v1 import aggregation_pb2 as pb
@@ -132,7 +133,7 @@ async def open_example_session(
         base_model_digest=bytes(32),
         adapter=template.digest,
         layout=layout.digest,
-        merge="factors",
+        merge=FactorMerge(),
         encoding=Encoding(layout.dimension, 26, 64, 64, Fraction(int(norm) + 2), NoFlattening()),
         min_contributors=min_contributors,
         max_corrupt=max_corrupt,

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from secagg.lora.vector import FactorMean
 
 from secagg.lora.errors import AdapterError, AdapterRejectReason
 from secagg.lora.reader import Adapter, read_adapter
 from secagg.lora.template import AdapterTemplate
-from secagg.lora.vector import FactorMean
 from secagg.lora.writer import write_adapter
 
 pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("default")]

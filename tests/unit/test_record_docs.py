@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from secagg.lora.vector import FactorMean
 
 from dp import ledger_events
 from dp.alias import noise_table
@@ -33,7 +34,6 @@ from secagg.lora.config import CONFIG_FILE
 from secagg.lora.layout import Layout
 from secagg.lora.reader import TENSOR_FILE
 from secagg.lora.template import AdapterTemplate
-from secagg.lora.vector import FactorMean
 from secagg.lora.writer import encode_adapter
 from secagg.runtime import one_shot_host, pairwise_publication, publication
 from secagg.transcript import (

@@ -21,6 +21,7 @@ from secagg.transcript.entries import (
     SessionResult,
     SignedRoster,
 )
+from secagg.transcript.merge import FactorMerge
 from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.published import PairBox, PairPromise
 from secagg.transcript.roster import Roster, RosterHead, RosterMember
@@ -39,6 +40,7 @@ from secagg.transcript.statements import (
     Signed,
     UnmaskStatement,
 )
+from tests.support.aggregates import some_adapter
 from tests.support.cohort import tiny_template
 from tests.support.rng import CountingRng
 from tests.vectors.static_operations import OTHER, ROOT, SESSION, raw, secret
@@ -72,7 +74,7 @@ def parameters_of(seeds):
         base_model_digest=bytes(32),
         adapter=template.digest,
         layout=layout.digest,
-        merge="factors",
+        merge=FactorMerge(),
         encoding=Encoding(9, 15, 8, 64, Fraction(1), NoFlattening()),
         min_contributors=3,
         max_corrupt=0,
@@ -101,7 +103,10 @@ def examples():
         ("entry", KeysAdvertised(opened.session, 4, raw(ROOT))),
         ("entry", KeysShared(opened.session, 3, raw(ROOT))),
         ("entry", SessionClose(opened.session, 3, 1, 0, raw(ROOT), raw(OTHER), bytes(32))),
-        ("entry", SessionResult(opened.session, 3, raw(ROOT), raw(OTHER), bytes(32), raw(SESSION), raw(ROOT))),
+        (
+            "entry",
+            SessionResult(opened.session, 3, raw(ROOT), raw(OTHER), bytes(32), some_adapter(raw(SESSION), raw(ROOT))),
+        ),
         ("entry", SessionAbort(opened.session, "fewer than min_contributors shared keys", 0, merkle.root(()))),
         ("signed", signed_by_key(AdvertiseStatement(digest, who, raw(ROOT), raw(OTHER)))),
         ("signed", signed_by_key(ShareStatement(digest, raw(ROOT), who, raw(OTHER), bytes(32), raw(ROOT)))),

@@ -48,17 +48,19 @@ from secagg.protocol.rows import (
     EntryPublished,
     FoldUploads,
     PublishEntry,
+    RowKind,
     SetupRow,
     SumFolded,
     UploadStaged,
+    require,
 )
 from secagg.protocol.session import ClientPolicy
 from secagg.runtime import vectors
-from secagg.runtime.adapters import merged_adapter
+from secagg.runtime.adapters import AdapterMerge
 from secagg.runtime.limb_sums import Folded, SessionSum, masked_sum
 from secagg.runtime.memory import MemoryBlobStore
 from secagg.runtime.partial_sum import HashedUpload
-from secagg.transcript import canonical, merkle
+from secagg.transcript import merkle
 from secagg.transcript.encoding import Encoding
 from secagg.transcript.entries import SessionOpen, SignedRoster
 from secagg.transcript.evidence import LogEvidence
@@ -68,7 +70,6 @@ from secagg.transcript.statements import (
     Receipt,
     Signed,
 )
-from tests.support.cohort import tiny_template
 from tests.support.published import NO_WITNESSES, evidence_of
 from tests.support.rng import CountingRng
 from tests.vectors.session_records import AWAY, LANES, START_S, texts_of
@@ -293,12 +294,11 @@ class Script:
         self.opened = self.folded.copy()
         vectors.remove_masks(self.opened, self.removal, 1)
         made = decode(self.session.parameters.encoding, self.session.parameters.noise, self.opened, len(state.accepted))
-        layout, template = (canonical.encode(each.to_json_value()) for each in tiny_template(9))
-        files = merged_adapter(self.session.parameters, layout, template, made.mean)
+        setup = require(self.rows, 0, RowKind.SETUP, SetupRow)
         return SumRecovered(
             merkle.root(recovery.answers(self.rows, state)[1]),
             *(vectors.digest_of(each) for each in (made.integer_sum, made.mean)),
-            *(hashlib.sha256(each).digest() for each in files),
+            AdapterMerge(self.session.parameters, setup, self.blobs).keep(made.mean, len(state.accepted)),
             openings_file=bytes(32),
             pairs_file=bytes(32),
         )

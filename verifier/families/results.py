@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -11,17 +10,14 @@ import numpy.typing as npt
 from secagg.arith.errors import ArithmeticInputError
 from secagg.arith.keystream import add_masks
 from secagg.derive.result import FloatVector, mean_of
-from secagg.lora.config import CONFIG_FILE
+from secagg.lora.container import MAX_FILE_BYTES
 from secagg.lora.errors import AdapterError
-from secagg.lora.reader import TENSOR_FILE
-from secagg.lora.vector import FactorMean
-from secagg.lora.writer import encode_adapter
 from verifier.checks import Check, CheckFailedError, Derived, Findings, Level, Mode, Stage
 from verifier.families.one_shot_openings import CERTIFIED
 from verifier.families.openings import OPENED
 from verifier.families.sums import MASKED_SUM, worker_threads
 from verifier.session_record import SessionRecord
-from verifier.session_values import ADAPTERS
+from verifier.session_values import MERGING
 
 INTEGER_SUM = "integer-sum.bin"
 AGGREGATE = "aggregate"
@@ -113,28 +109,26 @@ def _check_mean(session: SessionRecord, findings: Findings) -> None:
 
 
 def _check_adapter(session: SessionRecord, findings: Findings) -> None:
-    adapters = session.get(ADAPTERS)
+    merging, mean, count = session.get(MERGING), session.get(MEAN), session.close.count
+    named = {file.name: file.digest for file in session.result.aggregate}
+    if named.keys() != set(merging.files):
+        place = session.entry_place(session.result.TYPE, "aggregate")
+        raise CheckFailedError.at(place, f"names {', '.join(named)}, the merge makes {', '.join(merging.files)}")
+    published: dict[str, bytes] = {}
+    for name, digest in named.items():
+        findings.count()
+        data = session.files.read(f"{AGGREGATE}/{name}", MAX_FILE_BYTES)
+        if hashlib.sha256(data).digest() == digest:
+            published[name] = data
+        else:
+            findings.fail(session.files.place(f"{AGGREGATE}/{name}"), "another digest than the result entry's")
+    if published.keys() != named.keys():
+        return
     try:
-        tensors = FactorMean().to_adapter(session.get(MEAN), adapters.layout, adapters.template)
-        files = encode_adapter(adapters.template, tensors)
+        for name, reason in merging.faults(mean, count, published, session.audit.progress):
+            findings.fail(session.files.place(f"{AGGREGATE}/{name}"), reason)
     except AdapterError as error:
         raise CheckFailedError.at(session.files.place(AGGREGATE), f"the mean makes no adapter: {error}") from None
-    digests = ((TENSOR_FILE, session.result.adapter_model), (CONFIG_FILE, session.result.adapter_config))
-    for name, expected in digests:
-        findings.count()
-        path = f"{AGGREGATE}/{name}"
-        length_bytes = sum(memoryview(piece).nbytes for piece in files[name])
-        if session.files.digest(path, length_bytes) != expected:
-            findings.fail(session.files.place(path), "another digest than the result entry's")
-        elif _digest_of(files[name]) != expected:
-            findings.fail(session.files.place(path), "not what the mean gives")
-
-
-def _digest_of(pieces: Iterable[bytes | memoryview]) -> bytes:
-    state = hashlib.sha256()
-    for piece in pieces:
-        state.update(piece)
-    return state.digest()
 
 
 _SUM_READS = ("masked-limb-sum.bin", "openings.jsonl", "pair-boxes.jsonl or secret-sum.bin")
@@ -176,7 +170,7 @@ CHECKS: tuple[Check[SessionRecord], ...] = (
         Level.SUM,
         "Whoever loads the two files of the adapter loads the mean and nothing else.",
         "a coordinator that publishes another adapter than the one that was added up",
-        (f"{AGGREGATE}/{TENSOR_FILE}", f"{AGGREGATE}/{CONFIG_FILE}", "layout.json", "adapter.json"),
+        ("aggregate/*", "layout.json", "adapter.json", "fixed.safetensors"),
         _check_adapter,
         Stage.FINISHED,
     ),

@@ -9,7 +9,7 @@ from verifier.log_view import INDEX, LOG_KEY, SESSIONS, TREE
 from verifier.pairwise_values import ADVERTISED, CLOSED, CONTRIBUTORS, COUNTS, GRAPH_PARAMETERS, SHARED
 from verifier.session_lists import COMMITMENTS, CONTRIBUTIONS, KEYS, U2
 from verifier.session_record import SessionRecord
-from verifier.session_values import ADAPTERS
+from verifier.session_values import MERGING
 
 
 def _canonical(audit: Audit, findings: Findings) -> None:
@@ -145,7 +145,7 @@ def _ended(session: SessionRecord, findings: Findings) -> None:
 
 
 def _adapters(session: SessionRecord, findings: Findings) -> None:
-    findings.count(len(session.get(ADAPTERS).layout.tensors))
+    findings.count(len(session.get(MERGING).layout.tensors))
 
 
 _ENTRIES = "tile/entries/*"

@@ -26,6 +26,7 @@ from secagg.protocol.rows import (
     UploadsRefuted,
     UploadStaged,
 )
+from secagg.transcript.entries import AggregateFile
 from secagg.transcript.statements import Attestation, AuthorityAnswer, MemberAnswer, OneShotHeader, Signed
 
 
@@ -212,7 +213,7 @@ class OpenerAnswered:
 
 @dataclass(frozen=True, slots=True)
 class SumRecovered:
-    """Event: the sum is decoded and durable; root of the answers used, digests of sums, mean and merged adapter.
+    """Event: the sum is decoded and durable; root of the answers used, digests of sum, mean and what is merged.
 
     The files are blobs: what is published of how the sum was opened.
     """
@@ -220,8 +221,7 @@ class SumRecovered:
     openings: bytes
     integer_sum: bytes
     mean: bytes
-    adapter_model: bytes
-    adapter_config: bytes
+    aggregate: tuple[AggregateFile, ...]
     secret_sum: bytes
     used: tuple[int, ...]
     dissenting: tuple[int, ...]

@@ -318,8 +318,7 @@ def _recovered(moment: Moment, state: CoordinatorState, event: SumRecovered) -> 
         event.openings,
         event.integer_sum,
         event.mean,
-        event.adapter_model,
-        event.adapter_config,
+        event.aggregate,
     )
     finished = Finished(
         cohort=last.cohort,

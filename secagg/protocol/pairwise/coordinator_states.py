@@ -29,6 +29,7 @@ from secagg.protocol.rows import (
     UploadsRefuted,
     UploadStaged,
 )
+from secagg.transcript.entries import AggregateFile
 from secagg.transcript.statements import (
     AdvertiseStatement,
     ConfirmStatement,
@@ -213,7 +214,7 @@ class SharesStored:
 
 @dataclass(frozen=True, slots=True)
 class SumRecovered:
-    """Event: the sum is decoded and durable; root of the answers used, digests of sum, mean and merged adapter.
+    """Event: the sum is decoded and durable; root of the answers used, digests of sum, mean and what is merged.
 
     ``openings_file`` and ``pairs_file`` are the blobs that are published of how it was opened.
     """
@@ -221,8 +222,7 @@ class SumRecovered:
     openings: bytes
     integer_sum: bytes
     mean: bytes
-    adapter_model: bytes
-    adapter_config: bytes
+    aggregate: tuple[AggregateFile, ...]
     openings_file: bytes
     pairs_file: bytes
 

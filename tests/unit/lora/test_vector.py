@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from secagg.lora.vector import FactorMean, MergeStrategy, adapter_to_vector
 
 from secagg.lora.errors import AdapterError, AdapterRejectReason
 from secagg.lora.reader import read_adapter
 from secagg.lora.template import AdapterTemplate
-from secagg.lora.vector import FactorMean, MergeStrategy, adapter_to_vector
 from tests.unit.lora.adapter_files import QA, QB, VA, VB, config, save, tensors
 
 STRATEGY: MergeStrategy = FactorMean()

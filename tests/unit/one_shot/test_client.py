@@ -31,6 +31,7 @@ from secagg.transcript.entries import ContributionsCommitted, OneShotClose, OneS
 from secagg.transcript.openers import CommitteeMember, NamedMembers
 from secagg.transcript.policy import LogPolicy
 from secagg.transcript.statements import ConfirmStatement, Signed
+from tests.support.aggregates import some_adapter
 from tests.support.cohort import key_of
 from tests.support.one_shot_client import (
     AUTHORITY,
@@ -75,7 +76,7 @@ def abort_entry(session=WITH_AUTHORITY) -> SessionAbort:
 def ending(session=SESSION) -> tuple[OneShotClose, OneShotResult]:
     identifier, some = session.parameters.session, bytes(32)
     close = OneShotClose(identifier, 3, 0, 0, some, some, some, NamedMembers((0, 1, 2)))
-    return close, OneShotResult(identifier, 3, some, some, some, some, some, some, (0, 1, 2), ())
+    return close, OneShotResult(identifier, 3, some, some, some, some_adapter(), some, (0, 1, 2), ())
 
 
 def sealed_by(member: CommitteeMember, place: int) -> CommitteeMember:

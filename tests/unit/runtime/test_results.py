@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from secagg.derive.result import mean_of
+from secagg.lora.factor_merging import adapter_to_vector
 from secagg.lora.reader import read_adapter
 from secagg.lora.template import AdapterTemplate
-from secagg.lora.vector import adapter_to_vector
 from secagg.protocol.pairwise import recovery, tables
 from secagg.protocol.pairwise.coordinator_states import AnswerRow
 from secagg.protocol.phases import Phase

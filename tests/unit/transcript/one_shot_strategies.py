@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from secagg.arith.ring_mask import usable_bits_for
 from secagg.transcript import entries, openers, statements
 from secagg.transcript.encoding import MAX_CONTRIBUTORS, Encoding, NoFlattening
+from secagg.transcript.merge import FactorMerge
 from secagg.transcript.record import Record
 from tests.unit.transcript.noise_strategies import any_noise
 
@@ -70,7 +71,7 @@ def one_shot_opens(draw: st.DrawFn) -> entries.OneShotOpen:
         base_model_digest=draw(digests),
         adapter=draw(digests),
         layout=draw(digests),
-        merge="factors",
+        merge=FactorMerge(),
         encoding=Encoding(dimension, value_bits, most, usable, Fraction(1), NoFlattening()),
         min_contributors=minimum,
         max_corrupt=draw(st.integers(0, minimum - 2)),
@@ -84,6 +85,9 @@ def one_shot_opens(draw: st.DrawFn) -> entries.OneShotOpen:
     )
 
 
+aggregates = st.sets(st.sampled_from(entries.AGGREGATE_FILES), min_size=1).flatmap(
+    lambda names: st.tuples(*(st.builds(entries.AggregateFile, st.just(name), digests) for name in sorted(names)))
+)
 places = st.sets(st.integers(0, openers.MAX_MEMBERS - 1)).map(lambda chosen: tuple(sorted(chosen)))
 named = st.builds(openers.NamedMembers, places)
 summed = st.builds(openers.SummedCiphertext, digests)
@@ -93,7 +97,15 @@ summed = st.builds(openers.SummedCiphertext, digests)
 def one_shot_results(draw: st.DrawFn) -> entries.OneShotResult:
     used = draw(places)
     dissenting = tuple(place for place in draw(places) if place not in used)
-    return entries.OneShotResult(draw(sessions), draw(counts), *(draw(digests) for _ in range(6)), used, dissenting)
+    return entries.OneShotResult(
+        draw(sessions),
+        draw(counts),
+        *(draw(digests) for _ in range(3)),
+        draw(aggregates),
+        draw(digests),
+        used,
+        dissenting,
+    )
 
 
 ONE_SHOT: dict[type[Record], st.SearchStrategy[Record]] = {

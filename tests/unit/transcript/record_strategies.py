@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from secagg.transcript import entries, published, receipt, roster, statements
 from secagg.transcript.encoding import MAX_DIMENSION, Encoding, Flattening, NoFlattening
+from secagg.transcript.merge import FactorMerge
 from secagg.transcript.noise import DiscreteGaussianNoise, NoDifferentialPrivacy, PrivacyBudget, SkellamNoise
 from secagg.transcript.record import Record
 from tests.unit.transcript.noise_strategies import any_noise, budgets, gaussian_noises, skellam_noises
-from tests.unit.transcript.one_shot_strategies import ONE_SHOT
+from tests.unit.transcript.one_shot_strategies import ONE_SHOT, aggregates
 
 MAX_INDEX = entries.MAX_COHORT - 1
 
@@ -97,7 +98,7 @@ def session_opens(draw):
         base_model_digest=draw(digests),
         adapter=draw(digests),
         layout=draw(digests),
-        merge="factors",
+        merge=FactorMerge(),
         encoding=encoding,
         min_contributors=minimum,
         max_corrupt=draw(st.integers(0, minimum - 2)),
@@ -124,7 +125,7 @@ RECORDS: dict[type[Record], st.SearchStrategy[Record]] = {
     entries.KeysAdvertised: st.builds(entries.KeysAdvertised, sessions, counts, digests),
     entries.KeysShared: st.builds(entries.KeysShared, sessions, counts, digests),
     entries.SessionClose: session_closes,
-    entries.SessionResult: st.builds(entries.SessionResult, sessions, counts, *[digests] * 5),
+    entries.SessionResult: st.builds(entries.SessionResult, sessions, counts, *[digests] * 3, aggregates),
     entries.SessionAbort: st.builds(
         entries.SessionAbort, sessions, text(64), st.integers(0, entries.MAX_COHORT), digests
     ),

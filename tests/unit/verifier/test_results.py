@@ -151,7 +151,12 @@ class TestTheAdapter:
         assert reason(found, "RES-4").endswith(f"{name}: {len(content) + 1} bytes, expected {len(content)}")
 
     def test_another_digest_in_the_log_is_refused(self, tmp_path):
-        found = found_of(tmp_path, result=lambda entry, _: replace(entry, adapter_config=bytes(32)))
+        found = found_of(
+            tmp_path,
+            result=lambda entry, _: replace(
+                entry, aggregate=(replace(entry.aggregate[0], digest=bytes(32)), *entry.aggregate[1:])
+            ),
+        )
         assert failing(found) == ["RES-4"]
 
     def test_a_missing_file_is_no_failure_and_no_pass(self, tmp_path):

@@ -1,0 +1,106 @@
+"""Tensors that a merge needs to be the same for everybody: a file in the record, named by its digest.
+
+The frozen A of ``frozen-a``, by ``PATH/a``; or the bases that a first session published, ``PATH/left`` and
+``PATH/right``. They are public.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping
+
+import numpy as np
+
+from secagg.lora.adapter import Adapter
+from secagg.lora.container import encode_tensors, read_header, read_tensors
+from secagg.lora.errors import AdapterError, AdapterRejectReason
+from secagg.lora.layout import Shape
+from secagg.lora.manifest import Manifest
+from secagg.lora.maps import FixedTensors, fixed_name
+from secagg.lora.pieces import pieces_of
+from secagg.lora.updates import check_modules, updates_of
+from secagg.lora.values import require_float32
+from secagg.transcript.merge import BasisMerge, FrozenMerge, LinearMerge, ProjectionMerge, fixed_digest
+
+BASIS_FILE = "basis.safetensors"
+_HEADER_ROOM_BYTES = 1 << 24
+
+
+def fixed_shapes(merge: LinearMerge, manifest: Manifest) -> dict[str, Shape]:
+    """Names and shapes of the tensors that a session needs; empty where it needs none."""
+    shapes: dict[str, Shape] = {}
+    for module in manifest:
+        pieces = pieces_of(merge, module, manifest.rank)
+        if isinstance(merge, FrozenMerge):
+            shapes[fixed_name(module, "a")] = (manifest.rank, module.columns)
+        elif isinstance(merge, ProjectionMerge | BasisMerge):
+            if "projection" in pieces:
+                shapes[fixed_name(module, "left")] = (module.outputs, pieces["projection"][0])
+            elif "projected" in pieces:
+                rows, columns = pieces["projected"]
+                shapes[fixed_name(module, "left")] = (module.outputs, rows)
+                shapes[fixed_name(module, "right")] = (module.columns, columns)
+    return shapes
+
+
+def most_fixed_bytes(merge: LinearMerge, manifest: Manifest) -> int:
+    """No file of a session's fixed tensors is longer."""
+    return _HEADER_ROOM_BYTES + 4 * sum(int(np.prod(shape)) for shape in fixed_shapes(merge, manifest).values())
+
+
+def read_fixed(merge: LinearMerge, manifest: Manifest, data: bytes) -> FixedTensors:
+    """The tensors in a file, checked against the session: digest, names, shapes, finite values.
+
+    Raises:
+        AdapterError: BAD_FIXED_TENSORS, MISSING_TENSOR, UNEXPECTED_TENSOR, WRONG_SHAPE, NON_FINITE; as ``read_header``.
+    """
+    expected = fixed_shapes(merge, manifest)
+    if hashlib.sha256(data).digest() != (fixed_digest(merge) or hashlib.sha256(b"").digest()):
+        raise AdapterError(
+            AdapterRejectReason.BAD_FIXED_TENSORS,
+            field="fixed tensors",
+            found="another digest than the open entry's" if data else "nothing",
+            expected="the tensors that the session names" if fixed_digest(merge) else "none",
+        )
+    if not expected:
+        return {}
+    file = io.BytesIO(data)
+    tensors = dict(read_tensors(file, read_header(file, len(data))))
+    for name in sorted(expected.keys() | tensors.keys()):
+        if name not in tensors:
+            raise AdapterError(AdapterRejectReason.MISSING_TENSOR, tensor=name, expected="a fixed tensor")
+        if name not in expected:
+            raise AdapterError(AdapterRejectReason.UNEXPECTED_TENSOR, tensor=name, expected="no other fixed tensors")
+        if tensors[name].shape != expected[name]:
+            raise AdapterError(
+                AdapterRejectReason.WRONG_SHAPE, tensor=name, found=tensors[name].shape, expected=str(expected[name])
+            )
+        require_float32(name, tensors[name])
+    return tensors
+
+
+def encode_fixed(tensors: FixedTensors) -> bytes:
+    """The file of these tensors."""
+    return b"".join(encode_tensors(tensors))
+
+
+def frozen_tensors(adapter: Adapter, manifest: Manifest) -> Mapping[str, np.ndarray]:
+    """The A of every module of an adapter, to be frozen.
+
+    Raises:
+        AdapterError: as ``check_modules``; MISSING_TENSOR, RANK_MISMATCH: it has no A of the manifest's rank somewhere.
+    """
+    check_modules(adapter, manifest)
+    tensors = {}
+    for module, update in updates_of(adapter, manifest):
+        if update is None or update.right.shape[0] != manifest.rank:
+            raise AdapterError(
+                AdapterRejectReason.RANK_MISMATCH,
+                tensor=module.a_name,
+                found="no A" if update is None else f"rank {update.right.shape[0]}",
+                expected=f"rank {manifest.rank}, that of the merged adapter",
+                fix="freeze the A of an adapter of one rank, and merge to that rank",
+            )
+        tensors[fixed_name(module, "a")] = update.right
+    return tensors
