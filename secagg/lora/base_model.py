@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -27,7 +27,7 @@ from secagg.lora.maps import FixedTensors, fixed_name
 from secagg.lora.pieces import scales_for
 from secagg.lora.strict_json import parse_object
 from secagg.transcript import canonical
-from secagg.transcript.merge import FrozenMerge, LinearMerge
+from secagg.transcript.merge import LinearMerge
 
 ALL_LINEAR: Literal["all-linear"] = "all-linear"
 Targets = Sequence[str] | Literal["all-linear"]
@@ -39,6 +39,8 @@ _EMBEDDINGS = frozenset({
 })  # fmt: skip
 _OUTPUTS = frozenset({"classifier", "embed_out", "lm_head", "output", "score"})
 _WEIGHT = ".weight"
+_CACHED = "models--"
+"""How the cache of the Hugging Face hub begins the name of a model's directory."""
 _BLOCK_BYTES = 1 << 20
 
 
@@ -86,6 +88,21 @@ def stores_transposed(directory: Path) -> bool:
     return is_transposed(_config(directory))
 
 
+def base_name(directory: Path) -> str:
+    """What adapters call the base model in ``directory``, as far as that can be told; else empty.
+
+    That is the name in its config, or that of the repository in whose cached snapshot it is.
+
+    Raises:
+        AdapterError: as ``modules_of_base``, for the config.
+    """
+    name = _config(directory).get("_name_or_path")
+    if isinstance(name, str) and name:
+        return name
+    cached = next((part for part in directory.absolute().parts if part.startswith(_CACHED)), "")
+    return cached.removeprefix(_CACHED).replace("--", "/")
+
+
 def base_digest(directory: Path) -> bytes:
     """SHA-256 over the canonical JSON list of ``[name, SHA-256 in hex]`` of ``config.json`` and all ``*.safetensors``.
 
@@ -120,26 +137,27 @@ def modules_of_adapter(adapter: Adapter) -> tuple[MergedModule, ...]:
     return tuple(modules)
 
 
-def build_manifest(merge: LinearMerge, plan: Manifest, fixed: FixedTensors) -> Manifest:
+def build_manifest(merge: LinearMerge, plan: Manifest, norms: Mapping[str, Fraction]) -> Manifest:
     """``plan`` with the scales that belong to a strategy.
 
     Args:
         merge: the strategy.
         plan: the manifest; whatever scales it has are replaced.
-        fixed: where A is frozen: the tensors of ``frozen_tensors``; otherwise empty.
-
-    Raises:
-        AdapterError: BAD_FIXED_TENSORS; a frozen A that no update can be had from.
+        norms: where A is frozen: ``frozen_norms``; otherwise empty.
     """
-    norms = frozen_norms(merge, plan, fixed) if isinstance(merge, FrozenMerge) else {}
     modules = (replace(module, scales=scales_for(merge, module, plan.rank, norms)) for module in plan)
     return replace(plan, modules=tuple(modules))
 
 
-def frozen_norms(merge: FrozenMerge, plan: Manifest, fixed: FixedTensors) -> dict[str, Fraction]:
-    """By path, the smallest power of two that bounds the norm of ``scale B``.
+def frozen_norms(fixed: FixedTensors, plan: Manifest, update_norm: Fraction) -> dict[str, Fraction]:
+    """By path, the smallest power of two that bounds the norm of ``scale B`` of updates that ``update_norm`` bounds.
 
     ``|scale B| s <= |scale B A|``, where s is the smallest singular value of A.
+
+    Args:
+        fixed: the tensors of ``frozen_tensors``.
+        plan: the manifest; its scales do not matter.
+        update_norm: the bound on the joint norm.
 
     Raises:
         AdapterError: BAD_FIXED_TENSORS; the rows of A depend on each other, as those of an embedding's do at the start.
@@ -158,7 +176,8 @@ def frozen_norms(merge: FrozenMerge, plan: Manifest, fixed: FixedTensors) -> dic
                 expected="rows that are independent: the smallest at least a thousandth of the largest",
                 fix="freeze an A that was drawn at random; leave embeddings out, whose A starts at zero",
             )
-        norms[module.path] = Fraction(2) ** math.ceil(math.log2(float(merge.update_norm) / least))
+        # A bound that lies a little below the singular value in fp64 does not matter: the range has room.
+        norms[module.path] = Fraction(2) ** math.ceil(math.log2(float(update_norm) / least))
     return norms
 
 
