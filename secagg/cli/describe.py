@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from secagg.cli.describe_merge import merge_rows, merge_value
 from secagg.cli.describe_noise import noise_rows, noise_value
 from secagg.cli.output import Rows
 from secagg.derive.openers import is_bound
@@ -13,7 +14,7 @@ from secagg.protocol.errors import LocalProtocolError
 from secagg.protocol.one_shot.session import OneShotSession
 from secagg.protocol.pairwise.session import PairwiseSession
 from secagg.protocol.sessions import AnySession
-from secagg.transcript.encoding import Flattening
+from secagg.transcript.encoding import CoordinateRange, Encoding, Flattening
 from secagg.transcript.entries import SessionOpen
 from secagg.transcript.openers import Committee, CommitteeMember, KeyAuthority
 
@@ -53,6 +54,7 @@ def describe_session(session: AnySession, merging: Merging) -> Described:
         "dimension": encoding.dimension,
         "tensors": len(merging.layout.tensors),
         "rank": merging.rank,
+        "merge": merge_value(parameters.merge, merging),
         "min_contributors": parameters.min_contributors,
         "max_contributors": encoding.max_contributors,
         "max_corrupt": parameters.max_corrupt,
@@ -69,10 +71,7 @@ def describe_session(session: AnySession, merging: Merging) -> Described:
     rows = [
         ("session", parameters.session.hex()),
         ("base model", merging.base_model + ("" if named else " (by name only, no digest)")),
-        (
-            "adapters",
-            f"{encoding.dimension:,} parameters in {len(merging.layout.tensors)} tensors, rank {merging.rank}",
-        ),
+        *merge_rows(parameters.merge, merging),
         (
             "contributors",
             f"at least {parameters.min_contributors}, at most {min(encoding.max_contributors, parameters.roster_size)} "
@@ -80,17 +79,22 @@ def describe_session(session: AnySession, merging: Merging) -> Described:
         ),
         ("collusion", f"shows nobody's adapter even if {parameters.max_corrupt} of them collude with the coordinator"),
         *own.rows,
-        ("upload", f"{size(session.upload_bytes)} each ({per_parameter:.2f} bytes per parameter)"),
+        ("upload", f"{size(session.upload_bytes)} each ({per_parameter:.2f} bytes per number)"),
         (
             "precision",
-            f"steps of {step:.3g} ({encoding.value_bits} bits{flattened}), norms above "
-            f"{number(encoding.clip_norm)} are scaled down",
+            f"steps of {step:.3g} ({encoding.value_bits} bits{flattened}), {_bound_words(encoding)}",
         ),
         ("deadlines", ", ".join(f"{name} {seconds} s" for name, seconds in own.value["deadlines_s"].items())),
         *noise_rows(parameters),
         ("registrar", parameters.registrar.hex()),
     ]
     return Described(value, rows)
+
+
+def _bound_words(encoding: Encoding) -> str:
+    if isinstance(encoding.flatten, CoordinateRange):
+        return f"numbers beyond {number(encoding.flatten.bound)} are clamped and counted"
+    return f"norms above {number(encoding.clip_norm)} are scaled down"
 
 
 def _describe_pairwise(session: PairwiseSession) -> Described:

@@ -8,27 +8,21 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from secagg.arith.fields import LANE_BITS
 from secagg.arith.flatten import FlattenBlocks, plan_encoding
 from secagg.arith.ring_mask import usable_bits_for
 from secagg.cli.describe import full_cohort
 from secagg.cli.failures import CommandError
+from secagg.cli.merge_plan import PlannedMerge, plan_merge
 from secagg.cli.noise_plan import Cohort, check_noise_options, plan_noise
 from secagg.cli.openers import Openers, plan_openers, prepared
 from secagg.crypto.rng import SystemRng
 from secagg.identity.config import CoordinatorConfig
 from secagg.identity.keys import KeyKind, load_public_key, public_path
 from secagg.identity.roster_file import SignedRoster, load_roster
-from secagg.lora.adapter import Adapter
-from secagg.lora.factor_merging import FactorMerging, adapter_to_vector
-from secagg.lora.layout import Layout
-from secagg.lora.reader import read_adapter
-from secagg.lora.template import AdapterTemplate
+from secagg.lora.factor_merging import FactorMerging
 from secagg.lora.update_merging import UpdateMerging
 from secagg.protocol.errors import LocalProtocolError
 from secagg.protocol.one_shot.session import OneShotSession
@@ -36,9 +30,8 @@ from secagg.protocol.pairwise.session import PairwiseSession
 from secagg.protocol.sessions import AnySession, session_of
 from secagg.runtime.clock import SystemClock
 from secagg.transcript import canonical
-from secagg.transcript.encoding import Encoding, Flattening, NoFlattening
+from secagg.transcript.encoding import CoordinateRange, Encoding, Flattening, NoFlattening
 from secagg.transcript.entries import Deadlines, OneShotDeadlines, OneShotOpen, PairwiseOpen, SessionOpen
-from secagg.transcript.merge import FactorMerge
 from secagg.transcript.noise import NoDifferentialPrivacy, Noise
 from secagg.transcript.openers import Committee
 from secagg.transcript.roster import RosterHead
@@ -59,6 +52,7 @@ class Opening:
     session: AnySession
     roster: SignedRoster
     merging: FactorMerging | UpdateMerging
+    fixed: bytes
     openers: Openers | None
     notes: tuple[str, ...]
 
@@ -77,6 +71,7 @@ class Opening:
             adapter=canonical.encode(self.merging.to_json_value()),
             cards=[] if self.openers is None else [card.to_bytes() for card in self.openers.cards],
             context=b"" if self.openers is None else self.openers.context,
+            fixed=self.fixed,
         )
 
 
@@ -94,24 +89,22 @@ def plan_opening(arguments: argparse.Namespace, config: CoordinatorConfig) -> Op
     check_noise_options(arguments)
     openers = plan_openers(arguments) if arguments.protocol == "one-shot" else None
     roster = load_roster(arguments.roster)
-    adapter = read_adapter(arguments.adapter, None)
-    template, layout = AdapterTemplate.from_adapter(adapter), adapter.layout
-    notes: list[str] = []
-    clip_norm = _clip_norm(arguments, adapter, layout, notes)
+    planned = plan_merge(arguments)
+    notes = list(planned.notes)
     most = min(arguments.max_contributors, len(roster.roster.members))
     max_corrupt = _max_corrupt(arguments, most)
-    encoding, noise = _encoding(arguments, layout.dimension, clip_norm, max_corrupt, notes)
+    encoding, noise = _encoding(arguments, planned, max_corrupt, notes)
     common: dict[str, Any] = {
         "session": SystemRng().bytes(16),
         "protocol": arguments.protocol,
         "coordinator": load_public_key(public_path(config.key_file), KeyKind.COORDINATOR),
         "log": config.log.origin,
         "opened_at_s": SystemClock().now_s(),
-        "base_model": template.base_model,
-        "base_model_digest": arguments.base_digest or bytes(32),
-        "adapter": template.digest,
-        "layout": layout.digest,
-        "merge": FactorMerge(),
+        "base_model": planned.merging.base_model,
+        "base_model_digest": planned.base_digest,
+        "adapter": planned.merging.digest,
+        "layout": planned.merging.layout.digest,
+        "merge": planned.merge,
         "encoding": encoding,
         "min_contributors": arguments.min_contributors,
         "max_corrupt": max_corrupt,
@@ -135,7 +128,7 @@ def plan_opening(arguments: argparse.Namespace, config: CoordinatorConfig) -> Op
     if openers is not None and isinstance(session, OneShotSession):
         openers = asyncio.run(prepared(openers, session.parameters.session, session.parameters.coordinator))
         session = OneShotSession(dataclasses.replace(session.parameters, opening=openers.opening), roster.roster)
-    return Opening(session, roster, FactorMerging(template, layout), openers, tuple(notes))
+    return Opening(session, roster, planned.merging, planned.fixed, openers, tuple(notes))
 
 
 def _check_options(arguments: argparse.Namespace) -> None:
@@ -156,35 +149,26 @@ def _pairwise(arguments: argparse.Namespace, common: dict[str, Any]) -> Pairwise
     return PairwiseOpen(**common, expected_dropout=dropout, deadlines=deadlines)
 
 
-def _clip_norm(arguments: argparse.Namespace, adapter: Adapter, layout: Layout, notes: list[str]) -> Fraction:
-    if arguments.clip_norm is not None:
-        given: Fraction = arguments.clip_norm
-        return given
-    clip_norm = _suggested_clip_norm(adapter, layout, arguments.adapter)
-    notes.append(
-        f"clip norm {float(clip_norm):.6g}: twice the example adapter's norm, rounded up "
-        "(--clip-norm chooses another; smaller is more precise, but scales larger adapters down)"
-    )
-    return clip_norm
-
-
 def _encoding(
-    arguments: argparse.Namespace, dimension: int, clip_norm: Fraction, max_corrupt: int, notes: list[str]
+    arguments: argparse.Namespace, planned: PlannedMerge, max_corrupt: int, notes: list[str]
 ) -> tuple[Encoding, Noise]:
     """How vectors are encoded, and the noise on them."""
-    most = arguments.max_contributors
+    dimension, most = planned.merging.layout.dimension, arguments.max_contributors
     if arguments.dp_epsilon is None:
-        return _exact_encoding(arguments, dimension, clip_norm, notes), NoDifferentialPrivacy()
-    planned = plan_noise(arguments, dimension, clip_norm, Cohort(arguments.min_contributors, max_corrupt, most))
-    return planned.encoding, planned.noise
+        return _exact_encoding(arguments, planned, notes), NoDifferentialPrivacy()
+    noise = plan_noise(arguments, dimension, planned.clip_norm, Cohort(arguments.min_contributors, max_corrupt, most))
+    return noise.encoding, noise.noise
 
 
-def _exact_encoding(arguments: argparse.Namespace, dimension: int, clip_norm: Fraction, notes: list[str]) -> Encoding:
+def _exact_encoding(arguments: argparse.Namespace, planned: PlannedMerge, notes: list[str]) -> Encoding:
+    dimension, clip_norm = planned.merging.layout.dimension, planned.clip_norm
     value_bits = _DEFAULT_VALUE_BITS if arguments.value_bits is None else arguments.value_bits
     most, usable = arguments.max_contributors, LANE_BITS
     if arguments.protocol == "one-shot":
         # A value that no encoding allows is refused below, as for other sessions.
         usable = usable_bits_for(min(max(value_bits, 2), 32), max(most, 2), dimension)
+    if isinstance(planned.merging, UpdateMerging):
+        return Encoding(dimension, value_bits, most, usable, clip_norm, CoordinateRange(Fraction(1)))
     encoding = Encoding(dimension, value_bits, most, usable, clip_norm, NoFlattening())
     if arguments.flatten == "off":
         return encoding
@@ -194,15 +178,6 @@ def _exact_encoding(arguments: argparse.Namespace, dimension: int, clip_norm: Fr
         return encoding
     seed = Flattening(SystemRng().bytes(32))
     return Encoding(dimension, plan.layout.value_bits, most, usable, clip_norm, seed)
-
-
-def _suggested_clip_norm(adapter: Adapter, layout: Layout, directory: Path) -> Fraction:
-    """Twice the example's L2 norm, rounded up to two digits."""
-    norm = float(np.sqrt(np.square(adapter_to_vector(adapter, layout), dtype=np.float64).sum()))
-    if norm == 0:
-        raise CommandError("CLIP_NORM", f"all values of {directory} are zero", "give --clip-norm")
-    unit = Fraction(10) ** (math.floor(math.log10(2 * norm)) - 1)
-    return math.ceil(Fraction(2 * norm) / unit) * unit
 
 
 def _max_corrupt(arguments: argparse.Namespace, cohort: int) -> int:

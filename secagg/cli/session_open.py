@@ -9,9 +9,10 @@ from typing import Any
 
 from secagg.cli import coordinator
 from secagg.cli.exit_codes import ExitCode
+from secagg.cli.merge_options import add_merge_options
 from secagg.cli.noise_options import add_noise_options
 from secagg.cli.operator_socket import OPERATOR_CALL_S, REACH_S, at_socket
-from secagg.cli.options import add_command, fraction, hex_bytes
+from secagg.cli.options import add_command, fraction
 from secagg.cli.output import Reporter, table
 
 
@@ -42,9 +43,7 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is 
         "--config", type=Path, required=True, metavar="FILE", help="the coordinator.toml that is served"
     )
     parser.add_argument("--roster", type=Path, required=True, metavar="PATH", help="a signed roster")
-    parser.add_argument(
-        "--adapter", type=Path, required=True, metavar="DIR", help="an adapter of the shape that all are to have"
-    )
+    add_merge_options(parser)
     _add_openers(parser)
     parser.add_argument(
         "--min-contributors",
@@ -77,7 +76,8 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is 
         "--clip-norm",
         type=fraction,
         metavar="NUMBER",
-        help="adapters of a larger L2 norm are scaled down to it, like 12.5 or 25/2 (default: twice the example's)",
+        help="adapters of a larger norm are scaled down to it, like 12.5 or 25/2: with factors the L2 norm of A and B, "
+        "otherwise the joint Frobenius norm of all updates scale * B A (default: twice the example's)",
     )
     parser.add_argument(
         "--flatten",
@@ -97,9 +97,6 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is 
         metavar="PHASE=SECONDS,...",
         help="how long each phase stays open (default: advertise=600,share=600,upload=3600,confirm=600,unmask=600; "
         "one-shot: commit=3600,upload=3600,hold=600,open=3600); a phase ends early when nobody is missing",
-    )
-    parser.add_argument(
-        "--base-digest", type=hex_bytes(32), metavar="HEX", help="SHA-256 of the base model, which contributors can pin"
     )
     parser.add_argument(
         "--retention",

@@ -575,7 +575,7 @@ def operator(shell: Shell) -> Shell:
     return shell
 
 
-OPEN = ("session", "open", "--config", "c/coordinator.toml", "--roster", "roster", "--adapter", "example")
+OPEN = ("session", "open", "--config", "c/coordinator.toml", "--roster", "roster", "--adapter", "example", "--merge", "factors")
 
 
 def test_opening_without_a_running_coordinator_is_unavailable_and_says_how_to_start_it(operator):
@@ -604,7 +604,7 @@ def test_opening_without_a_running_coordinator_is_unavailable_and_says_how_to_st
         (("--min-contributors", "3", "--deadlines", "upload=-1"), "usage", "upload=-1"),
         (("--min-contributors", "3", "--deadlines", "upload=0"), "record", "upload_s"),
         (("--min-contributors", "3", "--retention", "-1"), "record", "retention_s"),
-        (("--min-contributors", "3", "--base-digest", "00"), "usage", "32 bytes"),
+        (("--min-contributors", "3", "--base", "00"), "usage", "32 bytes"),
         (("--min-contributors", "3", "--flatten", "maybe"), "usage", "--flatten"),
         (("--min-contributors", "three"), "usage", "--min-contributors"),
         ((), "usage", "--min-contributors"),
@@ -653,7 +653,7 @@ def test_what_is_not_said_of_a_session_has_a_default_that_clients_accept(operato
 
 def test_what_is_said_of_a_session_is_in_its_entry(operator):
     opened = plan(
-        "--clip-norm", "3/2", "--deadlines", "upload=7,unmask=9", "--retention", "5", "--base-digest", KEY,
+        "--clip-norm", "3/2", "--deadlines", "upload=7,unmask=9", "--retention", "5", "--base", KEY,
         "--max-corrupt", "0", "--expected-dropout", "0", "--value-bits", "20",
     )  # fmt: skip
     parameters = opened.session.parameters
