@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from secagg.arith.quantiser import l2_norm
 from secagg.lora.adapter import Adapter
 from secagg.lora.config import CONFIG_FILE
 from secagg.lora.errors import AdapterError, AdapterRejectReason
@@ -73,7 +74,7 @@ class FactorMerging:
         """All tensors, concatenated in layout order; the encoding clips their norm."""
         self.template.matches(adapter)
         vector = adapter_to_vector(adapter, self.layout)
-        return Message(vector, float(np.sqrt(np.square(vector, dtype=np.float64).sum())), 1.0, 0)
+        return Message(vector, l2_norm(vector), 1.0, 0)
 
     def tensors(self, mean: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
         """Copies of the pieces of ``mean``, by PEFT name.

@@ -62,6 +62,7 @@ def read_fixed(merge: LinearMerge, manifest: Manifest, data: bytes) -> FixedTens
             field="fixed tensors",
             found="another digest than the open entry's" if data else "nothing",
             expected="the tensors that the session names" if fixed_digest(merge) else "none",
+            fix="fetch them again from the coordinator or from the record of the session",
         )
     if not expected:
         return {}
@@ -69,15 +70,19 @@ def read_fixed(merge: LinearMerge, manifest: Manifest, data: bytes) -> FixedTens
     tensors = dict(read_tensors(file, read_header(file, len(data))))
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors:
-            raise AdapterError(AdapterRejectReason.MISSING_TENSOR, tensor=name, expected="a fixed tensor")
+            raise _other(AdapterRejectReason.MISSING_TENSOR, name, "no such tensor", "a fixed tensor of the session")
         if name not in expected:
-            raise AdapterError(AdapterRejectReason.UNEXPECTED_TENSOR, tensor=name, expected="no other fixed tensors")
+            raise _other(AdapterRejectReason.UNEXPECTED_TENSOR, name, "one more tensor", "no other fixed tensors")
         if tensors[name].shape != expected[name]:
-            raise AdapterError(
-                AdapterRejectReason.WRONG_SHAPE, tensor=name, found=tensors[name].shape, expected=str(expected[name])
-            )
+            found = f"{tensors[name].shape}"
+            raise _other(AdapterRejectReason.WRONG_SHAPE, name, found, f"{expected[name]}, of the session's module")
         require_float32(name, tensors[name])
     return tensors
+
+
+def _other(reason: AdapterRejectReason, name: str, found: str, expected: str) -> AdapterError:
+    fix = "do not take part: whoever opened the session named a file that does not fit it"
+    return AdapterError(reason, tensor=name, found=found, expected=expected, fix=fix)
 
 
 def encode_fixed(tensors: FixedTensors) -> bytes:

@@ -20,7 +20,7 @@ from secagg.lora.modules import PREFIX
 from secagg.transcript import canonical
 from secagg.transcript.canonical import JsonValue
 
-MAX_SCALE_LOG2 = 200
+MAX_SCALE_LOG2 = 100
 MAX_TEXT_BYTES = 1024
 KINDS = ("linear", "embedding", "convolution")
 MISSING = ("refuse", "zero")

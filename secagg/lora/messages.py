@@ -56,7 +56,8 @@ def message_of(adapter: Adapter, manifest: Manifest, layout: Layout, maps: Linea
         maps: the session's; with the fixed tensors that its strategy needs.
 
     Raises:
-        AdapterError: as ``check_modules``; RANK_MISMATCH or OTHER_START where A is frozen.
+        AdapterError: as ``check_modules``; NON_FINITE where products overflow; RANK_MISMATCH or OTHER_START where A is
+            frozen.
     """
     check_modules(adapter, manifest)
     norm, bound = joint_norm(adapter, manifest), float(maps.merge.update_norm)
@@ -68,8 +69,14 @@ def message_of(adapter: Adapter, manifest: Manifest, layout: Layout, maps: Linea
             continue
         scaled = Factors(update.left * np.float32(factor), update.right)
         for piece, shape in pieces_of(maps.merge, module, manifest.rank).items():
-            value = scaled_b(module, scaled, maps) if piece == "scaled-b" else maps.apply(module, piece, shape, scaled)
-            np.multiply(value, np.float32(2.0 ** module.scales[piece]), out=places[name_of(module, piece)])
+            place = places[name_of(module, piece)]
+            # Factors of which one is huge and the other tiny may overflow on the way; what then comes out is refused.
+            with np.errstate(over="ignore", invalid="ignore"):
+                value = (
+                    scaled_b(module, scaled, maps) if piece == "scaled-b" else maps.apply(module, piece, shape, scaled)
+                )
+                np.multiply(value, np.float32(2.0 ** module.scales[piece]), out=place)
+            _require_finite(module, place)
     counts = places.get(CLIPPED)
     if counts is None:
         return Message(vector, norm, factor, 0)
@@ -102,6 +109,17 @@ def scaled_b(module: MergedModule, update: Factors, maps: LinearMaps) -> Matrix:
             fix="start from the adapter that the session hands out, and train B alone",
         )
     return update.left
+
+
+def _require_finite(module: MergedModule, place: Matrix) -> None:
+    if not np.isfinite(place).all():
+        raise AdapterError(
+            AdapterRejectReason.NON_FINITE,
+            tensor=module.b_name,
+            found="products of A and B beyond the range of fp32",
+            expected=f"factors of {module.path} that are about equally large",
+            fix="divide A by a power of two and multiply B by it, or train again with a lower learning rate",
+        )
 
 
 def _clamp(vector: npt.NDArray[np.float32]) -> int:

@@ -108,7 +108,7 @@ def scale_of(piece: str, module: MergedModule, update_norm: Fraction) -> int:
         case "update":
             reach = min(square, _SPREAD**4 * square / (m * n))
         case "core" | "cross-probe":
-            reach = Fraction(_SPREAD**2, 4) * square
+            reach = _SPREAD**2 * square
         case "projected":
             reach = square
         case _:

@@ -63,6 +63,11 @@ def update_faults(manifest: Manifest, expected: Tensors, published: Tensors) -> 
         own, theirs = (_factors(module, each) for each in (expected, published))
         if _distance(own, theirs) > TOLERANCE * _norm(own):
             yield f"the update of {module.path} is not what the mean gives, within {TOLERANCE:g}"
+            continue
+        # Singular vectors may be turned, which changes neither norm; a huge A and a tiny B would overflow for some.
+        for name, ours, other in zip("BA", own, theirs, strict=True):
+            if abs(np.linalg.norm(ours) - np.linalg.norm(other)) > TOLERANCE * np.linalg.norm(ours):
+                yield f"{name} of {module.path} is not as large as the mean gives, within {TOLERANCE:g}"
 
 
 def basis_faults(means: Iterable[tuple[MergedModule, Mapping[str, Wide]]], published: Tensors) -> Iterator[str]:

@@ -36,7 +36,10 @@ class Factors:
     def square(self) -> float:
         """The squared Frobenius norm of the update: tr((B^T B)(A A^T))."""
         left, right = self.left.astype(np.float64), self.right.astype(np.float64)
-        return max(0.0, float(np.sum((left.T @ left) * (right @ right.T))))
+        with np.errstate(invalid="ignore"):
+            square = float(np.sum((left.T @ left) * (right @ right.T)))
+        # Not max(): what is not a number stays so, and is refused where it is used.
+        return 0.0 if square < 0 else square
 
 
 def updates_of(adapter: Adapter, manifest: Manifest) -> Iterator[tuple[MergedModule, Factors | None]]:
@@ -52,7 +55,9 @@ def updates_of(adapter: Adapter, manifest: Manifest) -> Iterator[tuple[MergedMod
             continue
         a, b = adapter.tensors[found.a_name], adapter.tensors[found.b_name]
         scale = np.float32(adapter.config.scale_of(module.path))
-        yield module, Factors(b.reshape(module.outputs, found.rank) * scale, a.reshape(found.rank, module.columns))
+        with np.errstate(over="ignore"):
+            left = b.reshape(module.outputs, found.rank) * scale
+        yield module, Factors(left, a.reshape(found.rank, module.columns))
 
 
 def joint_norm(adapter: Adapter, manifest: Manifest) -> float:
