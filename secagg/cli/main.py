@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "roster": "say who may contribute, and sign it",
     "client": "write the configuration of a contributor",
     "contribute": "add your adapter to a session",
+    "merge": "look at a merged adapter and at what is known of its error",
     "receipt": "keep the proof that your contribution is counted",
     "witness": "run a witness, which cosigns a log's one history",
     "committee": "run a member of committees, which open the sums of one-shot sessions",
