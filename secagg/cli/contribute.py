@@ -153,9 +153,8 @@ def _spending(
 
 def _summary(adapter: Path, details: SessionDetails, config: ClientConfig) -> Rows:
     """What is about to be sent, to whom, and what protects it. Raises AdapterError."""
-    import numpy as np
-
-    from secagg.cli.describe import number, opening_words, registrar_words, size
+    from secagg.cli.describe import opening_words, registrar_words
+    from secagg.cli.describe_contribution import Contribution
     from secagg.cli.describe_noise import noise_rows
     from secagg.lora.reader import read_adapter
     from secagg.protocol.one_shot.session import OneShotSession
@@ -167,16 +166,11 @@ def _summary(adapter: Path, details: SessionDetails, config: ClientConfig) -> Ro
         besides = "besides what opens the sum, sealed for those who do; then you can leave"
         openers = [("opened by", opening_words(session.opening, config.openers))]
     found = read_adapter(adapter, parameters.base_model)
-    vector = details.merging.message(found).vector
-    norm = float(np.sqrt(np.square(vector, dtype=np.float64).sum()))
-    clip_norm = float(parameters.encoding.clip_norm)
-    fate = "it counts as it is" if norm <= clip_norm else f"it is scaled by {clip_norm / norm:.3g}"
+    contribution = Contribution(adapter, found, session, details.merging, details.merging.message(found))
     return [
         ("session", parameters.session.hex()),
         ("coordinator", f"{config.coordinator}, key {parameters.coordinator.hex()}"),
-        ("adapter", f"{adapter}: {details.merging.layout.dimension:,} parameters for {parameters.base_model}"),
-        ("norm", f"{norm:.4g}, the session's clip norm is {number(clip_norm)}: {fate}"),
-        ("you send", f"{size(session.upload_bytes)}, masked; {besides}"),
+        *contribution.rows(besides),
         (
             "cohort",
             f"the sum is opened over at least {parameters.min_contributors} contributions, "

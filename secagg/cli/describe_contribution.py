@@ -41,6 +41,7 @@ class Contribution:
             ("you send", f"{size(self.session.upload_bytes)}, masked; {besides}"),
             *self._clamped(),
             ("rounding", self._rounding_words(parameters)),
+            ("merging", _estimate_words(parameters)),
         ]
 
     def _adapter_words(self) -> str:
@@ -83,20 +84,19 @@ class Contribution:
             return "everything is zero"
         own = error / norm
         return (
-            f"unbiased, off by about {own:.2g} of what you send; {own / math.sqrt(_SHOWN_COHORT):.2g} in a mean of "
-            f"{_SHOWN_COHORT}. {_estimate_words(parameters)}"
+            f"off by about {own:.2g} of what you send, unbiased: {own / math.sqrt(_SHOWN_COHORT):.2g} in a mean of 100"
         )
 
 
 def _estimate_words(parameters: SessionOpen) -> str:
     merge = parameters.merge
     if isinstance(merge, FactorMerge):
-        return "How far the mean of factors is from the mean of updates is not estimated"
+        return "the mean of factors; how far it is from the mean of updates is not estimated"
     if isinstance(merge, FrozenMerge):
-        return "Nothing else is lost"
+        return "exact, but for rounding"
     if isinstance(merge, RangeMerge):
-        return "A second session follows, with the same people: keep the adapter as it is until then"
-    return "The error of each merged module is estimated from the sum and published with it"
+        return "a second session follows, with the same people: this command takes part in both"
+    return "only an approximation of rank as the session says; its error is estimated from the sum and published"
 
 
 def _fate(norm: float, bound: float) -> str:

@@ -575,7 +575,18 @@ def operator(shell: Shell) -> Shell:
     return shell
 
 
-OPEN = ("session", "open", "--config", "c/coordinator.toml", "--roster", "roster", "--adapter", "example", "--merge", "factors")
+OPEN = (
+    "session",
+    "open",
+    "--config",
+    "c/coordinator.toml",
+    "--roster",
+    "roster",
+    "--adapter",
+    "example",
+    "--merge",
+    "factors",
+)
 
 
 def test_opening_without_a_running_coordinator_is_unavailable_and_says_how_to_start_it(operator):
@@ -630,9 +641,14 @@ def test_an_adapter_that_is_none_opens_nothing(operator):
 
 
 def plan(*more: str) -> opening.Opening:
+    return planned(*OPEN, "--min-contributors", "3", *more)
+
+
+def planned(*argv: str) -> opening.Opening:
+    """What ``session open`` with these words would open."""
     parser = options.CommandParser()
     importlib.import_module("secagg.cli.session").add_parser(parser.add_subparsers())
-    arguments = parser.parse_args([*OPEN, "--min-contributors", "3", *more])
+    arguments = parser.parse_args([*argv])
     return opening.plan_opening(arguments, CoordinatorConfig.load(arguments.config))
 
 
