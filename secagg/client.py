@@ -24,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, assert_never
 
+from secagg import second_session
 from secagg.crypto.rng import SystemRng
 from secagg.crypto.signing import SigningKey
 from secagg.derive.result import FloatVector
@@ -175,9 +176,11 @@ class Coordinator:
         Raises:
             AdapterError: the adapter is malformed or not of the session's shape; nothing was sent.
             LocalProtocolError: the session is below the policy, costs more than is left of the allowance, or does not
-                admit the identity; nothing was sent.
+                admit the identity; or it follows another session to which another adapter was contributed, or with
+                an attempt that may still get a sum. Nothing was sent.
             HeUnavailableError: a key authority opens the sum, and what encrypts for it is not installed.
-            RemoteProtocolError: what the coordinator shows does not fit together.
+            RemoteProtocolError: what the coordinator shows does not fit together; OTHER_CONTRIBUTORS, the session is to
+                be over others than the first one's sum. Nothing was sent.
             StoreError: the state is in use by another process, or was restored from an old copy.
         """
         policy = policy or ClientPolicy()
@@ -185,10 +188,20 @@ class Coordinator:
         policy.check_parameters(details.session.parameters)
         if details.encryption is not None:
             await asyncio.to_thread(seal.load_api)
-        vector = await asyncio.to_thread(_read_vector, Path(adapter), details)
+        follows = await second_session.followed(self, details, identity.public_bytes)
+        details = await second_session.with_fixed(self.port, details)
+        own = await asyncio.to_thread(read_adapter, Path(adapter), details.session.parameters.base_model)
+        message = await asyncio.to_thread(details.merging.message, own)
         keeper = await asyncio.to_thread(StateKeeper, state_directory, identity, policy.allowance)
+        try:
+            if follows is not None:
+                await second_session.check_own(self, keeper, details, follows)
+            await asyncio.to_thread(second_session.check_adapter, keeper, details, own)
+        except BaseException:
+            await keeper.close()
+            raise
         ports = ParticipantPorts(keeper.sealed, keeper.blobs, self.port, SystemRng(), progress)
-        participation = self._participation(details, _Contributor(identity, policy, vector), ports, keeper)
+        participation = self._participation(details, _Contributor(identity, policy, message.vector), ports, keeper)
         try:
             await participation.join()
         except BaseException:
@@ -216,6 +229,16 @@ class Coordinator:
                 return OneShotParticipation(self, details, speaker, keeper)
             case _:
                 assert_never(details.session)
+
+    async def second_session_of(self, first: SessionDetails) -> SessionDetails:
+        """Wait until the session that follows ``first`` is open, for merges that take two; ``contribute`` to it then.
+
+        Raises:
+            ValueError: no session follows one with such a merge.
+            SessionAbortedError: every attempt that there can be has failed.
+            RemoteProtocolError: as ``details``.
+        """
+        return await second_session.second_session_of(self, first)
 
     async def result(self, session: bytes) -> Result:
         """The sum of a finished session, checked against its log.
@@ -257,6 +280,7 @@ class Coordinator:
 
     async def result_of(self, details: SessionDetails) -> Result:
         """As ``result``, of a session that is known already: its log must continue what was seen of it."""
+        details = await second_session.with_fixed(self.port, details)
         parameters = details.session.parameters
         ended = await self.port.outcome(parameters.session)
         view = log.extend(details.view, parameters, self._trust.policy, ended.evidence)
@@ -267,11 +291,6 @@ class Coordinator:
         expected = 8 * details.session.field_layout.dimension
         data = await self.port.integer_sum(parameters.session, expected)
         return await asyncio.to_thread(checked_result, details, view.result, data)
-
-
-def _read_vector(directory: Path, details: SessionDetails) -> FloatVector:
-    adapter = read_adapter(directory, details.session.parameters.base_model)
-    return details.merging.message(adapter).vector
 
 
 __all__ = [

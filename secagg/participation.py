@@ -37,6 +37,7 @@ from secagg.runtime.vectors import EncodingReport
 from secagg.session_details import Result, SessionAbortedError, SessionDetails
 from secagg.spending import OwnBudget
 from secagg.store.blobs import DirectoryBlobStore
+from secagg.store.contributed import ContributedAdapters
 from secagg.store.sealed import SealedSessionStore
 from secagg.store.sqlite import SqliteSessionStore
 from secagg.transcript.entries import SessionOpen
@@ -58,7 +59,13 @@ class StateKeeper:
             self._sqlite, identity.derive_seed(Label.STORE_KEY).expose(), SystemRng().bytes
         )
         self.blobs = DirectoryBlobStore(own / "blobs")
+        self.contributed = ContributedAdapters(own / "contributed")
         self.budget = None if allowance is None else OwnBudget(own, allowance)
+
+    async def view_of(self, session: bytes) -> LogView | None:
+        """The log as this identity saw it last in a session; None if it knows nothing of that."""
+        stored = await self.sealed.load(session)
+        return None if stored is None else _client_state(stored.state).view
 
     async def uncharged(self, budget: OwnBudget) -> list[SessionOpen]:
         """The sessions with noise that this identity has masked an input for, and of which the ledger knows nothing.
@@ -267,7 +274,9 @@ class OneShotParticipation(Participation):
         view = log.extend(state.view, parameters, self._source.log_policy, closed.evidence)
         if view.close is None:
             raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "no close entry")
-        if state.sent not in published.published_contributions(view.close, closed.leaves):
+        accepted = published.published_contributions(view.close, closed.leaves)
+        self.details.session.check_contributors(signed.statement.identity for signed in accepted)
+        if state.sent not in accepted:
             raise LocalProtocolError(RejectReason.LEFT_OUT, "the sum was made without it, although it was received")
 
 

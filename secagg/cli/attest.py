@@ -150,11 +150,13 @@ def attestation(session: SessionRecord, key: SigningKey) -> Signed:
     The sum is computed here once more, from the bytes as they are now: what is signed is what was added up.
 
     Raises:
-        CommandError: the session does not name this attestor, or the record changed under the checks.
+        CommandError: the session does not name this attestor, or is over others than the first session's sum although
+            its merge forbids it; or the record changed under the checks.
     """
     from secagg.he.ciphertext_sum import CiphertextSum
     from secagg.he.errors import CiphertextError
     from secagg.he.residues import CIPHERTEXT_BYTES
+    from secagg.transcript.merge import ProjectionMerge, contributors_digest
     from secagg.transcript.openers import KeyAuthority, SummedCiphertext
     from secagg.transcript.statements import Attestation, Signed
     from verifier.checks import CheckFailedError, InputMissingError
@@ -166,8 +168,14 @@ def attestation(session: SessionRecord, key: SigningKey) -> Signed:
             "NOT_AN_ATTESTOR", f"{key.public_bytes.hex()} is none of the session's attestors", "give another --key"
         )
     total = CiphertextSum()
+    merge = session.parameters.merge
     try:
-        for header in session.get(CONTRIBUTORS).headers:
+        headers = session.get(CONTRIBUTORS).headers
+        if isinstance(merge, ProjectionMerge) and merge.contributors != contributors_digest(
+            header.identity for header in headers
+        ):
+            raise CommandError("OTHER_CONTRIBUTORS", "the closed set is not that of the first session")
+        for header in headers:
             (part,) = header.parts
             total.add(session.files.read_exactly(f"ciphertexts/{part.hex()}.bin", CIPHERTEXT_BYTES))
         digest = hashlib.sha256(total.result()).digest()

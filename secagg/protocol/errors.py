@@ -68,6 +68,10 @@ class RejectReason(enum.Enum):
     WRONG_RECEIPT = "the receipt is not for this contribution"
     ABORTED = "the session was aborted"
     LEFT_OUT = "the contribution is not in the closed set"
+    # Of sessions whose merge says who takes part.
+    NOT_ADMITTED = "the session's merge does not let this identity take part"
+    OTHER_CONTRIBUTORS = "the contributors are not exactly those of the first session's sum"
+    OTHER_ADAPTER = "another adapter was contributed to the first session"
 
 
 class ProtocolError(Exception):

@@ -37,6 +37,12 @@ def roster_position(session: Session, identity: bytes) -> int:
     return position
 
 
+def check_admitted(session: Session, identity: bytes) -> None:
+    """Raise RemoteProtocolError(NOT_ADMITTED) unless the session's merge lets this identity take part."""
+    if not session.admits(identity):
+        raise RemoteProtocolError(RejectReason.NOT_ADMITTED, identity.hex())
+
+
 def check_receipt(session: Session, sent: Signed, receipt: SignedReceipt) -> None:
     """Raise RemoteProtocolError(WRONG_RECEIPT) unless the coordinator signed that it holds what ``sent`` announced."""
     expected = Receipt(session.digest, hashlib.sha256(sent.to_bytes()).digest())

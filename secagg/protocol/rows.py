@@ -116,6 +116,9 @@ class SetupRow:
     contributors: bytes = b""
 
 
+OTHER_CONTRIBUTORS = "other contributors than the first session's"
+"""Why a coordinator aborts a session that follows another, as its abort entry says it."""
+
 AnyRows: TypeAlias = Mapping[int, object]
 """The rows of a session of any protocol."""
 

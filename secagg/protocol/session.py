@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ from secagg.arith.fields import FieldLayout
 from secagg.derive.openers import is_bound, is_prepared
 from secagg.protocol.errors import LocalProtocolError, RejectReason, RemoteProtocolError
 from secagg.transcript.entries import OneShotOpen, SessionOpen
+from secagg.transcript.merge import BasisMerge, PilotMerge, ProjectionMerge, admits, contributors_digest
 from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.openers import Committee, KeyAuthority
 from secagg.transcript.roster import Roster
@@ -27,13 +28,18 @@ class Session:
     """Parameters and roster of one session; the roster is checked against the parameters.
 
     ``digest`` is the SHA-256 of the open entry: the name of the session in everything signed or derived.
+    ``contributors`` are the identities that alone may take part, where the session follows another and whoever holds
+    this knows them: its coordinator does.
     """
 
     parameters: SessionOpen
     roster: Roster
+    contributors: frozenset[bytes] | None = None
 
     def __post_init__(self) -> None:
-        """Raise RemoteProtocolError unless the roster is the one the open entry froze."""
+        """Raise RemoteProtocolError unless roster and contributors are those that the open entry froze."""
+        if self.contributors is not None:
+            self.check_contributors(self.contributors)
         if len(self.roster.members) != self.parameters.roster_size:
             raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "roster size differs from the open entry")
         if self.roster.root() != self.parameters.roster:
@@ -48,6 +54,45 @@ class Session:
     def digest(self) -> bytes:
         """SHA-256 of the open entry, 32 bytes."""
         return hashlib.sha256(self.entry).digest()
+
+    def check_contributors(self, identities: Iterable[bytes]) -> None:
+        """Raise RemoteProtocolError(OTHER_CONTRIBUTORS) if a sum over these would stand beside one over others.
+
+        Called before anything is released over a set that is fixed. In the second session of ``two-session`` the set
+        has to be that of the first: otherwise the two sums together show the projections of whoever is in one only.
+        """
+        merge = self.parameters.merge
+        if isinstance(merge, ProjectionMerge) and contributors_digest(identities) != merge.contributors:
+            raise RemoteProtocolError(RejectReason.OTHER_CONTRIBUTORS)
+
+    def is_whole(self, positions: Iterable[int]) -> bool:
+        """Whether ``check_contributors`` passes for the identities at these roster positions."""
+        try:
+            self.check_contributors(self.roster.members[position].identity for position in positions)
+        except RemoteProtocolError:
+            return False
+        return True
+
+    def admits(self, identity: bytes) -> bool:
+        """Whether the merge lets an identity of the roster take part, as far as is known here who may."""
+        if self.contributors is not None and identity not in self.contributors:
+            return False
+        return admits(self.parameters.merge, identity)
+
+    @functools.cached_property
+    def most_contributors(self) -> int:
+        """No more can take part: when so many came, nobody is waited for."""
+        eligible = len(self.positions)
+        if self.contributors is not None:
+            eligible = len(self.contributors)
+        elif isinstance(self.parameters.merge, PilotMerge | BasisMerge):
+            eligible = sum(map(self.admits, self.positions))
+        return min(self.parameters.encoding.max_contributors, eligible)
+
+    @property
+    def spared(self) -> int:
+        """Of how many contributors a sum can do without at most, for the sake of who opens it."""
+        return 0 if isinstance(self.parameters.merge, ProjectionMerge) else self.parameters.max_corrupt
 
     def once(self, check: Callable[..., _T], *arguments: Hashable) -> _T:
         """The result of ``check(*arguments)``, computed once for all clients of this session in a process.

@@ -13,16 +13,16 @@ from secagg.transcript.roster import Roster
 AnySession: TypeAlias = PairwiseSession | OneShotSession
 
 
-def session_of(parameters: SessionOpen, roster: Roster) -> AnySession:
-    """The session with these parameters.
+def session_of(parameters: SessionOpen, roster: Roster, contributors: frozenset[bytes] | None = None) -> AnySession:
+    """The session with these parameters; see ``Session``.
 
     Raises:
-        RemoteProtocolError: the roster is not the one that the open entry froze.
+        RemoteProtocolError: roster or contributors are not those that the open entry froze.
     """
     match parameters:
         case PairwiseOpen():
-            return PairwiseSession(parameters, roster)
+            return PairwiseSession(parameters, roster, contributors)
         case OneShotOpen():
-            return OneShotSession(parameters, roster)
+            return OneShotSession(parameters, roster, contributors)
         case _:
             raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, "protocol: unknown")

@@ -196,7 +196,7 @@ class OneShotHost(SessionHost[OneShotSession, OneShotState, OneShotEvent, OneSho
     def _progress(self, state: OneShotState) -> Progress:
         match state:
             case Committing(_, received):
-                return Progress(received, len(self.session.positions))
+                return Progress(received, self.session.most_contributors)
             case Collecting(_, expected, staged):
                 return Progress(staged, expected)
             case Settling(_, staged, settled):

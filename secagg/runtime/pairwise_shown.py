@@ -130,7 +130,7 @@ class ShownPairwise(SessionHost[PairwiseSession, CoordinatorState, CoordinatorEv
     def _progress(self, state: CoordinatorState) -> Progress:
         match state:
             case Advertising(_, received):
-                return Progress(received, len(self.session.roster.members))
+                return Progress(received, self.session.most_contributors)
             case Sharing(_, cohort, received):
                 return Progress(received, len(cohort.positions))
             case Collecting(_, _, present, _, staged):

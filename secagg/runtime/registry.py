@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from secagg.privacy.session_noise import NoiseError, check_noise
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
@@ -17,6 +17,7 @@ from secagg.transcript.entries import SessionOpen
 from secagg.transcript.roster import Roster
 
 _SWEEP_INTERVAL_S = 60.0
+_IDENTITY_BYTES = 32
 
 _BEGINNING = Persistence(SetupRow, LogRow, PublishEntry)
 """What a session begins with, in every protocol: enough to know which protocol it is."""
@@ -123,7 +124,8 @@ class Registry:
     def _session_of(self, stored: StoredSession) -> AnySession:
         setup = _BEGINNING.decode(stored.rows[row_key(0, RowKind.SETUP)])
         roster = Roster.from_leaves(self.ports.blobs.get(setup.roster).splitlines())
-        return session_of(_parameters(stored), roster)
+        only = contributors_from_bytes(self.ports.blobs.get(setup.contributors)) if setup.contributors else None
+        return session_of(_parameters(stored), roster, only)
 
     async def _sweep_forever(self) -> None:
         while True:
@@ -190,6 +192,16 @@ class Registry:
         """Whether a session has ended, and its retention after that."""
         ended_at_s = _ended_at_s(stored)
         return ended_at_s is not None and self.ports.clock.now_s() >= ended_at_s + _parameters(stored).retention_s
+
+
+def contributors_to_bytes(contributors: Iterable[bytes]) -> bytes:
+    """The blob of ``SetupRow.contributors``; its SHA-256 is what a merge names (``contributors_digest``)."""
+    return b"".join(sorted(contributors))
+
+
+def contributors_from_bytes(data: bytes) -> frozenset[bytes]:
+    """The identities in such a blob."""
+    return frozenset(data[at : at + _IDENTITY_BYTES] for at in range(0, len(data), _IDENTITY_BYTES))
 
 
 def _check_noise(parameters: SessionOpen) -> None:

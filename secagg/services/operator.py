@@ -10,14 +10,16 @@ from secagg.derive.boxes import PAIR_BOX_BYTES, SHARE_BOX_BYTES, commitments_byt
 from secagg.derive.openers import is_prepared
 from secagg.identity.cards import Card, MemberCard, read_card
 from secagg.identity.roster_file import verify_signed_roster
+from secagg.lora.merging import Merging
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
 from secagg.protocol.pairwise.session import PairwiseSession
 from secagg.protocol.rows import SetupRow
 from secagg.protocol.sessions import AnySession, session_of
 from secagg.runtime.adapters import check_layout
+from secagg.runtime.following import Following, following
 from secagg.runtime.pairwise_host import PairwiseHost
 from secagg.runtime.ports import BlobStore
-from secagg.runtime.registry import Registry
+from secagg.runtime.registry import Registry, contributors_to_bytes
 from secagg.services.logs import EventLog
 from secagg.services.refusals import Context, refusing
 from secagg.transcript.entries import MAX_COHORT, OneShotOpen, SessionOpen
@@ -52,15 +54,17 @@ class OperatorServicer(pb_grpc.OperatorServiceServicer):
             request.roster_signature,
             frozenset({parameters.registrar}),
         )
-        session = session_of(parameters, roster)
+        follows = await following(self._registry, parameters)
+        session = session_of(parameters, roster, None if follows is None else follows.contributors)
         if session.upload_bytes > self._max_upload_bytes:
             raise RemoteProtocolError(
                 RejectReason.WRONG_LENGTH, f"uploads of {session.upload_bytes} bytes, limit {self._max_upload_bytes}"
             )
         check_boxes(session, self._max_request_bytes)
-        check_layout(parameters, request.layout, request.adapter)
+        merging = check_layout(parameters, request.layout, request.adapter)
         check_institutions(parameters, request.cards, request.context)
-        setup = await asyncio.to_thread(_stored, ports.blobs, request)
+        await asyncio.to_thread(_check_fixed, merging, ports.blobs, request.fixed, follows)
+        setup = await asyncio.to_thread(_stored, ports.blobs, request, follows)
         await self._registry.open(session, setup)
         self.log.event("session_opened", session=parameters.session.hex())
         return pb.OpenSessionResponse(session=parameters.session)
@@ -138,8 +142,24 @@ def _described(card: Card) -> object:
     return card.name, card.identity, card.attestors, card.attestations
 
 
-def _stored(blobs: BlobStore, request: pb.OpenSessionRequest) -> SetupRow:
+def _check_fixed(merging: Merging, blobs: BlobStore, sent: bytes, follows: Following | None) -> None:
+    """The tensors that are the same for everybody are those of the first session, or those that the operator sent.
+
+    Raises:
+        RemoteProtocolError: MALFORMED_MESSAGE; sent although the coordinator has them.
+        AdapterError: not those that the parameters name, or of other shapes than the session needs.
+    """
+    if follows is not None and sent:
+        raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE, "fixed: the first session published them")
+    merging.with_fixed(sent if follows is None else blobs.get(follows.fixed))
+
+
+def _stored(blobs: BlobStore, request: pb.OpenSessionRequest, follows: Following | None) -> SetupRow:
     """What the session is opened with, once it is stored."""
+    fixed = blobs.put(request.fixed) if request.fixed else b""
+    only: frozenset[bytes] = frozenset()
+    if follows is not None:
+        fixed, only = follows.fixed, follows.contributors or only
     return SetupRow(
         roster=blobs.put(b"".join(leaf + b"\n" for leaf in request.roster)),
         roster_head=request.roster_head,
@@ -148,5 +168,6 @@ def _stored(blobs: BlobStore, request: pb.OpenSessionRequest) -> SetupRow:
         adapter=blobs.put(request.adapter),
         cards=tuple(blobs.put(card) for card in request.cards),
         context=blobs.put(request.context) if request.context else b"",
-        fixed=blobs.put(request.fixed) if request.fixed else b"",
+        fixed=fixed,
+        contributors=blobs.put(contributors_to_bytes(only)) if only else b"",
     )

@@ -34,6 +34,9 @@ OPERATOR_SOCKET = "operator.sock"
 LARGE_MESSAGE_BYTES = 16 << 20
 """Of answers, and of requests between institutions: lists of 10,000 leaves are below 8 MiB."""
 
+OPERATOR_REQUEST_BYTES = 512 << 20
+"""Of requests of the operator: a session is opened with its fixed tensors, 84 MB for a model of 8 billion weights."""
+
 SMALL_REQUEST_BYTES = 4 << 20
 """Of requests of clients: boxes for 1680 neighbours. Cohorts of some thousands need fewer, unless very many of them
 drop out or are corrupt; no session that needs more is opened. gRPC reads a request whole before anybody can refuse
@@ -90,14 +93,16 @@ class CoordinatorServer:
         self._health = health.aio.HealthServicer()
         pb_grpc.add_AggregationServiceServicer_to_server(self._aggregation, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        operator = self._at_socket(OPERATOR_SOCKET)
+        operator = self._at_socket(OPERATOR_SOCKET, OPERATOR_REQUEST_BYTES)
         pb_grpc.add_OperatorServiceServicer_to_server(
             OperatorServicer(registry, log, limits.max_upload_bytes, SMALL_REQUEST_BYTES), operator
         )
         _reflect(reflect_to, self._server, operator)
         if ingest is not None:
             servicer = IngestServicer(registry, self._uploads, ingest, log)
-            ingest_pb2_grpc.add_IngestServiceServicer_to_server(servicer, self._at_socket(INGEST_SOCKET))
+            ingest_pb2_grpc.add_IngestServiceServicer_to_server(
+                servicer, self._at_socket(INGEST_SOCKET, LARGE_MESSAGE_BYTES)
+            )
 
     async def start(self, socket: ServerSocket) -> int:
         """Resume the sessions, then listen; returns the port.
@@ -133,10 +138,9 @@ class CoordinatorServer:
             (self._state_directory / name).unlink(missing_ok=True)
         self._log.event("stopped")
 
-    def _at_socket(self, name: str) -> grpc.aio.Server:
-        """A server on a Unix socket of this name in the state directory."""
-        # A roster comes as one message: as long as the answer may be in which clients get it.
-        options = [("grpc.max_receive_message_length", LARGE_MESSAGE_BYTES)]
+    def _at_socket(self, name: str, most_bytes: int) -> grpc.aio.Server:
+        """A server on a Unix socket of this name in the state directory; requests may be so long."""
+        options = [("grpc.max_receive_message_length", most_bytes)]
         server = self._at_sockets[name] = grpc.aio.server(interceptors=[UnreadableRequests(self._log)], options=options)
         return server
 

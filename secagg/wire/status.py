@@ -72,6 +72,7 @@ def reject_code(reason: RejectReason) -> grpc.StatusCode:  # noqa: PLR0911 - one
             | RejectReason.NOT_IN_COHORT
             | RejectReason.OUTSIDE_ROSTER
             | RejectReason.NOT_SERVED
+            | RejectReason.NOT_ADMITTED
         ):
             return grpc.StatusCode.PERMISSION_DENIED
         case RejectReason.BAD_SIGNATURE:
@@ -103,6 +104,8 @@ def reject_code(reason: RejectReason) -> grpc.StatusCode:  # noqa: PLR0911 - one
             | RejectReason.NOT_NAMED
             | RejectReason.TOO_FEW_ATTESTATIONS
             | RejectReason.OPENED_BEFORE
+            | RejectReason.OTHER_CONTRIBUTORS
+            | RejectReason.OTHER_ADAPTER
         ):
             return grpc.StatusCode.FAILED_PRECONDITION
         # What a client holds against the coordinator; were a coordinator to say it, it would be of itself.

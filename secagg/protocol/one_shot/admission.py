@@ -35,7 +35,7 @@ from secagg.protocol.one_shot.coordinator_states import (
 )
 from secagg.protocol.one_shot.messages import Attested, CommitContribution, OneShotContribution
 from secagg.protocol.one_shot.session import OneShotSession
-from secagg.protocol.published import check_signature, check_statement_session, roster_position
+from secagg.protocol.published import check_admitted, check_signature, check_statement_session, roster_position
 from secagg.protocol.rows import HeaderRow, LogRow, RowKind, StagedRow, TakenRow, find, row_key
 from secagg.transcript.entries import OneShotClose
 from secagg.transcript.openers import Committee, KeyAuthority, SummedCiphertext
@@ -105,6 +105,7 @@ def _more_rows(
         case CommitContribution(signed):
             if not isinstance(state, Committing):
                 raise wrong_phase(state)
+            check_admitted(session, signed.statement.identity)
             return _taken(rows, signed.statement, position)
         case ContributionStored(message, blob):
             _check_collecting(session, rows, state, (message.signed, position))
@@ -181,6 +182,7 @@ def _check_collecting(session: OneShotSession, rows: Rows, state: OneShotState, 
     signed, position = sent
     if not isinstance(state, Collecting):
         raise wrong_phase(state)
+    check_admitted(session, signed.statement.identity)
     if isinstance(session.opening, KeyAuthority):
         committed = find(rows, position, RowKind.COMMITMENT, CommitmentRow)
         # Commit, then upload: what is sent now must not depend on what others sent.

@@ -135,9 +135,9 @@ def check_sets(asked: AskedSum, committed: Sequence[bytes], contributions: Seque
         contributions: those under the close entry, in order.
 
     Raises:
-        RemoteProtocolError: LOG_MISMATCH, NOT_COMMITTED, or as ``check_committed``.
+        RemoteProtocolError: LOG_MISMATCH, NOT_COMMITTED, OTHER_CONTRIBUTORS, or as ``check_committed``.
     """
-    check_committed(asked.session, asked.view.start, asked.committed, committed)
+    listed = check_committed(asked.session, asked.view.start, asked.committed, committed)
     check_root("contributions", asked.close.contributions, contributions)
     if len(contributions) != asked.close.count:
         raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "contributions: count differs")
@@ -151,6 +151,8 @@ def check_sets(asked: AskedSum, committed: Sequence[bytes], contributions: Seque
         if place <= before:
             raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "contributions: roster positions out of order")
         before = place
+    identities = list(listed)
+    asked.session.check_contributors(identities[places[leaf]] for leaf in contributions)
     return ClosedSum(asked.session.digest, asked.close_digest)
 
 

@@ -77,6 +77,8 @@ def start(context: OneShotClientContext, view: LogView, rng: Rng) -> OneShotClie
         )
     if context.identity.public_bytes not in session.positions:
         raise LocalProtocolError(RejectReason.UNKNOWN_IDENTITY)
+    if not session.admits(context.identity.public_bytes):
+        raise LocalProtocolError(RejectReason.NOT_ADMITTED)
     if view.entries[0] != session.entry:
         raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "open entry differs from the session joined")
     shares = session.opening.needed - 1 if isinstance(session.opening, Committee) else 0

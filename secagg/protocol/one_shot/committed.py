@@ -26,7 +26,8 @@ def check_committed(
     each of another identity of the roster, in order of position there, signed by it for this session, opened at
     this index of the log (a list after a second copy of the open entry could be made to fit the first); each with as
     many lanes and parts as the session has. No two sign one digest: masked inputs and ciphertexts look random, so
-    whoever has that of another copied it, and would count the other twice.
+    whoever has that of another copied it, and would count the other twice. Where the session follows another, nobody
+    of that one's sum is missing.
 
     Raises:
         RemoteProtocolError: a rule is broken.
@@ -57,6 +58,7 @@ def check_committed(
         digests.update(own)
         found[header.identity] = signed
         before = position
+    session.check_contributors(found)
     return found
 
 

@@ -49,6 +49,7 @@ from secagg.protocol.one_shot.messages import Attested, CommitContribution
 from secagg.protocol.one_shot.session import OneShotSession
 from secagg.protocol.published import roster_position
 from secagg.protocol.rows import (
+    OTHER_CONTRIBUTORS,
     DeadlinePassed,
     EntryPublished,
     LogRow,
@@ -90,12 +91,8 @@ def start(session: OneShotSession, setup: SetupRow) -> OneShotTransition:
     """Open the session: its parameters are the first entry of its log."""
     first: Lasting = Committing(0, 0)
     if isinstance(session.opening, Committee):
-        first = Collecting(0, _largest(session), 0)
+        first = Collecting(0, session.most_contributors, 0)
     return _publish(session.parameters, 0, first, {row_key(0, RowKind.SETUP): setup})
-
-
-def _largest(session: OneShotSession) -> int:
-    return min(session.parameters.encoding.max_contributors, len(session.positions))
 
 
 def step(moment: Moment, state: OneShotState, event: OneShotEvent) -> OneShotTransition:
@@ -145,7 +142,7 @@ def _message(
     match state, event:
         case Committing(), CommitContribution():
             state = dataclasses.replace(state, received=state.received + 1)
-            if state.received == _largest(moment.session):
+            if state.received == moment.session.most_contributors:
                 return _close_committing(after, rows)
         case Opening(), OpenerAnswered():
             state = dataclasses.replace(state, answered=state.answered + 1)
@@ -240,6 +237,8 @@ def _end_phase(moment: Moment, state: OneShotState) -> OneShotTransition:
 def _close_committing(moment: Moment, rows: dict[int, Row]) -> OneShotTransition:
     parameters = moment.session.parameters
     leaves = tables.committed_leaves(moment.rows)
+    if not moment.session.is_whole(tables.positions(moment.rows, RowKind.COMMITMENT)):
+        return _abort(moment, OTHER_CONTRIBUTORS, rows)
     if len(leaves) < parameters.min_contributors:
         return _abort(moment, "fewer than min_contributors committed", rows)
     entry = ContributionsCommitted(parameters.session, len(leaves), merkle.root(leaves))
@@ -250,7 +249,8 @@ def _close_collecting(moment: Moment, rows: dict[int, Row]) -> OneShotTransition
     """No uploads any more. A committee may still have to say whose shares it holds."""
     opening = moment.session.opening
     staged = tables.staged_positions(moment.rows)
-    if isinstance(opening, KeyAuthority):
+    # Before members are waited for: without somebody's upload they would not answer.
+    if isinstance(opening, KeyAuthority) or not moment.session.is_whole(staged):
         return _close_settling(moment, rows)
     settled = tables.settled(moment.rows, staged, len(opening.members))
     if settled == len(staged):
@@ -267,6 +267,8 @@ def _close_settling(moment: Moment, rows: dict[int, Row]) -> OneShotTransition:
     if isinstance(session.opening, Committee):
         named = tables.choose_named(moment.rows, staged, session, session.opening)
         accepted, members = named.accepted, named.members
+    if not session.is_whole(accepted):
+        return _abort(moment, OTHER_CONTRIBUTORS, rows)
     if len(accepted) < session.parameters.min_contributors:
         # A logged close counts as a publication, so none is logged that cannot be opened.
         few = len(staged) < session.parameters.min_contributors

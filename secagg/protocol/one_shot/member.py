@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -309,6 +310,8 @@ def _asked(context: MemberContext, rows: Rows, state: MemberState, event: OpenAs
         raise RemoteProtocolError(RejectReason.WRONG_PHASE, "the log has no close entry of the session")
     hashes = _check_set(event, close.contributions, close.count)
     positions = _positions(rows, hashes, len(context.session.positions))
+    members = context.session.roster.members
+    context.session.check_contributors(members[position].identity for position in _in_bitmap(positions))
     return Transition(
         Answering(view.close_digest, close.contributions, close.count), (SumShares(view.close_digest, positions),)
     )
@@ -355,6 +358,11 @@ def _positions(rows: Rows, hashes: list[bytes], roster_size: int) -> bytes:
         position = key - row_key(0)
         bitmap[position // 8] |= 1 << position % 8
     return bytes(bitmap)
+
+
+def _in_bitmap(bitmap: bytes) -> Iterator[int]:
+    """The positions in a bitmap, ascending."""
+    return (8 * at + bit for at, byte in enumerate(bitmap) for bit in range(8) if byte >> bit & 1)
 
 
 def _summed(context: MemberContext, state: MemberState, event: SharesSummed) -> MemberTransition:

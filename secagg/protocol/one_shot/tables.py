@@ -95,7 +95,8 @@ def choose_named(rows: Rows, staged: Sequence[int], session: OneShotSession, com
 
     Rule: as many members as possible, as long as what they lack is no more than ``max_corrupt`` contributions, which
     could all be of corrupt clients, and leaves ``min_contributors``: a member without which more would count is at
-    fault itself, or cut off. Where even the smallest sets lack more, the one with which most contributions count.
+    fault itself, or cut off. Where nobody can be spared, they may lack nothing. Where even the smallest sets lack more,
+    the one with which most contributions count.
     """
     parameters = session.parameters
     masks = Counter(holdings(rows, at).held for at in staged)
@@ -107,7 +108,7 @@ def choose_named(rows: Rows, staged: Sequence[int], session: OneShotSession, com
             counted = sum(number for mask, number in masks.items() if mask & together == together)
             if counted > most:
                 best, most = members, counted
-        if len(staged) - most <= parameters.max_corrupt and most >= parameters.min_contributors:
+        if len(staged) - most <= session.spared and most >= parameters.min_contributors:
             break
     together = sum(1 << member for member in best)
     return NamedSet(best, tuple(at for at in staged if holdings(rows, at).held & together == together))

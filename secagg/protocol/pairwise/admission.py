@@ -36,7 +36,7 @@ from secagg.protocol.pairwise.coordinator_states import (
     Unmasking,
 )
 from secagg.protocol.pairwise.session import PairwiseSession
-from secagg.protocol.published import check_signature, check_statement_session, roster_position
+from secagg.protocol.published import check_admitted, check_signature, check_statement_session, roster_position
 from secagg.protocol.rows import HeaderRow, RowKind, StagedRow, TakenRow, find, require, row_key
 from secagg.transcript import merkle
 from secagg.transcript.statements import (
@@ -124,6 +124,7 @@ def _check_advertise(
         raise wrong_phase(state)
     if not isinstance(statement, AdvertiseStatement):
         raise RemoteProtocolError(RejectReason.MALFORMED_MESSAGE)
+    check_admitted(session, statement.identity)
     if state.received >= session.parameters.encoding.max_contributors:
         raise RemoteProtocolError(RejectReason.COHORT_FULL)
     # A verifier refuses a key that stands twice, and so the record of whoever let it pass.

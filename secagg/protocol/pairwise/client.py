@@ -93,6 +93,8 @@ def start(context: ClientContext, view: LogView, rng: Rng) -> ClientTransition:
     context.policy.check_parameters(parameters)
     if context.identity.public_bytes not in context.session.positions:
         raise LocalProtocolError(RejectReason.UNKNOWN_IDENTITY)
+    if not context.session.admits(context.identity.public_bytes):
+        raise LocalProtocolError(RejectReason.NOT_ADMITTED)
     if view.entries[0] != context.session.entry:
         raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "open entry differs from the session joined")
     root, share_seed = Secret(rng.bytes(32)), Secret(rng.bytes(32))

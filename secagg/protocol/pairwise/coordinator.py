@@ -43,6 +43,7 @@ from secagg.protocol.pairwise.coordinator_states import (
 from secagg.protocol.pairwise.session import PairwiseSession
 from secagg.protocol.published import roster_position
 from secagg.protocol.rows import (
+    OTHER_CONTRIBUTORS,
     DeadlinePassed,
     EntryPublished,
     FoldUploads,
@@ -139,8 +140,7 @@ def _message(
     match state:
         case Advertising() if kind is RowKind.ADVERTISE:
             state = dataclasses.replace(state, received=state.received + 1)
-            full = min(moment.session.parameters.encoding.max_contributors, len(moment.session.positions))
-            if state.received == full:
+            if state.received == moment.session.most_contributors:
                 return _close_advertising(after, rows)
         case Sharing() if kind is RowKind.SHARE:
             state = dataclasses.replace(state, received=state.received + 1)
@@ -209,6 +209,8 @@ def _end_phase(moment: Moment, state: CoordinatorState) -> CoordinatorTransition
 def _close_advertising(moment: Moment, rows: dict[int, Row]) -> CoordinatorTransition:
     session = moment.session
     positions = tables.advertised_positions(moment.rows)
+    if not session.is_whole(positions):
+        return _abort(moment, OTHER_CONTRIBUTORS, rows)
     if len(positions) < session.parameters.min_contributors:
         return _abort(moment, "fewer than min_contributors advertised keys", rows)
     try:
@@ -224,6 +226,8 @@ def _close_advertising(moment: Moment, rows: dict[int, Row]) -> CoordinatorTrans
 def _close_sharing(moment: Moment, state: Sharing, rows: dict[int, Row]) -> CoordinatorTransition:
     parameters = moment.session.parameters
     present = tables.present_indices(moment.rows, state.cohort)
+    if not moment.session.is_whole([state.cohort.positions[index] for index in present]):
+        return _abort(moment, OTHER_CONTRIBUTORS, rows)
     if len(present) < parameters.min_contributors:
         return _abort(moment, "fewer than min_contributors shared keys", rows)
     root = merkle.root(tables.shared_leaves(moment.rows, state.cohort))
@@ -246,6 +250,8 @@ def _close_over(
         del headers[index]
         key = row_key(state.cohort.positions[index], RowKind.REJECTED)
         rows[key] = RejectedRow(RejectReason.ASYMMETRIC_EDGE.name)
+    if not moment.session.is_whole([state.cohort.positions[index] for index in headers]):
+        return _abort(moment, OTHER_CONTRIBUTORS, rows)
     if len(headers) < moment.session.parameters.min_contributors:
         return _abort(moment, "fewer than min_contributors contributed", rows)
     # A logged close counts as a publication, so none is logged that cannot be opened.

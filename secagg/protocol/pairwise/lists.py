@@ -37,7 +37,8 @@ def check_advertised(
     """The statements of U1, in order of index.
 
     Rules: as many as the entry says, between ``min_contributors`` and ``max_contributors``; under the entry's
-    root; strictly ascending identities, all in the roster; each signed by its identity for this session.
+    root; strictly ascending identities, all in the roster; each signed by its identity for this session. Where the
+    session follows another, nobody of that one's sum is missing: the set could not become whole any more.
     """
     check_root("keys-advertised", entry.root, leaves)
     if entry.count != len(leaves):
@@ -59,6 +60,7 @@ def check_advertised(
         check_statement_session(statement, session)
         check_signature(signed, statement.identity)
         statements.append(statement)
+    session.check_contributors(statement.identity for statement in statements)
     return tuple(statements)
 
 
@@ -72,7 +74,7 @@ def check_shared(
     """The statements of U2 by index of U1, None where absent.
 
     Rules: one leaf for each member under the entry's root; each present leaf signed by the member of its index
-    over this U1; as many present as the entry says, at least ``min_contributors``.
+    over this U1; as many present as the entry says, at least ``min_contributors``, and all that have to be.
     """
     check_root("keys-shared", entry.root, leaves)
     if len(leaves) != len(members):
@@ -83,6 +85,7 @@ def check_shared(
     present = sum(statement is not None for statement in statements)
     if present != entry.count:
         raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "keys-shared: count differs")
+    session.check_contributors(statement.identity for statement in statements if statement is not None)
     if present < session.parameters.min_contributors:
         raise RemoteProtocolError(RejectReason.BELOW_MINIMUM, f"{present} shared keys")
     return tuple(statements)
@@ -137,7 +140,8 @@ def check_closed(
 
     Rules: one disposition for each member under the entry's root, each in its place; of each kind there are
     as many as the entry says; the accepted headers are at least ``min_contributors``, under the entry's
-    contribution root, signed by their members. ``check_header`` checks them further, where the graph is known.
+    contribution root, signed by their members, and by all who have to be in the sum. ``check_header`` checks them
+    further, where the graph is known.
     """
     check_root("session-close", entry.dispositions, leaves)
     if len(leaves) != len(members):
@@ -160,6 +164,7 @@ def check_closed(
         raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "session-close: count differs")
     if contributions_root(accepted) != entry.contributions:
         raise RemoteProtocolError(RejectReason.LOG_MISMATCH, "session-close: contribution root differs")
+    session.check_contributors(members[index] for index in accepted)
     if len(accepted) < session.parameters.min_contributors:
         raise RemoteProtocolError(RejectReason.BELOW_MINIMUM, f"{len(accepted)} contributions")
     return accepted
