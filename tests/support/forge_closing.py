@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from secagg.lora.vector import FactorMean
 
 from secagg.arith import linear_hash
 from secagg.arith.keystream import Keystream, add_masks
@@ -15,9 +14,9 @@ from secagg.arith.quantiser import clip
 from secagg.crypto.secret import Secret
 from secagg.derive import boxes
 from secagg.derive.result import flatten_map, mean_of
+from secagg.lora.factor_merging import FactorMerging
 from secagg.lora.layout import Layout
 from secagg.lora.template import AdapterTemplate
-from secagg.lora.writer import encode_adapter
 from secagg.privacy.noise_share import add_noise
 from secagg.transcript import merkle
 from secagg.transcript.encoding import Encoding, Flattening
@@ -218,8 +217,8 @@ class SessionForge(OpeningForge):
 
 def merged_adapter(mean: np.ndarray, layout: Layout, template: AdapterTemplate) -> dict[str, bytes]:
     """The two files of the adapter that a mean makes, by name."""
-    tensors = FactorMean().to_adapter(mean, layout, template)
-    return {name: b"".join(pieces) for name, pieces in encode_adapter(template, tensors).items()}
+    files = FactorMerging(template, layout).aggregate(mean, 0, lambda _: None)
+    return {name: b"".join(pieces) for name, pieces in files.items()}
 
 
 def packed_vector(parameters: SessionOpen, seed: Secret) -> np.ndarray:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from secagg.lora.vector import FactorMean
 
 from secagg.lora.errors import AdapterError, AdapterRejectReason
+from secagg.lora.factor_merging import FactorMerging
 from secagg.lora.reader import Adapter, read_adapter
 from secagg.lora.template import AdapterTemplate
-from secagg.lora.writer import write_adapter
+from secagg.lora.writer import write_files
 
 pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("default")]
 
@@ -69,14 +69,10 @@ def saved_adapter(folder: Path, seed: int, dtype: str = "float32", **changes) ->
 
 def merged(folder: Path, adapters: list[Adapter]) -> dict[str, np.ndarray]:
     """Write the mean of the adapters into ``folder``; returns the mean of every tensor, computed apart."""
-    strategy = FactorMean()
-    template = AdapterTemplate.from_adapter(adapters[0])
-    layout = strategy.layout_of(adapters[0])
-    for adapter in adapters:
-        template.matches(adapter)
-    vectors = [strategy.to_vector(adapter, layout) for adapter in adapters]
+    merging = FactorMerging(AdapterTemplate.from_adapter(adapters[0]), adapters[0].layout)
+    vectors = [merging.message(adapter).vector for adapter in adapters]
     mean = np.mean(vectors, axis=0, dtype=np.float64).astype(np.float32)
-    write_adapter(folder, template, strategy.to_adapter(mean, layout, template))
+    write_files(folder, merging.aggregate(mean, len(adapters), lambda _: None))
     return {
         name: np.mean([adapter.tensors[name] for adapter in adapters], axis=0, dtype=np.float64).astype(np.float32)
         for name in adapters[0].tensors

@@ -31,6 +31,7 @@ from secagg.transcript import (
     canonical,
     encoding,
     entries,
+    merge,
     noise,
     openers,
     published,
@@ -72,10 +73,10 @@ def test_the_table_of_labels_is_the_enum():
     assert all(all(row) for row in documented)
 
 
-ABSTRACT = {record.Record, noise.DistributedNoise}
+ABSTRACT = {record.Record, merge.UpdateMerge, noise.DistributedNoise}
 RECORDS = {
     kind
-    for module in (encoding, entries, noise, openers, published, receipt, roster, statements, cards)
+    for module in (encoding, entries, merge, noise, openers, published, receipt, roster, statements, cards)
     for kind in vars(module).values()
     if isinstance(kind, type) and issubclass(kind, record.Record) and kind not in ABSTRACT
 }

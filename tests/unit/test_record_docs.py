@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from secagg.lora.vector import FactorMean
 
 from dp import ledger_events
 from dp.alias import noise_table
@@ -31,15 +30,16 @@ from secagg.crypto.signing import verify_statement
 from secagg.derive import boxes
 from secagg.derive.graph import MAX_COHORT, MIN_COHORT
 from secagg.lora.config import CONFIG_FILE
+from secagg.lora.factor_merging import FactorMerging
 from secagg.lora.layout import Layout
 from secagg.lora.reader import TENSOR_FILE
 from secagg.lora.template import AdapterTemplate
-from secagg.lora.writer import encode_adapter
 from secagg.runtime import one_shot_host, pairwise_publication, publication
 from secagg.transcript import (
     canonical,
     encoding,
     entries,
+    merge,
     merkle,
     noise,
     note,
@@ -54,6 +54,7 @@ from secagg.transcript import (
 from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.policy import LogPolicy
 from secagg.transcript.record import VERSION, Record, RecordError
+from tests.vectors import generate_record_example
 from verifier import cli, entry_order, json_report, log_view, policy, privacy_spent, session_lists, session_values
 from verifier.audit import Audit
 from verifier.catalogue import ALL_CHECKS, FAMILIES, LOG_CHECKS
@@ -73,7 +74,7 @@ TEXT = (ROOT / "docs" / "record.md").read_text(encoding="utf-8")
 WORDS = " ".join(TEXT.split())
 NOW_S = 1_800_000_160
 RECEIPT_INDEX = 1
-MODULES = (entries, encoding, noise, openers, roster, statements, published, receipt)
+MODULES = (entries, encoding, merge, noise, openers, roster, statements, published, receipt)
 
 
 def block(name: str) -> str:
@@ -167,8 +168,8 @@ def documented_records() -> dict[str, dict[str, str]]:
     return members
 
 
-NOT_PUBLISHED = {Record, statements.Receipt, entries.SessionOpen, noise.DistributedNoise}
-"""What no file holds and no check reads; the last two are what open entries and kinds of noise have in common."""
+NOT_PUBLISHED = {Record, statements.Receipt, entries.SessionOpen, merge.UpdateMerge, noise.DistributedNoise}
+"""What no file holds and no check reads; the last three are what several of them have in common."""
 RECORDS = {
     kind
     for module in MODULES
@@ -242,8 +243,8 @@ def check_member(text: str, codec) -> None:
     elif text == "frac":
         assert "fraction" in refusal(codec, 0)
     else:
-        words = re.findall(r"`([a-z-]+)`", text)
-        assert re.fullmatch(r"`[a-z-]+`( or `[a-z-]+`)*", text), text
+        words = re.findall(r"`([a-z._-]+)`", text)
+        assert re.fullmatch(r"`[a-z._-]+`((,| or) `[a-z._-]+`)*", text), text
         assert refusal(codec, "").endswith(f"expected one of {', '.join(words)}")
 
 
@@ -273,18 +274,18 @@ def types_in(refused: str) -> set[str]:
 def test_the_files_of_a_session_are_those_that_are_published_and_those_that_are_checked():
     documented = [row[0].strip("`") for row in table("| file | there from | content | bound by | longest |")]
     source = "".join(map(inspect.getsource, (publication, pairwise_publication, one_shot_host)))
-    written = set(re.findall(r'"([a-z0-9-]+\.(?:jsonl|json|bin))"', source))
-    written |= {f"aggregate/{name}" for name in (TENSOR_FILE, CONFIG_FILE)}
+    written = set(re.findall(r'"([a-z0-9-]+\.(?:jsonl|json|bin|safetensors))"', source))
+    written |= {f"aggregate/{name}" for name in entries.AGGREGATE_FILES}
     written |= {
         f"{name}/<part>.bin" for name in re.findall(r'f"([a-z]+)/\{header\.parts\[0\]\.hex\(\)\}\.bin"', source)
     }
-    assert source.count("aggregate/") == 2
+    assert source.count("aggregate/") == 1
     assert set(documented) == written
     read = {sums.HASHES, sums.LIMB_SUM, session_lists.OPENINGS, openings.PAIR_BOXES, results.INTEGER_SUM}
     read |= {getattr(session_lists, name) for name in ("ROSTER", "LAYOUT_FILE", "ADAPTER_FILE", "KEYS", "U2")}
     read |= {session_lists.COMMITMENTS, session_lists.DISPOSITIONS, session_lists.CONTRIBUTIONS}
     read |= {one_shot_session.CONTEXT, ciphertexts.CIPHERTEXT_SUM}
-    read |= {one_shot_openings.SECRET_SUM, one_shot_openings.ATTESTATIONS}
+    read |= {one_shot_openings.SECRET_SUM, one_shot_openings.ATTESTATIONS, session_values.FIXED_FILE}
     assert f"{ciphertexts.CIPHERTEXTS}/<part>.bin" in documented
     assert {name for name in documented if "/" not in name} == read
 
@@ -300,6 +301,7 @@ def test_lengths_of_lines_and_files_are_as_documented():
     for most, names in lines.items():
         assert {rows[name] for name in names} == {f"{most} a line"}
     assert {number(rows[name]) for name in ("layout.json", "adapter.json")} == {session_values.MAX_DESCRIPTION_BYTES}
+    assert number(rows["fixed.safetensors"]) == session_values.MAX_FIXED_BYTES
 
 
 def test_limits_of_notes_proofs_and_the_graph_are_as_documented():
@@ -493,6 +495,10 @@ def verdict(directory: Path, **changed: bytes) -> int:
     return cli.run(["check", str(record), "--policy", str(trust), "--level", "meta", "--now", str(NOW_S)])
 
 
+def test_the_examples_are_what_their_script_writes():
+    assert generate_record_example.render(TEXT) == TEXT
+
+
 def test_the_example_is_a_whole_record_that_passes(tmp_path, capsys):
     assert verdict(tmp_path) == 0
     assert capsys.readouterr().out.startswith("PASSED")
@@ -664,7 +670,7 @@ def test_the_result_follows_from_the_opened_lanes():
     assert mean.astype("<f4").tobytes() == bytes.fromhex(block("mean"))
     layout = Layout.from_json_value(canonical.decode(block("layout.json").encode()[:-1]))
     template = AdapterTemplate.from_json_value(canonical.decode(block("adapter.json").encode()[:-1]))
-    files = encode_adapter(template, FactorMean().to_adapter(mean, layout, template))
+    files = FactorMerging(template, layout).aggregate(mean, 3, lambda _: None)
     assert b"".join(files[CONFIG_FILE]).decode() == block("adapter_config.json")
     model = b"".join(files[TENSOR_FILE])
     header = block("header").encode()[:-1]

@@ -70,6 +70,7 @@ from secagg.transcript.statements import (
     Receipt,
     Signed,
 )
+from tests.support.cohort import setup_of
 from tests.support.published import NO_WITNESSES, evidence_of
 from tests.support.rng import CountingRng
 from tests.vectors.session_records import AWAY, LANES, START_S, texts_of
@@ -185,7 +186,7 @@ class Script:
         self.roster_entry = SignedRoster(roster.head(registrar.public_bytes), registrar.sign_statement(head)).to_bytes()
         self.entries: list[bytes] = []
         self.state: Any = None
-        published = self._carry_on(coordinator.start(self.session, SetupRow(b"", b"", b"", b"", b"")))
+        published = self._carry_on(coordinator.start(self.session, setup_of(self.session, self.blobs)))
         found = self.session.graph_parameters(len(self.clients))
         return {
             "roster": [leaf.decode() for leaf in roster.leaves()],

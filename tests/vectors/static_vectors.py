@@ -71,7 +71,7 @@ def record_operations() -> Iterator[dict[str, Any]]:
     opened, unmask = texts["entry"], next(t for _, t in known if '"type":"unmask"' in t)
     for name, reader, text in (
         ("a member that nobody knows", "entry", opened.replace('"version":2}', '"version":2,"zeal":1}')),
-        ("a member missing", "entry", opened.replace('"merge":"factors",', "")),
+        ("a member missing", "entry", opened.replace('"merge":{"type":"factors","version":2},', "")),
         ("another version", "member", texts["member"].replace('"version":2', '"version":1')),
         ("another type", "receipt", texts["roster"]),
         ("hex in upper case", "roster", texts["roster"].replace("a", "A")),
@@ -79,7 +79,7 @@ def record_operations() -> Iterator[dict[str, Any]]:
         ("a fraction that can be reduced", "entry", opened.replace('"clip_norm":"1/1"', '"clip_norm":"2/2"')),
         ("a field that could overflow", "entry", opened.replace('"usable_bits":64', '"usable_bits":16')),
         ("a minimum that hides nobody", "entry", opened.replace('"max_corrupt":0', '"max_corrupt":2')),
-        ("a merge rule of a later version", "entry", opened.replace('"merge":"factors"', '"merge":"product"')),
+        ("a merge rule of a later version", "entry", opened.replace('{"type":"factors",', '{"type":"product",')),
         ("both shares of one client", "signed", unmask.replace('"index":2', '"index":1')),
         ("a statement in place of its signed form", "signed", statement_of(unmask)),
         ("a statement as a disposition", "disposition", unmask),

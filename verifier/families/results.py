@@ -166,11 +166,12 @@ CHECKS: tuple[Check[SessionRecord], ...] = (
     ),
     Check(
         "RES-4",
-        "The merged adapter is the mean, byte for byte",
+        "What the merge published follows from the mean",
         Level.SUM,
-        "Whoever loads the two files of the adapter loads the mean and nothing else.",
+        "Whoever loads the adapter loads what was added up and nothing else, and what is said of its quality follows "
+        "from the sums.",
         "a coordinator that publishes another adapter than the one that was added up",
-        ("aggregate/*", "layout.json", "adapter.json", "fixed.safetensors"),
+        ("aggregate/*", "layout.json", "adapter.json", "fixed.safetensors", "session-result (aggregate)"),
         _check_adapter,
         Stage.FINISHED,
     ),

@@ -226,11 +226,17 @@ SESSION_CHECKS = (
     ),
     Check(
         "SES-7",
-        "Layout and adapter template are those of the open entry",
+        "Layout, adapter template or manifest, and fixed tensors are those of the open entry",
         Level.META,
-        "Everybody means the same tensors in the same places of the vector, of the same base model and rank.",
+        "Everybody means the same tensors in the same places of the vector, of the same base model and rank, and the "
+        "same public matrices.",
         "a coordinator that gives the sum another meaning afterwards",
-        ("layout.json", "adapter.json", "session-open (layout, adapter, encoding.dimension)"),
+        (
+            "layout.json",
+            "adapter.json",
+            "fixed.safetensors",
+            "session-open (layout, adapter, merge, encoding.dimension)",
+        ),
         _adapters,
     ),
 )

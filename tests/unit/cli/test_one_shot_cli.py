@@ -12,7 +12,7 @@ import pytest
 
 from secagg import institutions
 from secagg.cli import failures, openers, opening, options
-from secagg.cli.contribute import _taken_part
+from secagg.cli.contribute import _taken_part, _Until
 from secagg.cli.describe import describe_session, opener_identities, opening_words
 from secagg.cli.exit_codes import ExitCode
 from secagg.client import OneShotParticipation
@@ -213,7 +213,7 @@ def test_a_session_is_described_with_whoever_opens_it(cards):
     opened = plan("--committee", *cards[:4])
     session = opened.session
     assert isinstance(session, OneShotSession)
-    shown = describe_session(session, opened.layout, opened.template)
+    shown = describe_session(session, opened.merging)
     rows = dict(shown.rows)
     assert "any 3 of a committee of 4, of whom 1 may be corrupt" in rows["opened by"]
     for member in session.opening.members:
@@ -240,7 +240,7 @@ def test_whom_the_reader_has_not_pinned_is_said(cards):
 def test_an_authority_is_described_with_its_attestors(cards, monkeypatch):
     preparing(monkeypatch)
     opened = plan("--authority", str(authority_card()))
-    shown = describe_session(opened.session, opened.layout, opened.template)
+    shown = describe_session(opened.session, opened.merging)
     assert "2 of 2 attestors" in dict(shown.rows)["opened by"]
     assert dict(shown.rows)["deadlines"].startswith("commit 3600 s, upload")
     assert shown.value["opening"]["kind"] == "authority"
@@ -303,8 +303,8 @@ def run_to_end(coroutine):
 
 def test_a_contributor_leaves_after_delivery_unless_the_result_is_asked_for():
     leaves, keeper = FakeParticipation(), FakeKeeper()
-    assert run_to_end(_taken_part(leaves, None, keeper)) is None
+    assert run_to_end(_taken_part(leaves, keeper, _Until.DELIVERED)) is None
     assert (leaves.asked, keeper.saved) == (["delivered"], 1)
     stays = FakeParticipation()
-    assert run_to_end(_taken_part(stays, Path("merged"), keeper)) == "the sum"
+    assert run_to_end(_taken_part(stays, keeper, _Until.PUBLISHED)) == "the sum"
     assert stays.asked == ["delivered", "result"]

@@ -237,8 +237,9 @@ def test_the_result_is_the_exact_sum_and_the_merged_adapter(played):
     assert np.frombuffer(played.files["integer-sum.bin"], dtype="<i8").tolist() == expected
     result = played.entry(SessionResult)
     blobs = played.cohort.blobs
-    assert played.files["aggregate/adapter_model.safetensors"] == blobs.get(result.adapter_model)
-    assert played.files["aggregate/adapter_config.json"] == blobs.get(result.adapter_config)
+    assert [file.name for file in result.aggregate] == ["adapter_config.json", "adapter_model.safetensors"]
+    for file in result.aggregate:
+        assert played.files[f"aggregate/{file.name}"] == blobs.get(file.digest)
     mean = np.frombuffer(blobs.get(result.mean), dtype="<f4")
     assert mean.tobytes() in played.files["aggregate/adapter_model.safetensors"]
 

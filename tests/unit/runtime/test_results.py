@@ -25,6 +25,8 @@ from secagg.transcript.entries import SessionAbort, SessionResult
 from tests.support.cohort import Cohort, tiny_template
 from tests.support.liars import advance, cohort_of, settled, stop, uploading
 
+CONFIG, MODEL = "adapter_config.json", "adapter_model.safetensors"
+
 
 def last_entry(cohort: Cohort) -> bytes:
     return cohort.host.evidence().entries[-1]
@@ -43,8 +45,8 @@ def test_the_merged_adapter_is_the_mean_in_files_that_can_be_read(tmp_path: Path
         await cohort.answer(cohort.clients)
         await cohort.reach(Phase.FINISHED)
         result = SessionResult.from_bytes(last_entry(cohort))
-        (tmp_path / "adapter_model.safetensors").write_bytes(cohort.blobs.get(result.adapter_model))
-        (tmp_path / "adapter_config.json").write_bytes(cohort.blobs.get(result.adapter_config))
+        (tmp_path / MODEL).write_bytes(cohort.blobs.get(result.digest_of(MODEL)))
+        (tmp_path / CONFIG).write_bytes(cohort.blobs.get(result.digest_of(CONFIG)))
         layout, template = tiny_template(5)
         adapter = read_adapter(tmp_path, "example/base")
         assert AdapterTemplate.from_adapter(adapter).digest == template.digest == cohort.session.parameters.adapter

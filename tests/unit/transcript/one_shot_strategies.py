@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from secagg.arith.ring_mask import usable_bits_for
 from secagg.transcript import entries, openers, statements
 from secagg.transcript.encoding import MAX_CONTRIBUTORS, Encoding, NoFlattening
-from secagg.transcript.merge import FactorMerge
 from secagg.transcript.record import Record
+from tests.unit.transcript.merge_strategies import any_merge
 from tests.unit.transcript.noise_strategies import any_noise
 
 digests = st.binary(min_size=32, max_size=32)
@@ -71,7 +71,7 @@ def one_shot_opens(draw: st.DrawFn) -> entries.OneShotOpen:
         base_model_digest=draw(digests),
         adapter=draw(digests),
         layout=draw(digests),
-        merge=FactorMerge(),
+        merge=draw(any_merge),
         encoding=Encoding(dimension, value_bits, most, usable, Fraction(1), NoFlattening()),
         min_contributors=minimum,
         max_corrupt=draw(st.integers(0, minimum - 2)),

@@ -7,10 +7,10 @@ from fractions import Fraction
 from hypothesis import strategies as st
 
 from secagg.transcript import entries, published, receipt, roster, statements
-from secagg.transcript.encoding import MAX_DIMENSION, Encoding, Flattening, NoFlattening
-from secagg.transcript.merge import FactorMerge
+from secagg.transcript.encoding import MAX_DIMENSION, CoordinateRange, Encoding, Flattening, NoFlattening
 from secagg.transcript.noise import DiscreteGaussianNoise, NoDifferentialPrivacy, PrivacyBudget, SkellamNoise
 from secagg.transcript.record import Record
+from tests.unit.transcript.merge_strategies import MERGES, any_merge
 from tests.unit.transcript.noise_strategies import any_noise, budgets, gaussian_noises, skellam_noises
 from tests.unit.transcript.one_shot_strategies import ONE_SHOT, aggregates
 
@@ -53,7 +53,7 @@ def signed(statement: st.SearchStrategy[statements.Statement] = any_statement) -
     return st.builds(statements.Signed, statement, signatures)
 
 
-flattenings = st.one_of(st.builds(NoFlattening), st.builds(Flattening, digests))
+fractions = st.builds(Fraction, st.integers(1, 10**20), st.integers(1, 10**20))
 years = st.integers(1, 366 * 24 * 3600)
 deadlines = st.builds(entries.Deadlines, years, years, years, years, years)
 
@@ -74,13 +74,15 @@ def encodings(draw):
     value_bits = draw(st.integers(2, 32))
     contributors = draw(st.integers(2, entries.MAX_COHORT))
     width = value_bits + (contributors - 1).bit_length()
+    clip_norm = draw(fractions)
+    bounds = st.integers(1, 1000).map(lambda part: clip_norm / part)
     return Encoding(
         draw(st.integers(1, MAX_DIMENSION)),
         value_bits,
         contributors,
         draw(st.integers(width, 64)),
-        Fraction(draw(st.integers(1, 10**20)), draw(st.integers(1, 10**20))),
-        draw(flattenings),
+        clip_norm,
+        draw(st.one_of(st.builds(NoFlattening), st.builds(Flattening, digests), st.builds(CoordinateRange, bounds))),
     )
 
 
@@ -98,7 +100,7 @@ def session_opens(draw):
         base_model_digest=draw(digests),
         adapter=draw(digests),
         layout=draw(digests),
-        merge=FactorMerge(),
+        merge=draw(any_merge),
         encoding=encoding,
         min_contributors=minimum,
         max_corrupt=draw(st.integers(0, minimum - 2)),
@@ -107,7 +109,7 @@ def session_opens(draw):
         roster_size=draw(st.integers(minimum, 2**40)),
         registrar=draw(digests),
         deadlines=draw(deadlines),
-        noise=draw(any_noise),
+        noise=draw(st.builds(NoDifferentialPrivacy) if isinstance(encoding.flatten, CoordinateRange) else any_noise),
         retention_s=draw(st.integers(0, 3600)),
     )
 
@@ -115,6 +117,7 @@ def session_opens(draw):
 RECORDS: dict[type[Record], st.SearchStrategy[Record]] = {
     NoFlattening: st.builds(NoFlattening),
     Flattening: st.builds(Flattening, digests),
+    CoordinateRange: st.builds(CoordinateRange, fractions),
     Encoding: encodings(),
     NoDifferentialPrivacy: st.builds(NoDifferentialPrivacy),
     PrivacyBudget: budgets,
@@ -126,6 +129,7 @@ RECORDS: dict[type[Record], st.SearchStrategy[Record]] = {
     entries.KeysShared: st.builds(entries.KeysShared, sessions, counts, digests),
     entries.SessionClose: session_closes,
     entries.SessionResult: st.builds(entries.SessionResult, sessions, counts, *[digests] * 3, aggregates),
+    entries.AggregateFile: st.builds(entries.AggregateFile, st.sampled_from(entries.AGGREGATE_FILES), digests),
     entries.SessionAbort: st.builds(
         entries.SessionAbort, sessions, text(64), st.integers(0, entries.MAX_COHORT), digests
     ),
@@ -156,6 +160,7 @@ RECORDS: dict[type[Record], st.SearchStrategy[Record]] = {
     statements.Rejected: st.builds(statements.Rejected, indices, text(64)),
     statements.Dropped: st.builds(statements.Dropped, indices, st.sampled_from(("share-keys", "masked-input"))),
     statements.Receipt: st.builds(statements.Receipt, digests, digests),
+    **MERGES,
     **ONE_SHOT,
 }
 """A strategy for each class; a test asserts that no subclass of Record is left out."""

@@ -12,6 +12,7 @@ from secagg.transcript import (
     canonical,
     encoding,
     entries,
+    merge,
     merkle,
     noise,
     openers,
@@ -24,7 +25,7 @@ from secagg.transcript.encoding import Encoding, NoFlattening
 from secagg.transcript.record import VERSION, Record, RecordError
 from tests.unit.transcript.record_strategies import MAX_INDEX, RECORDS, session_opens
 
-MODULES = (encoding, entries, noise, openers, published, receipt, roster, statements)
+MODULES = (encoding, entries, merge, noise, openers, published, receipt, roster, statements)
 CLASSES = sorted(RECORDS, key=lambda kind: kind.__name__)
 # A share sum is 16 KiB, which is nothing to show but the price of showing it.
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
@@ -43,7 +44,7 @@ def field_names(kind: type[Record]) -> list[str]:
 
 
 def test_every_record_class_is_tested_here():
-    abstract = {Record, entries.SessionOpen, noise.DistributedNoise}
+    abstract = {Record, entries.SessionOpen, merge.UpdateMerge, noise.DistributedNoise}
     published = {
         kind
         for module in MODULES
