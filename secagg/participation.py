@@ -251,7 +251,7 @@ class OneShotParticipation(Participation):
     async def result(self) -> Result:
         """See ``Participation.result``; may be left and called again by another process, after ``contribute``."""
         state = await self._delivered()
-        await _wait_for_the_end(self._source.port, self.details.session.parameters.session)
+        await wait_for_the_end(self._source.port, self.details.session.parameters.session)
         # The log must continue what this contribution rests on, not only what was shown since.
         details = dataclasses.replace(self.details, view=state.view)
         result = await _patiently(lambda: self._source.result_of(details))
@@ -297,7 +297,7 @@ async def _patiently(call: Callable[[], Awaitable[T]]) -> T:
             delay_s = min(2 * delay_s, LONGEST_DELAY_S)
 
 
-async def _wait_for_the_end(port: GrpcCoordinator, session: bytes) -> None:
+async def wait_for_the_end(port: GrpcCoordinator, session: bytes) -> None:
     """Return once the coordinator says that the session has ended."""
     delay_s = FIRST_DELAY_S
     while True:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
+from secagg.identity.channels import MAX_MESSAGE_BYTES
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
 from secagg.protocol.messages import (
     AdvertisedList,
@@ -362,6 +363,11 @@ async def reach_operator(state_directory: Path, timeout_s: float) -> None:
             raise TransportError("UNAVAILABLE") from None
 
 
+async def at_operator(state_directory: Path, timeout_s: float) -> GrpcCoordinator:
+    """What clients are shown, at the operator socket in a coordinator's state directory."""
+    return GrpcCoordinator(await _operator_channel(state_directory), timeout_s)
+
+
 async def open_session(state_directory: Path, request: pb.OpenSessionRequest, timeout_s: float) -> bytes:
     """Open a session through the operator socket in a coordinator's state directory; returns its identifier.
 
@@ -389,7 +395,8 @@ async def end_phase(state_directory: Path, session: bytes, phase: Phase, timeout
 
 async def _operator_channel(state_directory: Path) -> grpc.aio.Channel:
     path = await asyncio.to_thread(state_directory.resolve)
-    return grpc.aio.insecure_channel(f"unix:{path / 'operator.sock'}")
+    options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
+    return grpc.aio.insecure_channel(f"unix:{path / 'operator.sock'}", options)
 
 
 def _meaning(error: grpc.aio.AioRpcError) -> Exception:

@@ -79,10 +79,8 @@ async def followed(source: Source, details: SessionDetails, identity: bytes) -> 
     merge = second_merge(parameters)
     if merge is None:
         return None
-    before = await source.details(merge.first)
-    closed = await source.port.closed_list(merge.first)
-    view = log.extend(before.view, before.session.parameters, source.log_policy, closed.evidence)
-    first = _first_session(before, view, closed.leaves)
+    follows = await ended_first(source, await source.details(merge.first))
+    first = follows.first
     check_follows(parameters, first)
     if isinstance(merge, ProjectionMerge):
         if identity not in first.contributors:
@@ -95,7 +93,18 @@ async def followed(source: Source, details: SessionDetails, identity: bytes) -> 
             )
     elif identity in first.contributors:
         raise LocalProtocolError(RejectReason.NOT_ADMITTED, "in the sum of the pilots already")
-    return Followed(first, closed.evidence)
+    return follows
+
+
+async def ended_first(source: Source, before: SessionDetails) -> Followed:
+    """A first session that has ended, and the log that says so.
+
+    Raises:
+        RemoteProtocolError: MALFORMED_MESSAGE, it has no sum; or what the coordinator shows does not fit together.
+    """
+    closed = await source.port.closed_list(before.session.parameters.session)
+    view = log.extend(before.view, before.session.parameters, source.log_policy, closed.evidence)
+    return Followed(_first_session(before, view, closed.leaves), closed.evidence)
 
 
 def _first_session(before: SessionDetails, view: LogView, leaves: tuple[bytes, ...]) -> FirstSession:

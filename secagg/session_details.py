@@ -13,6 +13,7 @@ import numpy.typing as npt
 from secagg.derive.result import FloatVector, mean_of
 from secagg.he.bfv import EncryptionContext
 from secagg.he.errors import CiphertextError
+from secagg.lora.merge_report import REPORT_FILE, MergeReport
 from secagg.lora.merging import Merging
 from secagg.lora.writer import write_files
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
@@ -52,9 +53,16 @@ class Result:
     integer_sum: npt.NDArray[np.int64]
     mean: FloatVector
 
-    def write_adapter(self, directory: Path, progress: Callable[[str], None] = lambda _: None) -> None:
-        """Write what is merged: an adapter as PEFT reads it and a report, or the bases that a first session gives."""
-        write_files(directory, self.details.merging.aggregate(self.mean, self.contributors, progress))
+    def write_adapter(self, directory: Path, progress: Callable[[str], None] = lambda _: None) -> MergeReport | None:
+        """Write what is merged: an adapter as PEFT reads it and a report, or the bases that a first session gives.
+
+        Returns:
+            The report; None where the merge makes none.
+        """
+        files = self.details.merging.aggregate(self.mean, self.contributors, progress)
+        write_files(directory, files)
+        report = files.get(REPORT_FILE)
+        return None if report is None else MergeReport.from_bytes(b"".join(report))
 
 
 class SessionAbortedError(Exception):

@@ -5,26 +5,24 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
-import json
-import os
+import enum
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secagg.cli.connection import add_connection, client_config, connect_to
 from secagg.cli.exit_codes import ExitCode
 from secagg.cli.options import add_command, add_passphrase_file, check_out, load_key, session_id
-from secagg.cli.output import Reporter, Rows, table
+from secagg.cli.output import Reporter, Rows
 
 if TYPE_CHECKING:
-    from secagg.client import Milestone, Participation, Result, SessionDetails
+    from secagg.cli.contribution_report import ReceiptKeeper
+    from secagg.client import Coordinator, Participation, Result, SessionDetails
     from secagg.crypto.signing import SigningKey
     from secagg.identity.client_config import ClientConfig
     from secagg.protocol.session import ClientPolicy
-    from secagg.runtime.vectors import EncodingReport
     from secagg.spending import Spending
     from secagg.transcript.entries import SessionOpen
-
-RECEIPTS = "receipts"
 
 
 def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse's own type is private
@@ -39,8 +37,9 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse's own type i
         sent, session, roster and log are checked against the coordinator's key and your policy, and what you are
         about to take part in is shown. In a pairwise session the command stays until the sum is published; in a
         one-shot session it returns as soon as the coordinator holds the masked adapter, unless --out asks for the
-        result. If it is ended or the machine crashes, run it again with the same arguments and it goes on where it
-        was.
+        result. Where the strategy takes two sessions, name the first: the command takes part in those of the two that
+        admit you, and stays until then. If it is ended or the machine crashes, run it again with the same arguments
+        and it goes on where it was.
 
         State is kept in DIR/PUBLIC_KEY, encrypted under your key: never restore it from a backup. The coordinator's
         signed receipt is saved there as receipts/SESSION.json.""",
@@ -79,46 +78,107 @@ def _contribute(arguments: argparse.Namespace) -> ExitCode:
 
 
 async def _take_part(arguments: argparse.Namespace, config: ClientConfig, identity: SigningKey) -> ExitCode:
-    from secagg.cli.describe_noise import spending_words
-    from secagg.protocol.errors import RejectReason, RemoteProtocolError
-
-    reporter, session = Reporter.of(arguments), arguments.session
     policy = _policy(config)
-    keeper = _ReceiptKeeper(config.state_directory, identity, session, reporter)
     async with await connect_to(config, arguments.timeout) as coordinator:
-        details = await coordinator.details(session, policy.registrars)
-        policy.check_parameters(details.session.parameters)
-        spending = await asyncio.to_thread(_spending, details.session.parameters, policy, config, identity)
-        rows = await asyncio.to_thread(_summary, arguments.adapter, details, config)
-        reporter.details([*rows, *spending_words(details.session.parameters, spending)])
+        visit = _Visit(arguments, config, identity, policy, coordinator)
+        details = await coordinator.details(arguments.session, policy.registrars)
+        await visit.both(details)
+    return ExitCode.OK
+
+
+class _Until(enum.Enum):
+    """How long a contributor stays, where the protocol lets it choose."""
+
+    DELIVERED = "delivered"
+    PUBLISHED = "published"
+
+
+@dataclass(frozen=True)
+class _Visit:
+    """One contributor at one coordinator."""
+
+    arguments: argparse.Namespace
+    config: ClientConfig
+    identity: SigningKey
+    policy: ClientPolicy
+    coordinator: Coordinator
+
+    async def both(self, details: SessionDetails) -> None:
+        """Take part in a session, or where its merge takes two in those of the two that admit this identity."""
+        from secagg.protocol.second import first_merge
+        from secagg.transcript.merge import admits
+
+        reporter, out = Reporter.of(self.arguments), self.arguments.out
+        merge, key = details.session.parameters.merge, self.identity.public_bytes
+        if first_merge(details.session.parameters) is None:
+            await self.one(details, out, _Until.DELIVERED if out is None else _Until.PUBLISHED)
+            return
+        admitted = admits(merge, key)
+        if admitted:
+            await self.one(details, None, _Until.PUBLISHED)
+        else:
+            reporter.progress("not drawn for the pilot: this identity belongs to the session that follows")
+        if admitted and merge.TYPE == "pilot" and out is None:
+            return
+        reporter.progress("waiting for the session that follows")
+        second = await self.coordinator.second_session_of(details)
+        if admits(second.session.parameters.merge, key):
+            await self.one(second, out, _Until.DELIVERED if out is None else _Until.PUBLISHED)
+        elif out is not None:
+            await self._fetch(second, out)
+
+    async def one(self, details: SessionDetails, out: Path | None, until: _Until) -> None:
+        """Take part in one session; write what is merged to ``out``, if that is given."""
+        from secagg.cli.contribution_report import ReceiptKeeper, Reported
+        from secagg.cli.describe_noise import spending_words
+        from secagg.protocol.errors import RejectReason, RemoteProtocolError
+        from secagg.second_session import with_fixed
+
+        arguments, config, policy, identity = self.arguments, self.config, self.policy, self.identity
+        parameters = details.session.parameters
+        reporter, session = Reporter.of(arguments), parameters.session
+        keeper = ReceiptKeeper(config.state_directory, identity, session, reporter)
+        policy.check_parameters(parameters)
+        spending = await asyncio.to_thread(_spending, parameters, policy, config, identity)
+        fetched = await with_fixed(self.coordinator.port, details)
+        rows = await asyncio.to_thread(_summary, arguments.adapter, fetched, config)
+        reporter.details([*rows, *spending_words(parameters, spending)])
         with reporter.waiting("taking part"):
-            participation = await coordinator.contribute(
+            participation = await self.coordinator.contribute(
                 session, arguments.adapter, identity, config.state_directory, policy, keeper.reached
             )
             keeper.participation = participation
             if participation.details.session.entry != details.session.entry:
                 await participation.close()
                 raise RemoteProtocolError(RejectReason.LOG_FORKED, "it showed other parameters than it then used")
-            result = await _taken_part(participation, arguments.out, keeper)
+            result = await _taken_part(participation, keeper, until)
         keeper.save()
-        spending = await asyncio.to_thread(_spending, details.session.parameters, policy, config, identity)
-        if result is not None and arguments.out is not None:
-            await asyncio.to_thread(result.write_adapter, arguments.out)
-    if result is None:
-        _report_delivered(reporter, arguments, keeper, spending)
-    else:
-        _report(reporter, arguments, result, keeper, spending)
-    return ExitCode.OK
+        spending = await asyncio.to_thread(_spending, parameters, policy, config, identity)
+        reported = Reported(arguments, keeper, session, spending)
+        if result is None:
+            reported.delivered(reporter)
+            return
+        quality = None if out is None else await asyncio.to_thread(result.write_adapter, out)
+        reported.merged(reporter, result, out, quality)
+
+    async def _fetch(self, details: SessionDetails, out: Path) -> None:
+        """The result of a session that goes on without this identity."""
+        from secagg.participation import wait_for_the_end
+
+        session = details.session.parameters.session
+        await wait_for_the_end(self.coordinator.port, session)
+        result = await self.coordinator.result(session)
+        await asyncio.to_thread(result.write_adapter, out)
 
 
-async def _taken_part(participation: Participation, out: Path | None, keeper: _ReceiptKeeper) -> Result | None:
+async def _taken_part(participation: Participation, keeper: ReceiptKeeper, until: _Until) -> Result | None:
     """The sum; None where nothing more is asked of the contributor and nobody asked for the sum."""
     from secagg.client import OneShotParticipation
 
     if isinstance(participation, OneShotParticipation):
         await participation.delivered()
         keeper.save()
-        if out is None:
+        if until is _Until.DELIVERED:
             return None
     return await participation.result()
 
@@ -190,120 +250,3 @@ def _log_words(details: SessionDetails, config: ClientConfig) -> str:
     if policy.quorum == NO_QUORUM:
         return f"{origin}: NO WITNESS ASKED FOR: the operator can show you another log than others (policy.log)"
     return f"{origin}, cosigned as {config.policy.log} asks: everybody who asks so is shown the same"
-
-
-class _ReceiptKeeper:
-    """Hears of milestones and saves the receipt, the very bytes that were signed, as soon as it is there."""
-
-    def __init__(self, state: Path, identity: SigningKey, session: bytes, reporter: Reporter) -> None:
-        public = identity.public_bytes.hex()
-        self.file = state / public / RECEIPTS / f"{session.hex()}.json"
-        self.participation: Participation | None = None
-        self._fields = {"identity": public, "session": session.hex()}
-        self._reporter = reporter
-        self._saved = False
-
-    @property
-    def encoding(self) -> EncodingReport | None:
-        """What encoding did to the adapter, if this process encoded it."""
-        return None if self.participation is None else self.participation.encoding
-
-    def reached(self, milestone: Milestone) -> None:
-        """Tell the contributor; save the receipt if it has come."""
-        self._reporter.progress(str(milestone))
-        self.save()
-
-    def save(self) -> None:
-        """Write the receipt once."""
-        receipt = None if self.participation is None else self.participation.receipt
-        if receipt is None or self._saved:
-            return
-        content = {**self._fields, "receipt": receipt.receipt.hex(), "signature": receipt.signature.hex()}
-        self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        partial = self.file.with_suffix(".partial")
-        with partial.open("w", encoding="utf-8") as file:
-            json.dump(content, file, sort_keys=True, indent=2)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self.file)
-        self._saved = True
-
-
-def _report_delivered(
-    reporter: Reporter, arguments: argparse.Namespace, keeper: _ReceiptKeeper, spending: Spending | None
-) -> None:
-    """The contribution is held: what was done, and how to fetch the sum once it is there."""
-    from secagg.cli.describe_noise import spending_value
-
-    connection = f" --config {arguments.config}" if arguments.config is not None else ""
-    following = f"secagg session result {arguments.session.hex()} --out DIR{connection}"
-    encoding = keeper.encoding
-    rows = [
-        ("session", arguments.session.hex()),
-        ("delivered", "the coordinator holds your masked adapter: nothing more is asked of you"),
-        *_earlier(arguments, encoding),
-    ]
-    if encoding is not None and encoding.clamped:
-        rows.append(("clamped", f"{encoding.clamped} coordinates were too large for the session's bound"))
-    rows += [("receipt", str(keeper.file)), ("once it has ended", following)]
-    reporter.result(
-        {
-            "session": arguments.session.hex(),
-            "contributors": None,
-            "norm": None if encoding is None else encoding.norm,
-            "clamped": None if encoding is None else encoding.clamped,
-            "receipt": str(keeper.file),
-            "merged": None,
-            "budget": spending_value(spending),
-            "next": following,
-        },
-        table(rows),
-    )
-
-
-def _earlier(arguments: argparse.Namespace, encoding: EncodingReport | None) -> Rows:
-    """Whoever masked an adapter for a session cannot change it: another one that is given later goes nowhere."""
-    if encoding is not None:
-        return []
-    words = "what an earlier run of this identity masked for this session counts, and cannot be changed; "
-    return [("NOT sent now", f"{words}{arguments.adapter} was not used")]
-
-
-def _report(
-    reporter: Reporter,
-    arguments: argparse.Namespace,
-    result: Result,
-    keeper: _ReceiptKeeper,
-    spending: Spending | None,
-) -> None:
-    from secagg.cli.describe_noise import spending_value, spent_words
-
-    encoding = keeper.encoding
-    rows = [
-        ("session", arguments.session.hex()),
-        ("contributors", f"{result.contributors}, you among them"),
-        *_earlier(arguments, encoding),
-    ]
-    if encoding is not None and encoding.clamped:
-        rows.append(("clamped", f"{encoding.clamped} coordinates were too large for the session's bound"))
-    if keeper.file.exists():
-        rows.append(("receipt", str(keeper.file)))
-    if spending is not None:
-        rows.append(("your budget", spent_words(spending)))
-    if arguments.out is not None:
-        rows.append(("merged adapter", str(arguments.out)))
-    else:
-        rows.append(("merged adapter", "not written (--out DIR, or later `secagg session result`)"))
-    reporter.result(
-        {
-            "session": arguments.session.hex(),
-            "contributors": result.contributors,
-            "norm": None if encoding is None else encoding.norm,
-            "clamped": None if encoding is None else encoding.clamped,
-            "receipt": str(keeper.file) if keeper.file.exists() else None,
-            "merged": None if arguments.out is None else str(arguments.out),
-            "budget": spending_value(spending),
-        },
-        table(rows),
-    )

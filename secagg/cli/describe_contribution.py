@@ -14,7 +14,7 @@ from secagg.lora.merging import Merging
 from secagg.lora.messages import Message
 from secagg.protocol.sessions import AnySession
 from secagg.transcript.entries import SessionOpen
-from secagg.transcript.merge import FactorMerge, FrozenMerge, RangeMerge, strategy_of
+from secagg.transcript.merge import FactorMerge, FrozenMerge, PilotMerge, RangeMerge, strategy_of
 from secagg.transcript.noise import NoDifferentialPrivacy
 
 _ROUNDING_VARIANCE = 1 / 6
@@ -96,7 +96,9 @@ def _estimate_words(parameters: SessionOpen) -> str:
         return "exact, but for rounding"
     if isinstance(merge, RangeMerge):
         return "a second session follows, with the same people: this command takes part in both"
-    return "only an approximation of rank as the session says; its error is estimated from the sum and published"
+    if isinstance(merge, PilotMerge):
+        return "a second session follows, without you: it projects on what this one finds"
+    return "an approximation of the mean update; its error is estimated from the sum and published with it"
 
 
 def _fate(norm: float, bound: float) -> str:

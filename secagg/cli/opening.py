@@ -15,7 +15,7 @@ from secagg.arith.flatten import FlattenBlocks, plan_encoding
 from secagg.arith.ring_mask import usable_bits_for
 from secagg.cli.describe import full_cohort
 from secagg.cli.failures import CommandError
-from secagg.cli.merge_plan import PlannedMerge, plan_merge
+from secagg.cli.merge_plan import PlannedMerge, plan_merge, plan_second, second_merge
 from secagg.cli.noise_plan import Cohort, check_noise_options, plan_noise
 from secagg.cli.openers import Openers, plan_openers, prepared
 from secagg.crypto.rng import SystemRng
@@ -23,15 +23,18 @@ from secagg.identity.config import CoordinatorConfig
 from secagg.identity.keys import KeyKind, load_public_key, public_path
 from secagg.identity.roster_file import SignedRoster, load_roster
 from secagg.lora.factor_merging import FactorMerging
+from secagg.lora.manifest import Manifest
 from secagg.lora.update_merging import UpdateMerging
 from secagg.protocol.errors import LocalProtocolError
 from secagg.protocol.one_shot.session import OneShotSession
 from secagg.protocol.pairwise.session import PairwiseSession
+from secagg.protocol.second import FirstSession, first_merge
 from secagg.protocol.sessions import AnySession, session_of
 from secagg.runtime.clock import SystemClock
 from secagg.transcript import canonical
 from secagg.transcript.encoding import CoordinateRange, Encoding, Flattening, NoFlattening
 from secagg.transcript.entries import Deadlines, OneShotDeadlines, OneShotOpen, PairwiseOpen, SessionOpen
+from secagg.transcript.merge import RangeMerge, contributors_digest, second_session, strategy_of
 from secagg.transcript.noise import NoDifferentialPrivacy, Noise
 from secagg.transcript.openers import Committee
 from secagg.transcript.roster import RosterHead
@@ -78,6 +81,8 @@ class Opening:
 def plan_opening(arguments: argparse.Namespace, config: CoordinatorConfig) -> Opening:
     """The session that the options describe. A key authority is asked for its key, once all the rest is in order.
 
+    Of a strategy that takes two sessions this is the first.
+
     Raises:
         RosterError, AdapterError, IdentityFileError: what they name cannot be used.
         RecordError, ArithmeticInputError: parameters out of range or against each other.
@@ -87,26 +92,59 @@ def plan_opening(arguments: argparse.Namespace, config: CoordinatorConfig) -> Op
     """
     _check_options(arguments)
     check_noise_options(arguments)
+    return _opening(arguments, config, _Plan(SystemRng().bytes(16), arguments.min_contributors, plan_merge(arguments)))
+
+
+def plan_following(
+    arguments: argparse.Namespace, config: CoordinatorConfig, first: FirstSession, manifest: Manifest, attempt: int
+) -> Opening:
+    """The session that follows ``first``, whose modules ``manifest`` has; ``attempt`` counts from 0.
+
+    Raises:
+        CommandError: nothing follows such a session; otherwise as ``plan_opening``.
+    """
+    before = first.parameters
+    merge = first_merge(before)
+    if merge is None or first.basis is None:
+        what = strategy_of(before.merge)
+        raise CommandError("FOLLOWS", f"--follows: no session follows one that merges by {what}", "leave it out")
+    contributors = contributors_digest(first.contributors)
+    planned = plan_second(
+        arguments, manifest, second_merge(arguments, before.session, merge, first.basis, contributors)
+    )
+    planned = dataclasses.replace(planned, base_digest=before.base_model_digest)
+    least = len(first.contributors) if isinstance(merge, RangeMerge) else arguments.min_contributors
+    return _opening(arguments, config, _Plan(second_session(before.session, attempt), least, planned))
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Identifier, minimum and merge of a session."""
+
+    session: bytes
+    min_contributors: int
+    merge: PlannedMerge
+
+
+def _opening(arguments: argparse.Namespace, config: CoordinatorConfig, plan: _Plan) -> Opening:
     openers = plan_openers(arguments) if arguments.protocol == "one-shot" else None
     roster = load_roster(arguments.roster)
-    planned = plan_merge(arguments)
-    notes = list(planned.notes)
-    most = min(arguments.max_contributors, len(roster.roster.members))
-    max_corrupt = _max_corrupt(arguments, most)
-    encoding, noise = _encoding(arguments, planned, max_corrupt, notes)
+    merging, notes = plan.merge.merging, list(plan.merge.notes)
+    max_corrupt = _max_corrupt(arguments, plan, min(arguments.max_contributors, len(roster.roster.members)))
+    encoding, noise = _encoding(arguments, plan, max_corrupt, notes)
     common: dict[str, Any] = {
-        "session": SystemRng().bytes(16),
+        "session": plan.session,
         "protocol": arguments.protocol,
         "coordinator": load_public_key(public_path(config.key_file), KeyKind.COORDINATOR),
         "log": config.log.origin,
         "opened_at_s": SystemClock().now_s(),
-        "base_model": planned.merging.base_model,
-        "base_model_digest": planned.base_digest,
-        "adapter": planned.merging.digest,
-        "layout": planned.merging.layout.digest,
-        "merge": planned.merge,
+        "base_model": merging.base_model,
+        "base_model_digest": plan.merge.base_digest,
+        "adapter": merging.digest,
+        "layout": merging.layout.digest,
+        "merge": plan.merge.merge,
         "encoding": encoding,
-        "min_contributors": arguments.min_contributors,
+        "min_contributors": plan.min_contributors,
         "max_corrupt": max_corrupt,
         "roster": roster.roster.root(),
         "roster_size": len(roster.roster.members),
@@ -128,7 +166,7 @@ def plan_opening(arguments: argparse.Namespace, config: CoordinatorConfig) -> Op
     if openers is not None and isinstance(session, OneShotSession):
         openers = asyncio.run(prepared(openers, session.parameters.session, session.parameters.coordinator))
         session = OneShotSession(dataclasses.replace(session.parameters, opening=openers.opening), roster.roster)
-    return Opening(session, roster, planned.merging, planned.fixed, openers, tuple(notes))
+    return Opening(session, roster, merging, plan.merge.fixed, openers, tuple(notes))
 
 
 def _check_options(arguments: argparse.Namespace) -> None:
@@ -149,14 +187,12 @@ def _pairwise(arguments: argparse.Namespace, common: dict[str, Any]) -> Pairwise
     return PairwiseOpen(**common, expected_dropout=dropout, deadlines=deadlines)
 
 
-def _encoding(
-    arguments: argparse.Namespace, planned: PlannedMerge, max_corrupt: int, notes: list[str]
-) -> tuple[Encoding, Noise]:
+def _encoding(arguments: argparse.Namespace, plan: _Plan, max_corrupt: int, notes: list[str]) -> tuple[Encoding, Noise]:
     """How vectors are encoded, and the noise on them."""
-    dimension, most = planned.merging.layout.dimension, arguments.max_contributors
     if arguments.dp_epsilon is None:
-        return _exact_encoding(arguments, planned, notes), NoDifferentialPrivacy()
-    noise = plan_noise(arguments, dimension, planned.clip_norm, Cohort(arguments.min_contributors, max_corrupt, most))
+        return _exact_encoding(arguments, plan.merge, notes), NoDifferentialPrivacy()
+    cohort = Cohort(plan.min_contributors, max_corrupt, arguments.max_contributors)
+    noise = plan_noise(arguments, plan.merge.merging.layout.dimension, plan.merge.clip_norm, cohort)
     return noise.encoding, noise.noise
 
 
@@ -180,11 +216,11 @@ def _exact_encoding(arguments: argparse.Namespace, planned: PlannedMerge, notes:
     return Encoding(dimension, plan.layout.value_bits, most, usable, clip_norm, seed)
 
 
-def _max_corrupt(arguments: argparse.Namespace, cohort: int) -> int:
+def _max_corrupt(arguments: argparse.Namespace, plan: _Plan, cohort: int) -> int:
     """The given number; otherwise a tenth of the largest cohort, as far as the minimum allows."""
     if arguments.max_corrupt is not None:
         return int(arguments.max_corrupt)
-    allowed: int = arguments.min_contributors - 2
+    allowed = plan.min_contributors - 2
     return max(0, min(math.ceil(_DEFAULT_CORRUPT * cohort), allowed))
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from secagg.cli import coordinator
 from secagg.cli.exit_codes import ExitCode
 from secagg.cli.merge_options import add_merge_options
 from secagg.cli.noise_options import add_noise_options
 from secagg.cli.operator_socket import OPERATOR_CALL_S, REACH_S, at_socket
-from secagg.cli.options import add_command, fraction
+from secagg.cli.options import add_command, fraction, session_id
 from secagg.cli.output import Reporter, table
+
+if TYPE_CHECKING:
+    from secagg.cli.opening import Opening
+    from secagg.identity.config import CoordinatorConfig
 
 
 def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is private
@@ -24,10 +28,14 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is 
         "open a session (operator)",
         """
         Open a session on a coordinator that serves on this machine, through the socket in its state directory.
-        Reads coordinator.toml, a signed roster, and an example adapter, of which only names, shapes, rank and base
-        model go into the session. Degree and threshold of the masking graph follow from the numbers below and cannot
-        be chosen; parameters that cannot work are refused before anything is sent. Prints the session, which
-        contributors need, and what the parameters come to.
+        Reads coordinator.toml, a signed roster, and an example adapter or a base model, of which only names, shapes
+        and the size of updates go into the session. Degree and threshold of the masking graph follow from the numbers
+        below and cannot be chosen; parameters that cannot work are refused before anything is sent. Prints the session,
+        which contributors need, and what the parameters come to.
+
+        Strategies of two sessions (two-session, pilot-basis) are one operation: the command opens the first, waits
+        until its sum is published, and opens the second. Contributors name the first and take part in whichever of the
+        two they belong to.
 
         In a pairwise session contributors stay until the sum is published, and the coordinator alone serves them. In
         a one-shot session they upload once and leave; institutions open the sum: a committee, of whom enough have to
@@ -36,6 +44,8 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is 
         """
         secagg session open --config aggregator/coordinator.toml --roster roster --adapter example \\
             --min-contributors 50
+        secagg session open --config aggregator/coordinator.toml --roster roster --adapter example \\
+            --min-contributors 50 --merge two-session --rank-out 32
         secagg session open --config aggregator/coordinator.toml --roster roster --adapter example \\
             --min-contributors 50 --protocol one-shot --committee a.card b.card d.card e.card""",
     )
@@ -104,6 +114,13 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is 
         metavar="SECONDS",
         help="how long masked inputs are kept after the end (default: retention_s of the configuration)",
     )
+    parser.add_argument(
+        "--follows",
+        type=session_id,
+        metavar="SESSION",
+        help="two-session and pilot-basis: wait for this first session and open the second, with the other options as "
+        "for the first; where the command that opened the first has ended, or the second came to nothing",
+    )
     add_noise_options(parser)
     parser.set_defaults(run=_open)
 
@@ -139,18 +156,36 @@ def _add_openers(parser: argparse.ArgumentParser) -> None:
 
 
 def _open(arguments: argparse.Namespace) -> ExitCode:
-    from secagg.cli.describe import describe_session
+    from secagg.cli import following
     from secagg.cli.opening import plan_opening
-    from secagg.cli.operator_ledger import in_turn
-    from secagg.remote import open_session, reach_operator
+    from secagg.remote import reach_operator
 
-    config = coordinator.load_config(arguments.config)
-    planned = plan_opening(arguments, config)
-    # Before anything is reserved: whoever forgot to serve has not spent a session.
-    asyncio.run(at_socket(arguments, reach_operator(config.state_directory, REACH_S)))
+    config, reporter = coordinator.load_config(arguments.config), Reporter.of(arguments)
+    first: bytes | None = arguments.follows
+    if first is None:
+        planned = plan_opening(arguments, config)
+        # Before anything is reserved: whoever forgot to serve has not spent a session.
+        asyncio.run(at_socket(arguments, reach_operator(config.state_directory, REACH_S)))
+        _open_planned(arguments, config, planned, reporter)
+        if not following.takes_two(planned):
+            return ExitCode.OK
+        first = planned.session.parameters.session
+        reporter.progress(f"{following.WAITING}; if this command is ended: --follows {first.hex()}")
+    ended = asyncio.run(following.wait_for_first(arguments, config, first))
+    _open_planned(arguments, config, following.plan(arguments, config, ended), reporter)
+    return ExitCode.OK
+
+
+def _open_planned(
+    arguments: argparse.Namespace, config: CoordinatorConfig, planned: Opening, reporter: Reporter
+) -> None:
+    """Open a session, and tell what it is and what contributors do."""
+    from secagg.cli.describe import describe_session
+    from secagg.cli.operator_ledger import in_turn
+    from secagg.remote import open_session
+
     with in_turn(planned, config) as opening:
         asyncio.run(at_socket(arguments, open_session(config.state_directory, opening.request(), OPERATOR_CALL_S)))
-    reporter = Reporter.of(arguments)
     for note in opening.notes:
         reporter.progress(f"note: {note}")
     described = describe_session(opening.session, opening.merging)
@@ -159,4 +194,3 @@ def _open(arguments: argparse.Namespace) -> ExitCode:
         {**described.value, "notes": list(opening.notes), "next": following},
         table([*described.rows, ("contributors run", following)]),
     )
-    return ExitCode.OK

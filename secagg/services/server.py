@@ -97,6 +97,8 @@ class CoordinatorServer:
         pb_grpc.add_OperatorServiceServicer_to_server(
             OperatorServicer(registry, log, limits.max_upload_bytes, SMALL_REQUEST_BYTES), operator
         )
+        # The operator looks at its own sessions without a certificate.
+        pb_grpc.add_AggregationServiceServicer_to_server(self._aggregation, operator)
         _reflect(reflect_to, self._server, operator)
         if ingest is not None:
             servicer = IngestServicer(registry, self._uploads, ingest, log)
