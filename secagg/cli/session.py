@@ -264,12 +264,27 @@ def _local_time(at_s: int) -> str:
 
 
 async def _result(arguments: argparse.Namespace) -> ExitCode:
+    from secagg.cli.contribution_report import quality_rows, quality_value
+    from secagg.protocol.second import first_merge
+
     check_out(arguments.out)
     async with await connect_to(client_config(arguments), arguments.timeout) as remote:
         result = await remote.result(arguments.session)
-    await asyncio.to_thread(result.write_adapter, arguments.out)
+    quality = await asyncio.to_thread(result.write_adapter, arguments.out)
+    first = first_merge(result.details.session.parameters) is not None
+    what = "bases, for the session that follows, of the sum" if first else "mean"
     Reporter.of(arguments).result(
-        {"session": arguments.session.hex(), "contributors": result.contributors, "merged": str(arguments.out)},
-        f"mean of {result.contributors} adapters, checked against the log: {arguments.out}",
+        {
+            "session": arguments.session.hex(),
+            "contributors": result.contributors,
+            "merged": str(arguments.out),
+            "quality": quality_value(quality),
+        },
+        "\n".join(
+            [
+                f"{what} of {result.contributors} adapters, checked against the log: {arguments.out}",
+                *([table(quality_rows(quality))] if quality is not None else []),
+            ]
+        ),
     )
     return ExitCode.OK
