@@ -11,7 +11,10 @@ import hashlib
 from typing import TypeAlias
 
 from secagg.lora.errors import AdapterError
-from secagg.lora.merging import Merging, decode_merging
+from secagg.lora.factor_merging import FactorMerging
+from secagg.lora.fixed import most_fixed_bytes
+from secagg.lora.merging import decode_merging
+from secagg.lora.update_merging import UpdateMerging
 from secagg.transcript.canonical import CanonicalError
 from secagg.transcript.merge import fixed_digest
 from secagg.transcript.statements import ContributionHeader, OneShotHeader
@@ -23,10 +26,9 @@ from verifier.session_record import SessionRecord
 FIXED_FILE = "fixed.safetensors"
 MAX_DESCRIPTION_BYTES = 1 << 26
 """A layout, a template or a manifest."""
-MAX_FIXED_BYTES = 1 << 32
-"""The frozen A, or the bases of a first session."""
 
 AnyHeader: TypeAlias = ContributionHeader | OneShotHeader
+AnyMerging: TypeAlias = FactorMerging | UpdateMerging
 
 
 # Who contributed
@@ -56,7 +58,7 @@ CONTRIBUTORS: Derived[SessionRecord, Closed[AnyHeader]] = Derived("SES-4", _cont
 # What the sum is about
 
 
-def _merging(session: SessionRecord) -> Merging:
+def _merging(session: SessionRecord) -> AnyMerging:
     """Rules: canonical, of the digests in the open entry; layout, encoding and template or manifest fit each other."""
     parameters = session.parameters
     layout_place, template_place = session.files.place(LAYOUT_FILE), session.files.place(ADAPTER_FILE)
@@ -72,12 +74,11 @@ def _merging(session: SessionRecord) -> Merging:
         merging = decode_merging(parameters, layout, template)
     except (CanonicalError, AdapterError) as error:
         fail_at(layout_place, str(error))
-    digest = fixed_digest(parameters.merge)
-    if not digest:
+    if isinstance(merging, FactorMerging) or not fixed_digest(parameters.merge):
         return merging
     place = session.files.place(FIXED_FILE)
     try:
-        return merging.with_fixed(session.files.read(FIXED_FILE, MAX_FIXED_BYTES))
+        return merging.with_fixed(session.files.read(FIXED_FILE, most_fixed_bytes(merging.merge, merging.manifest)))
     except AdapterError as error:
         fail_at(place, str(error))
 

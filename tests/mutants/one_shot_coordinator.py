@@ -102,7 +102,7 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "members go where one contribution is lacking",
         _TABLES,
-        "        if len(staged) - most <= parameters.max_corrupt and most",
+        "        if len(staged) - most <= session.spared and most",
         "        if len(staged) - most <= 0 and most",
         f"{_COORDINATOR}::test_as_many_members_are_named_as_corrupt_contributors_allow",
     ),

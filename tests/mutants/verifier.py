@@ -240,15 +240,15 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "the adapter need not be made of the mean",
         _RESULTS,
-        "        elif _digest_of(files[name]) != expected:",
-        "        elif not files[name]:",
+        "        for name, reason in merging.faults(mean, count, published, session.audit.progress):",
+        "        for name, reason in ():",
         f"{_RESULT_TESTS}::TestTheAdapter::test_another_one_than_the_mean_gives_is_found",
     ),
     mutant(
         "the adapter's files need not be the logged ones",
         _RESULTS,
-        "        if session.files.digest(path, length_bytes) != expected:",
-        "        if not session.files.digest(path, length_bytes):",
+        "        if hashlib.sha256(data).digest() == digest:",
+        "        if data:",
         f"{_RESULT_TESTS}::TestTheAdapter::test_a_file_that_is_not_the_logged_one_is_found",
     ),
     mutant(
@@ -657,9 +657,9 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     mutant(
         "the adapter may be for another model",
-        "verifier/session_values.py",
-        "    if template.base_model != parameters.base_model:",
-        "    if not template.base_model:",
+        "secagg/lora/merging.py",
+        '    _require("base_model", merging.base_model == parameters.base_model,',
+        '    _require("base_model", merging.base_model != "",',
         "tests/adversaries/test_record_attacks.py::TestWhatIsNotCompared::"
         "test_the_adapter_names_the_base_model_that_the_report_shows",
     ),

@@ -29,6 +29,7 @@ from secagg.crypto.secret import Secret
 from secagg.crypto.signing import verify_statement
 from secagg.derive import boxes
 from secagg.derive.graph import MAX_COHORT, MIN_COHORT
+from secagg.lora import fixed
 from secagg.lora.config import CONFIG_FILE
 from secagg.lora.factor_merging import FactorMerging
 from secagg.lora.layout import Layout
@@ -301,7 +302,7 @@ def test_lengths_of_lines_and_files_are_as_documented():
     for most, names in lines.items():
         assert {rows[name] for name in names} == {f"{most} a line"}
     assert {number(rows[name]) for name in ("layout.json", "adapter.json")} == {session_values.MAX_DESCRIPTION_BYTES}
-    assert number(rows["fixed.safetensors"]) == session_values.MAX_FIXED_BYTES
+    assert number(rows["fixed.safetensors"].removesuffix(", and 4 a value")) == fixed._HEADER_ROOM_BYTES
 
 
 def test_limits_of_notes_proofs_and_the_graph_are_as_documented():

@@ -10,17 +10,20 @@ import numpy.typing as npt
 from secagg.arith.errors import ArithmeticInputError
 from secagg.arith.keystream import add_masks
 from secagg.derive.result import FloatVector, mean_of
-from secagg.lora.container import MAX_FILE_BYTES
 from secagg.lora.errors import AdapterError
+from secagg.lora.factor_merging import FactorMerging
+from secagg.transcript.merge import MAX_COLUMNS
 from verifier.checks import Check, CheckFailedError, Derived, Findings, Level, Mode, Stage
 from verifier.families.one_shot_openings import CERTIFIED
 from verifier.families.openings import OPENED
 from verifier.families.sums import MASKED_SUM, worker_threads
 from verifier.session_record import SessionRecord
-from verifier.session_values import MERGING
+from verifier.session_values import MERGING, AnyMerging
 
 INTEGER_SUM = "integer-sum.bin"
 AGGREGATE = "aggregate"
+_ROOM_BYTES = 1 << 27
+"""For what is in a file of the aggregate besides values: names, mostly, of which a layout of 2^26 bytes has fewer."""
 
 Integers = npt.NDArray[np.int64]
 Lanes = npt.NDArray[np.uint64]
@@ -117,7 +120,7 @@ def _check_adapter(session: SessionRecord, findings: Findings) -> None:
     published: dict[str, bytes] = {}
     for name, digest in named.items():
         findings.count()
-        data = session.files.read(f"{AGGREGATE}/{name}", MAX_FILE_BYTES)
+        data = session.files.read(f"{AGGREGATE}/{name}", _longest(merging))
         if hashlib.sha256(data).digest() == digest:
             published[name] = data
         else:
@@ -129,6 +132,14 @@ def _check_adapter(session: SessionRecord, findings: Findings) -> None:
             findings.fail(session.files.place(f"{AGGREGATE}/{name}"), reason)
     except AdapterError as error:
         raise CheckFailedError.at(session.files.place(AGGREGATE), f"the mean makes no adapter: {error}") from None
+
+
+def _longest(merging: AnyMerging) -> int:
+    """No file of the aggregate is longer: a file can claim more than anybody could read."""
+    if isinstance(merging, FactorMerging):
+        return _ROOM_BYTES + 4 * merging.layout.dimension
+    most_columns = max(merging.rank, MAX_COLUMNS)
+    return _ROOM_BYTES + 4 * most_columns * sum(module.outputs + module.columns for module in merging.manifest)
 
 
 _SUM_READS = ("masked-limb-sum.bin", "openings.jsonl", "pair-boxes.jsonl or secret-sum.bin")

@@ -148,7 +148,15 @@ class TestTheAdapter:
         path.write_bytes(content + b" ")
         found = checked(written, Level.SUM)
         assert failing(found) == ["RES-4"]
-        assert reason(found, "RES-4").endswith(f"{name}: {len(content) + 1} bytes, expected {len(content)}")
+        assert reason(found, "RES-4").endswith(f"{name}: another digest than the result entry's")
+
+    def test_a_file_that_claims_more_than_an_adapter_can_have_is_not_read(self, tmp_path):
+        written = write_record(tmp_path)
+        with (written.session / "aggregate" / MODEL).open("ab") as file:
+            file.truncate(1 << 30)
+        found = checked(written, Level.SUM)
+        assert failing(found) == ["RES-4"]
+        assert reason(found, "RES-4").endswith(f"{MODEL}: longer than {(1 << 27) + 4 * 60} bytes")
 
     def test_another_digest_in_the_log_is_refused(self, tmp_path):
         found = found_of(
