@@ -47,8 +47,7 @@ def reconstruct(module: MergedModule, rank: int, pieces: Mapping[str, Wide], map
     """
     if "scaled-b" in pieces:
         frozen = maps.fixed[fixed_name(module, "a")].astype(np.float64)
-        energy = max(0.0, float(np.sum((pieces["scaled-b"].T @ pieces["scaled-b"]) * (frozen @ frozen.T))))
-        return MergedUpdate(pieces["scaled-b"], frozen, energy, 0.0, 1.0)
+        return MergedUpdate(pieces["scaled-b"], frozen, _square(pieces["scaled-b"], frozen), 0.0, 1.0)
     if "update" in pieces:
         left, right, kept, whole = _truncated(None, pieces["update"], None, rank)
         return MergedUpdate(left, right, whole, math.sqrt(max(0.0, 1 - kept / whole)) if whole else 0.0, 1.0)
@@ -116,14 +115,24 @@ def _truncated(
 def _calibrated(
     module: MergedModule, left: Wide, right: Wide, pieces: Mapping[str, Wide], maps: LinearMaps
 ) -> MergedUpdate:
-    """The reconstruction times the scalar that fits the probe best, and what the probe then says of its error."""
+    """The reconstruction W times the scalar that fits the probe best, and what the probe then says of its error.
+
+    What is left of the probe estimates ``|D - W|^2``. The scalar makes that orthogonal to W, so ``|D|^2`` is it plus
+    ``|W|^2``, which is known: nearer than the norm of the probe, in which the largest singular value rules.
+    """
     name = "probe" if "probe" in pieces else "cross-probe"
     probe = pieces[name]
     on_left, on_right = maps.sides(module, name, probe.shape)
     seen = (left if on_left is None else on_left.T @ left) @ (right if on_right is None else right @ on_right)
-    total, own = float(np.sum(probe**2)), float(np.sum(seen**2))
+    own = float(np.sum(seen**2))
     scalar = max(0.0, float(np.sum(probe * seen)) / own) if own else 1.0
-    error = math.sqrt(float(np.sum((probe - scalar * seen) ** 2)) / total) if total else 0.0
-    # Each of the test matrices' columns adds the square once to the expected square of the probe.
+    # Each pair of columns of the test matrices shows the square once, on average.
     copies = (1 if on_left is None else probe.shape[0]) * probe.shape[1]
-    return MergedUpdate(left * scalar, right, total / copies, error, scalar)
+    rest = float(np.sum((probe - scalar * seen) ** 2)) / copies
+    energy = rest + scalar**2 * _square(left, right)
+    return MergedUpdate(left * scalar, right, energy, math.sqrt(rest / energy) if energy else 0.0, scalar)
+
+
+def _square(left: Wide, right: Wide) -> float:
+    """The squared Frobenius norm of ``left @ right``."""
+    return max(0.0, float(np.sum((left.T @ left) * (right @ right.T))))
