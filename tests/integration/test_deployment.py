@@ -152,7 +152,7 @@ class Deployment(Site):
     def open_session(self, adapter: Path, *more: str) -> dict:
         return self.run(
             "session", "open", "--config", "c/coordinator.toml", "--roster", "roster",
-            "--adapter", str(adapter), "--min-contributors", "3", *more,
+            "--adapter", str(adapter), "--min-contributors", "3", "--merge", "factors", *more,
         )  # fmt: skip
 
     def contribute(self, name: str, adapter: Path, session: str, *more: str) -> subprocess.Popen[str]:
@@ -212,7 +212,7 @@ def test_three_contributors_in_processes_of_their_own_add_up_their_adapters(depl
     assert statuses[-1]["phase"] == "finished"
 
     fetched = deployment.run("session", "result", session, "--out", "fetched", "--config", "client.toml")
-    assert fetched == {"session": session, "contributors": 3, "merged": "fetched"}
+    assert fetched == {"session": session, "contributors": 3, "merged": "fetched", "quality": None}
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         assert (deployment.home / "merged" / name).read_bytes() == (deployment.home / "fetched" / name).read_bytes()
     clip_norm = Fraction(opened["clip_norm"])

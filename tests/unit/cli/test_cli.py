@@ -68,6 +68,7 @@ LEAVES = [
     ("budget", "accept-restored"),
     ("log", "fsck"),
     ("log", "show"),
+    ("merge", "inspect"),
 ]
 
 
