@@ -232,15 +232,14 @@ def copy_base(base: LlamaForCausalLM) -> LlamaForCausalLM:
 
 def new_adapter(base: LlamaForCausalLM, settings: Settings) -> PeftModel:
     """The base with the adapter that everybody starts from: one A from the seed, B = 0."""
+    return start_adapter(base, settings.seed + 1, r=settings.rank, lora_alpha=settings.alpha)
+
+
+def start_adapter(base: LlamaForCausalLM, seed: int, **lora: int) -> PeftModel:
+    """The base with an adapter of A from the seed and B = 0; ``lora`` is what its config says beside the targets."""
     model = copy_base(base)
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        base_model_name_or_path=BASE_NAME,
-        r=settings.rank,
-        lora_alpha=settings.alpha,
-        target_modules=list(TARGETS),
-    )
-    torch.manual_seed(settings.seed + 1)
+    config = LoraConfig(task_type="CAUSAL_LM", base_model_name_or_path=BASE_NAME, target_modules=list(TARGETS), **lora)
+    torch.manual_seed(seed)
     return get_peft_model(model, config)
 
 
@@ -254,13 +253,17 @@ def tensors_of(model: PeftModel) -> dict[str, Tensor]:
 def train_adapter(base: LlamaForCausalLM, text: Text, settings: Settings, number: int) -> tuple[PeftModel, list[float]]:
     """Contributor `number`'s trained adapter and the loss of each step."""
     model = new_adapter(base, settings)
+    return model, fit_adapter(model, text, settings, number)
+
+
+def fit_adapter(model: PeftModel, text: Text, settings: Settings, number: int) -> list[float]:
+    """Train the adapter of contributor `number`; the loss of each step."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     groups = [
         {"params": [p for name, p in named if ".lora_A." in name], "lr": settings.rate_a},
         {"params": [p for name, p in named if ".lora_B." in name], "lr": settings.rate_b},
     ]
-    seed = settings.seed + 1 + number
-    return model, fit(model, groups, text.train, settings, settings.adapter_steps, seed)
+    return fit(model, groups, text.train, settings, settings.adapter_steps, settings.seed + 1 + number)
 
 
 def write_adapter(model: PeftModel, dtype: torch.dtype, directory: Path) -> None:

@@ -17,16 +17,21 @@ from secagg.cli.output import Reporter, table
 
 if TYPE_CHECKING:
     from secagg.cli.demo_course import Course
+    from secagg.cli.demo_merge import DemoMerge
     from secagg.cli.demo_noise import DemoNoise
     from secagg.cli.demo_plan import DemoPlan
     from secagg.cli.demo_run import DemoOutcome
 
 _DESCRIPTION = """\
 Run a whole session on this machine: a coordinator and its contributors, each a process of its own, over gRPC
-with TLS on loopback. Contributors add up LoRA adapters that were really trained (examples/adapters); some of
-them are killed on the way, half of them before and half after they upload. In the end the merged adapter is
-compared with the plain mean of the contributors' adapters, and the published record is verified. Three witnesses
-cosign the log before anything follows from it. Nothing is left running.
+with TLS on loopback. Contributors merge LoRA adapters that were really trained, by people who never met: with
+different ranks, each from a start of its own (examples/adapters_independent). Some of them are killed on the way,
+half of them before and half after they upload. In the end the mean of what they sent is compared with the plain
+mean, the error that each merged module is estimated to have with its true error, and the published record is
+verified. Three witnesses cosign the log before anything follows from it. Nothing is left running.
+
+With --merge factors all adapters began from one A (examples/adapters), and the means of their A and B are the
+merged adapter.
 
 With --protocol one-shot contributors upload once and leave: their processes have ended long before the sum is
 opened, and those that are killed are killed before they upload. Seven members of a committee, processes too, hold
@@ -36,9 +41,9 @@ ciphertexts; that needs TenSEAL (pip install "secagg-lora[he]").
 
 DIR/contributors/K/ holds the adapter of contributor K (from 1), DIR/merged/ the merged adapter, as PEFT reads it,
 DIR/record/ the published record (any static web server can show it), DIR/policy.toml whom its auditor trusts.
-With --dp-epsilon each contributor adds a share of noise, so that the sum is differentially private whoever looks at
-it. With as few contributors as here that takes much more noise than there is signal: the demo says how much, and
-runs only if you accept it (--accept-ratio).
+With --dp-epsilon factors are merged, and each contributor adds a share of noise, so that the sum is
+differentially private whoever looks at it. With as few contributors as here that takes much more noise than there
+is signal: the demo says how much, and runs only if you accept it (--accept-ratio).
 
 There are eight example adapters; further contributors reuse them, with all values multiplied by 1.01 in the second
 round, 1.02 in the third, and so on."""
@@ -54,6 +59,7 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse's own type i
         """
         secagg demo --clients 12 --drop 3 --out my-demo
         secagg demo --protocol one-shot
+        secagg demo --merge factors
         secagg demo --dp-epsilon 8 --accept-ratio 1000""",
     )
     parser.add_argument(
@@ -66,6 +72,12 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse's own type i
         "--opening",
         choices=["committee", "key-authority"],
         help="who opens the sum of a one-shot session (default: committee)",
+    )
+    parser.add_argument(
+        "--merge",
+        choices=["sketch", "dense", "factors"],
+        help="sketch or dense: adapters of different ranks and starts, by their updates; factors: adapters of one "
+        "start, by A and B (default: sketch; with --dp-epsilon factors)",
     )
     parser.add_argument("--clients", type=int, default=8, metavar="N", help="contributors (default 8, at least 3)")
     parser.add_argument("--drop", type=int, metavar="K", help="how many of them drop out (default 2 where possible)")
@@ -106,16 +118,29 @@ def _course(arguments: argparse.Namespace, reporter: Reporter) -> Course:
     """The demo that the options ask for. Raises DemoError, CommandError, HeUnavailableError."""
     kind = _kind_of_course(arguments)
     kind.check_installed()
-    return kind(kind.planned(arguments.clients, arguments.drop), reporter.progress, _noise(arguments))
+    plan, noise = kind.planned(arguments.clients, arguments.drop), _noise(arguments)
+    return kind(plan, reporter.progress, _merge(arguments), noise)
+
+
+def _merge(arguments: argparse.Namespace) -> DemoMerge:
+    """How to merge: with noise, factors, of which there are fewest numbers to add noise to."""
+    from secagg.cli.demo_merge import DemoMerge
+
+    if arguments.dp_epsilon is None:
+        return DemoMerge.of(arguments.merge or "sketch")
+    if arguments.merge not in {None, "factors"}:
+        raise CommandError("ARGUMENTS", f"--dp-epsilon is not for --merge {arguments.merge}", "add --merge factors")
+    return DemoMerge.of("factors")
 
 
 def _check_noise(noise: DemoNoise, plan: DemoPlan) -> None:
     """Refuse noise that was not accepted before anything is written. Raises DemoError."""
+    from secagg.cli.demo_merge import FactorDemo
     from secagg.cli.demo_noise import check_accepted
     from secagg.cli.demo_plan import read_vectors, write_contributors
 
     with tempfile.TemporaryDirectory(prefix="secagg-demo-") as directory:
-        write_contributors(plan, Path(directory))
+        write_contributors(plan, Path(directory), FactorDemo.examples)
         check_accepted(noise, plan, read_vectors(plan, Path(directory)))
 
 
@@ -153,6 +178,16 @@ def _kind_of_course(arguments: argparse.Namespace) -> type[Course]:
 
 def _comparison(plan: DemoPlan, outcome: DemoOutcome) -> tuple[str, ...]:
     added = f"{len(outcome.contributors)} of {plan.clients} contributions"
+    if outcome.errors is not None:
+        return (
+            f"The sum is exact: {added}, and the mean of what they sent is",
+            f"within {outcome.max_abs_diff_steps:.2f} quantisation steps of the plain mean (rounding alone gives up to "
+            "1). The",
+            "coordinator saw masked inputs only.",
+            "",
+            *outcome.errors.in_words(),
+            "",
+        )
     if outcome.noise is None:
         return (
             f"The sum is exact: {added}, and the merged adapter is",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from secagg.cli.authority import CARD_FILE, KEY_FILE
 from secagg.cli.demo_course import Opened, Running, Say, all_or_none
+from secagg.cli.demo_merge import DemoMerge
 from secagg.cli.demo_noise import DemoNoise
 from secagg.cli.demo_one_shot import OneShotCourse, certificate_in, new_home
 from secagg.cli.demo_plan import DemoFailedError, DemoPlan, Departure, plan_one_shot
@@ -46,8 +47,8 @@ class AuthorityCourse(OneShotCourse):
 
     _institutions: _Institutions
 
-    def __init__(self, plan: DemoPlan, say: Say, noise: DemoNoise | None = None) -> None:
-        super().__init__(plan, say, noise)
+    def __init__(self, plan: DemoPlan, say: Say, merge: DemoMerge, noise: DemoNoise | None = None) -> None:
+        super().__init__(plan, say, merge, noise)
         self._all_left = asyncio.Event()
 
     @staticmethod

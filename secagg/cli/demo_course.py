@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from secagg.cli.demo_client import Task
+from secagg.cli.demo_merge import DemoMerge
 from secagg.cli.demo_noise import DemoNoise
 from secagg.cli.demo_plan import DemoFailedError, DemoPlan
 from secagg.cli.demo_site import Pins, Site
@@ -50,11 +51,13 @@ class Course(abc.ABC):
 
     Attributes:
         plan: its numbers.
+        merge: how adapters are merged, and which.
         noise: what contributors add, if they do.
     """
 
-    def __init__(self, plan: DemoPlan, say: Say, noise: DemoNoise | None = None) -> None:
+    def __init__(self, plan: DemoPlan, say: Say, merge: DemoMerge, noise: DemoNoise | None = None) -> None:
         self.plan = plan
+        self.merge = merge
         self.noise = noise
         self._say = say
 

@@ -19,8 +19,9 @@ from secagg.arith.ring_mask import usable_bits_for
 from secagg.derive.graph import GraphParameterError
 from secagg.derive.result import FloatVector
 from secagg.derive.threshold import graph_parameters
+from secagg.lora.config import CONFIG_FILE
 from secagg.lora.factor_merging import adapter_to_vector
-from secagg.lora.reader import read_adapter
+from secagg.lora.reader import TENSOR_FILE, read_adapter
 from secagg.lora.template import AdapterTemplate
 from secagg.lora.writer import write_adapter
 from secagg.protocol.phases import Phase
@@ -186,32 +187,34 @@ def prepare_directory(directory: Path) -> None:
     (directory / _MARKER).write_text("written by secagg demo; replaced by the next one\n", encoding="utf-8")
 
 
-def shipped_adapters() -> list[Path]:
-    """The example adapters, in order: beside the package in a checkout, inside it when installed from a wheel."""
+def shipped_adapters(examples: str) -> list[Path]:
+    """The example adapters of a directory, in order: beside the package in a checkout, inside it when installed."""
     package = Path(secagg.__file__).parent
-    for root in (package.parent / "examples" / "adapters", package / "example_adapters"):
+    for root in (package.parent / "examples" / examples, package / f"example_{examples}"):
         found = sorted((path for path in root.glob("*") if path.name.isdigit()), key=lambda path: int(path.name))
         if found:
             return found
     raise DemoError("the example adapters are not installed")
 
 
-def write_contributors(plan: DemoPlan, directory: Path) -> AdapterTemplate:
-    """Write ``directory/<k>/`` for every client; returns what all adapters have in common.
+def write_contributors(plan: DemoPlan, directory: Path, examples: str) -> None:
+    """Write ``directory/<k>/`` for every client, of the shipped adapters in ``examples``.
 
-    There are fewer shipped adapters than there may be clients. Round j of reusing them (0 for the first) multiplies
-    all values by 1 + j/100.
+    There are fewer shipped adapters than there may be clients. The first round of using them copies the files; round
+    j of using them again multiplies all values by 1 + j/100.
     """
-    shipped = shipped_adapters()
-    template: AdapterTemplate | None = None
+    shipped = shipped_adapters(examples)
     for k in plan.numbers:
-        adapter = read_adapter(shipped[(k - 1) % len(shipped)], None)
-        template = template or AdapterTemplate.from_adapter(adapter)
-        factor = np.float32(1 + ((k - 1) // len(shipped)) / 100)
-        write_adapter(directory / str(k), template, {name: factor * value for name, value in adapter.tensors.items()})
-    if template is None:
-        raise DemoError("no adapters")
-    return template
+        again, place = divmod(k - 1, len(shipped))
+        own = directory / str(k)
+        if again == 0:
+            own.mkdir(parents=True)
+            for name in (CONFIG_FILE, TENSOR_FILE):
+                shutil.copyfile(shipped[place] / name, own / name)
+            continue
+        adapter, factor = read_adapter(shipped[place], None), np.float32(1 + again / 100)
+        values = {name: factor * value for name, value in adapter.tensors.items()}
+        write_adapter(own, AdapterTemplate.from_adapter(adapter), values)
 
 
 def read_vectors(plan: DemoPlan, directory: Path) -> dict[int, FloatVector]:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from secagg.cli.demo_course import CALL_S, Course, Opened, Running, Say, instruct, listen
+from secagg.cli.demo_merge import MergeErrors
 from secagg.cli.demo_noise import NoiseFound, noise_found
-from secagg.cli.demo_plan import DemoFailedError, DemoPlan, largest_difference, read_vectors, write_contributors
+from secagg.cli.demo_plan import DemoFailedError, largest_difference, write_contributors
 from secagg.cli.demo_process import ran, serving, started
 from secagg.cli.demo_site import ORIGIN, Site, Trust, found
 from secagg.cli.demo_witnesses import witnesses
@@ -24,13 +25,17 @@ from secagg.remote import open_session
 
 @dataclass(frozen=True, slots=True)
 class DemoOutcome:
-    """What the demo reports; ``opened`` says who opened the sum, where institutions did."""
+    """What the demo reports.
+
+    ``opened`` says who opened the sum, where institutions did; ``errors`` how good the merge is, where it says so.
+    """
 
     session: str
     contributors: list[int]
     dropped: list[dict[str, str | int]]
     max_abs_diff_steps: float
     noise: NoiseFound | None
+    errors: MergeErrors | None
     merged: str
     record: str
     policy: str
@@ -39,8 +44,11 @@ class DemoOutcome:
 
     def value(self) -> dict[str, Any]:
         """For programs."""
-        fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.name != "opened"}
-        return {**fields, "noise": None if self.noise is None else self.noise.value(), **self.opened.value}
+        apart = {"opened", "errors"}
+        fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.name not in apart}
+        noise = None if self.noise is None else self.noise.value()
+        errors = {} if self.errors is None else {"merge": self.errors.value()}
+        return {**fields, "noise": noise, **errors, **self.opened.value}
 
 
 async def run_demo(course: Course, directory: Path, private: Path, say: Say) -> DemoOutcome:
@@ -51,7 +59,7 @@ async def run_demo(course: Course, directory: Path, private: Path, say: Say) -> 
     """
     plan = course.plan
     say(f"{plan.clients} contributors with the adapters in {directory / 'contributors'}")
-    await asyncio.to_thread(write_contributors, plan, directory / "contributors")
+    await asyncio.to_thread(write_contributors, plan, directory / "contributors", course.merge.examples)
     site = await asyncio.to_thread(found, course.enrolled, directory, private)
     async with contextlib.AsyncExitStack() as stack:
         site = await stack.enter_async_context(_witnessed(site))
@@ -79,9 +87,10 @@ async def run_demo(course: Course, directory: Path, private: Path, say: Say) -> 
         await course.conduct(running)
         result = await remote.result(session)
         opened = await course.opened(running)
-    inputs = await asyncio.to_thread(_inputs, plan, site, result)
+    inputs = await asyncio.to_thread(_inputs, course, site, result)
     noise = None if course.noise is None else await asyncio.to_thread(noise_found, result, inputs)
     difference = await asyncio.to_thread(_largest_difference, result, inputs, noise)
+    errors = await asyncio.to_thread(course.merge.errors, plan, site.contributors, site.merged)
     say("checking the published record")
     return DemoOutcome(
         session=session.hex(),
@@ -89,6 +98,7 @@ async def run_demo(course: Course, directory: Path, private: Path, say: Say) -> 
         dropped=[{"client": k, "phase": plan.leaving[k].phase} for k in sorted(plan.leaving)],
         max_abs_diff_steps=difference,
         noise=noise,
+        errors=errors,
         merged=str(site.merged),
         record=str(site.record),
         policy=str(site.audit),
@@ -118,17 +128,17 @@ def _serve(site: Site) -> tuple[str, ...]:
 
 async def _open(course: Course, site: Site) -> bytes:
     """Open the session through the operator's socket."""
-    request = await asyncio.to_thread(site.request, course.plan, course.options)
+    request = await asyncio.to_thread(site.request, course.plan, course.options, course.merge)
     return await open_session(site.state, request, CALL_S)
 
 
-def _inputs(plan: DemoPlan, site: Site, result: Result) -> dict[int, FloatVector]:
-    """Write the merged adapter; the inputs of those whose contributions are in it."""
-    contributors = plan.contributors
+def _inputs(course: Course, site: Site, result: Result) -> dict[int, FloatVector]:
+    """Write the merged adapter; what those sent whose contributions are in it."""
+    contributors = course.plan.contributors
     if result.contributors != len(contributors):
         raise DemoFailedError(f"{result.contributors} contributions in the sum, expected {len(contributors)}")
     result.write_adapter(site.merged)
-    return {k: vector for k, vector in read_vectors(plan, site.contributors).items() if k in contributors}
+    return course.merge.messages(course.plan, site.contributors, result.details.merging)
 
 
 def _largest_difference(result: Result, inputs: dict[int, FloatVector], noise: NoiseFound | None) -> float:
@@ -138,5 +148,5 @@ def _largest_difference(result: Result, inputs: dict[int, FloatVector], noise: N
     scale = encoding.quantiser(parameters.noise).scale
     difference = largest_difference(result.mean, inputs, encoding.clip_norm, scale)
     if noise is None and difference >= 1:
-        raise DemoFailedError(f"the merged adapter is {difference:.2f} quantisation steps off")
+        raise DemoFailedError(f"the mean is {difference:.2f} quantisation steps off")
     return difference

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from secagg.cli.demo_client import Task
+from secagg.cli.demo_merge import DemoMerge, FactorDemo
 from secagg.cli.demo_noise import DemoNoise
-from secagg.cli.demo_plan import DemoPlan, clip_norm_for, max_contributors, read_vectors
+from secagg.cli.demo_plan import DemoPlan, max_contributors
 from secagg.cli.main import parser_for
+from secagg.cli.merge_plan import plan_merge
 from secagg.cli.opening import plan_opening
 from secagg.cli.operator_ledger import in_turn
 from secagg.client import LogTrust
@@ -147,30 +150,27 @@ class Site:
             allowance=trust.allowance,
         )
 
-    def request(self, plan: DemoPlan, own_options: Callable[[int], Mapping[str, object]]) -> pb.OpenSessionRequest:
+    def request(
+        self, plan: DemoPlan, own_options: Callable[[int], Mapping[str, object]], merge: DemoMerge | None = None
+    ) -> pb.OpenSessionRequest:
         """What ``secagg session open`` sends for the plan, with the options that a protocol has for a dimension.
 
-        The value of an option may be a list of words.
+        The value of an option may be a list of words. Unless ``merge`` says otherwise, factors are merged.
         """
-        vectors = read_vectors(plan, self.contributors)
         roster = self.private / "roster"
         add_members(roster, [(identity, "") for identity in self.identities.values()])
         sign_roster(roster, self.registrar)
         common = {
             "--config": self.config,
             "--roster": roster,
-            "--adapter": self.contributors / "1",
             "--min-contributors": plan.min_contributors,
             "--max-corrupt": plan.max_corrupt,
             "--max-contributors": max_contributors(plan),
-            "--clip-norm": clip_norm_for(vectors),
+            **(merge or FactorDemo()).options(plan, self.contributors),
         }
-        options = {**common, **own_options(vectors[1].size)}
-        argv = ["session", "open"]
-        for option, value in options.items():
-            argv += [option, *(map(str, value) if isinstance(value, list) else [str(value)])]
+        dimension = plan_merge(_arguments(common)).merging.layout.dimension
         config = CoordinatorConfig.load(self.config)
-        with in_turn(plan_opening(parser_for(argv).parse_args(argv), config), config) as opening:
+        with in_turn(plan_opening(_arguments({**common, **own_options(dimension)}), config), config) as opening:
             return opening.request()
 
     def write_trust(self, min_contributors: int, pins: Pins, noise: DemoNoise | None) -> None:
@@ -223,6 +223,14 @@ def found(enrolled: int, public: Path, private: Path) -> Site:
 def deadlines(*phases: str) -> str:
     """``--deadlines`` that are never waited for."""
     return ",".join(f"{phase}={PHASE_S}" for phase in phases)
+
+
+def _arguments(options: Mapping[str, object]) -> argparse.Namespace:
+    """The options of ``secagg session open``, read."""
+    argv = ["session", "open"]
+    for option, value in options.items():
+        argv += [option, *(map(str, value) if isinstance(value, list) else [str(value)])]
+    return parser_for(argv).parse_args(argv)
 
 
 def _identity_file(private: Path, k: int) -> Path:

@@ -139,7 +139,7 @@ def read_facts(directory: Path) -> MergedFacts:
 
 def facts_of(adapter: Adapter, report: MergeReport | None) -> MergedFacts:
     """What an adapter and its report say. Raises CommandError: they are not about the same modules."""
-    squares = _squares(adapter)
+    squares = {path: factors.square for path, factors in updates_by_path(adapter).items()}
     total = sum(squares.values())
     ranks = {module.path: module.rank for module in adapter.modules}
     if report is None:
@@ -168,6 +168,16 @@ def facts_of(adapter: Adapter, report: MergeReport | None) -> MergedFacts:
             for module in report.modules
         ]
     return MergedFacts(tuple(sorted(modules, key=lambda module: in_layers(module.path))), report)
+
+
+def updates_by_path(adapter: Adapter) -> dict[str, Factors]:
+    """The update of each module, whatever session it is for."""
+    updates = {}
+    for module in adapter.modules:
+        a, b = adapter.tensors[module.a_name], adapter.tensors[module.b_name]
+        scale = np.float32(adapter.config.scale_of(module.path))
+        updates[module.path] = Factors(b.reshape(-1, module.rank) * scale, a.reshape(module.rank, -1))
+    return updates
 
 
 def in_layers(path: str) -> list[tuple[int, str]]:
@@ -205,16 +215,6 @@ def aligned(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1, m
         mark = marks[number - 1] if marks and number else ""
         lines.append("  ".join((*cells, mark)).rstrip())
     return "\n".join(lines)
-
-
-def _squares(adapter: Adapter) -> dict[str, float]:
-    """Squared Frobenius norms of the updates, by path."""
-    squares = {}
-    for module in adapter.modules:
-        a, b = adapter.tensors[module.a_name], adapter.tensors[module.b_name]
-        scale = np.float32(adapter.config.scale_of(module.path))
-        squares[module.path] = Factors(b.reshape(-1, module.rank) * scale, a.reshape(module.rank, -1)).square
-    return squares
 
 
 def _read_report(directory: Path) -> MergeReport | None:

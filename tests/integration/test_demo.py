@@ -58,7 +58,7 @@ def command_lines() -> list[bytes]:
 
 def test_the_demo_merges_real_adapters_although_two_contributors_are_killed(tmp_path: Path) -> None:
     out = tmp_path / "demo"
-    done = demo("--out", str(out), "--format", "json")
+    done = demo("--merge", "factors", "--out", str(out), "--format", "json")
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     report = json.loads(line)
@@ -122,7 +122,8 @@ def check_record(out: Path) -> None:
 
 def test_a_committee_of_which_two_are_gone_opens_what_contributors_who_are_gone_uploaded_once(tmp_path: Path) -> None:
     out = tmp_path / "demo"
-    done = demo("--protocol", "one-shot", "--clients", "5", "--drop", "1", "--out", str(out), "--format", "json")
+    arguments = ["--merge", "factors", "--protocol", "one-shot", "--clients", "5", "--drop", "1"]
+    done = demo(*arguments, "--out", str(out), "--format", "json")
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     report = json.loads(line)
@@ -154,7 +155,9 @@ def test_a_committee_of_which_two_are_gone_opens_what_contributors_who_are_gone_
 
 def test_a_key_authority_opens_what_its_attestors_have_checked(tmp_path: Path) -> None:
     out = tmp_path / "demo"
-    arguments = ["--protocol", "one-shot", "--opening", "key-authority", "--clients", "5", "--drop", "2"]
+    arguments = [
+        "--merge", "factors", "--protocol", "one-shot", "--opening", "key-authority", "--clients", "5", "--drop", "2",
+    ]  # fmt: skip
     done = demo(*arguments, "--out", str(out), "--format", "json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
@@ -202,6 +205,8 @@ def test_a_demo_with_a_key_authority_says_what_to_install_before_it_starts_anyth
         (["--clients", "many"], "invalid int value"),
         (["--opening", "committee"], "--opening is for one-shot sessions"),
         (["--protocol", "one-shot", "--clients", "6", "--drop", "4"], "3 contributions are needed; try 3"),
+        (["--dp-epsilon", "8", "--merge", "sketch"], "--dp-epsilon is not for --merge sketch"),
+        (["--merge", "two-session"], "invalid choice"),
     ],
 )
 def test_impossible_demos_are_refused_with_the_reason(tmp_path: Path, arguments: list[str], said: str) -> None:
