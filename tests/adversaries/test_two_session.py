@@ -674,6 +674,19 @@ class TestWhoMayTakePart:
 
         asyncio.run(run())
 
+    def test_only_pilots_join_a_one_shot_session_of_pilots(self) -> None:
+        merge = PilotMerge(BOUND, SEED, 6, 1, Fraction(1, 2))
+        session = one_shot_client.one_shot_session(merge=merge)
+        drawn = pilots(one_shot_client.KEYS, merge)
+        assert 0 < len(drawn) < 5
+        for number, key in enumerate(one_shot_client.KEYS):
+            if key in drawn:
+                one_shot_client.Speaker(session, number)
+                continue
+            with pytest.raises(LocalProtocolError) as caught:
+                one_shot_client.Speaker(session, number)
+            assert caught.value.reason is RejectReason.NOT_ADMITTED
+
     def test_a_coordinator_takes_no_keys_of_whoever_is_no_pilot(self) -> None:
         keys = stage.sorted_keys(7)
         session = cohort.session_of(keys, dimension=7)

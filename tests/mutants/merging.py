@@ -1,0 +1,288 @@
+"""Weakenings of the rules of merges that take two sessions."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Mutant, mutant
+
+_ATTACKS = "tests/adversaries/test_two_session.py"
+_DROPS = f"{_ATTACKS}::TestDropsSomebodyInTheSecondSession"
+_OPENERS = f"{_ATTACKS}::TestAsksOpenersForFewer"
+_HONEST = f"{_ATTACKS}::TestTheHonestCoordinator"
+_LIES = f"{_ATTACKS}::TestLiesAboutTheFirstSession"
+_WHO = f"{_ATTACKS}::TestWhoMayTakePart"
+_ADAPTER = f"{_ATTACKS}::TestTheSameAdapterOnce"
+_UNIT = "tests/unit/protocol/test_second.py"
+_PAIRWISE, _ONE_SHOT = "secagg/protocol/pairwise", "secagg/protocol/one_shot"
+_LIBRARY = "secagg/second_session.py"
+
+MUTANTS: tuple[Mutant, ...] = (
+    # The set is the first one's, for whoever releases anything over it.
+    mutant(
+        "any second set will do",
+        "secagg/protocol/session.py",
+        "contributors_digest(identities) != merge.contributors",
+        "not contributors_digest(identities)",
+        f"{_DROPS}::test_nobody_confirms_or_unmasks_a_sum_without_one_of_them",
+    ),
+    mutant(
+        "clients confirm a close without somebody of the first session",
+        f"{_PAIRWISE}/lists.py",
+        "    session.check_contributors(members[index] for index in accepted)\n",
+        "",
+        f"{_DROPS}::test_nobody_confirms_or_unmasks_a_sum_without_one_of_them",
+    ),
+    mutant(
+        "clients share keys among fewer than the first session had",
+        f"{_PAIRWISE}/lists.py",
+        "    session.check_contributors(statement.identity for statement in statements)\n",
+        "",
+        f"{_DROPS}::test_nobody_shares_keys_among_fewer",
+    ),
+    mutant(
+        "clients mask inputs among fewer than the first session had",
+        f"{_PAIRWISE}/lists.py",
+        "    session.check_contributors(statement.identity for statement in statements if statement is not None)\n",
+        "",
+        f"{_DROPS}::test_nobody_masks_an_input_among_fewer",
+    ),
+    mutant(
+        "a member adds up the shares of any set",
+        f"{_ONE_SHOT}/member.py",
+        "    context.session.check_contributors(",
+        "    frozenset(",
+        f"{_OPENERS}::test_no_member_adds_up_shares_without_one_of_them",
+    ),
+    mutant(
+        "an authority decrypts the sum of any set",
+        f"{_ONE_SHOT}/authority_rules.py",
+        "    asked.session.check_contributors(",
+        "    frozenset(",
+        f"{_OPENERS}::test_no_authority_decrypts_the_sum_of_fewer",
+    ),
+    mutant(
+        "clients upload after a list of fewer",
+        f"{_ONE_SHOT}/committed.py",
+        "    session.check_contributors(found)\n",
+        "",
+        f"{_OPENERS}::test_nobody_uploads_after_a_list_of_fewer",
+    ),
+    # The honest coordinator ends early, and spares nobody.
+    mutant(
+        "keys are shared although somebody did not come",
+        f"{_PAIRWISE}/coordinator.py",
+        "if not session.is_whole(positions):",
+        "if not positions:",
+        f"{_HONEST}::test_ends_a_pairwise_session_in_the_phase_in_which_somebody_is_missing",
+    ),
+    mutant(
+        "inputs are uploaded although somebody shared no keys",
+        f"{_PAIRWISE}/coordinator.py",
+        "if not moment.session.is_whole([state.cohort.positions[index] for index in present]):",
+        "if not present:",
+        f"{_HONEST}::test_ends_a_pairwise_session_in_the_phase_in_which_somebody_is_missing",
+    ),
+    mutant(
+        "a pairwise set is closed without somebody",
+        f"{_PAIRWISE}/coordinator.py",
+        "if not moment.session.is_whole([state.cohort.positions[index] for index in headers]):",
+        "if not headers:",
+        f"{_HONEST}::test_ends_a_pairwise_session_in_the_phase_in_which_somebody_is_missing",
+    ),
+    mutant(
+        "a one-shot set is closed without somebody",
+        f"{_ONE_SHOT}/coordinator.py",
+        "if not session.is_whole(accepted):",
+        "if not accepted and staged:",
+        f"{_HONEST}::test_ends_a_committee_s_session_when_an_upload_is_missing",
+    ),
+    mutant(
+        "members are waited for although an upload is missing",
+        f"{_ONE_SHOT}/coordinator.py",
+        " or not moment.session.is_whole(staged):",
+        ":",
+        f"{_HONEST}::test_ends_a_committee_s_session_when_an_upload_is_missing",
+    ),
+    mutant(
+        "uploads are asked for although somebody did not commit",
+        f"{_ONE_SHOT}/coordinator.py",
+        "if not moment.session.is_whole(tables.positions(moment.rows, RowKind.COMMITMENT)):",
+        "if not leaves:",
+        f"{_HONEST}::test_ends_an_authority_s_session_when_a_commitment_is_missing",
+    ),
+    mutant(
+        "contributors are spared for the sake of a member",
+        "secagg/protocol/session.py",
+        "return 0 if isinstance(self.parameters.merge, ProjectionMerge) else self.parameters.max_corrupt",
+        "return self.parameters.max_corrupt",
+        f"{_HONEST}::test_does_without_a_member_rather_than_without_a_contributor",
+    ),
+    # Contributors believe nothing of the first session.
+    mutant(
+        "contributors take the coordinator's word for who was in the first sum",
+        "secagg/protocol/second.py",
+        "if contributors_digest(first.contributors) != merge.contributors:",
+        "if not first.contributors:",
+        f"{_LIES}::test_contributors_refuse_before_they_send_anything",
+    ),
+    mutant(
+        "contributors project on any basis",
+        "secagg/protocol/second.py",
+        "if first.basis is None or merge.fixed != first.basis:",
+        "if first.basis is None:",
+        f"{_LIES}::test_contributors_refuse_before_they_send_anything",
+    ),
+    mutant(
+        "the second session may be any session",
+        "secagg/protocol/second.py",
+        "    attempt_of(parameters.session, before.session)\n",
+        "",
+        f"{_LIES}::test_contributors_refuse_before_they_send_anything",
+    ),
+    mutant(
+        "the seed of a second session is free",
+        "secagg/protocol/second.py",
+        '        ("merge.seed", merge.seed, before.seed),\n'
+        '        ("merge.columns", merge.columns, before.columns),\n'
+        '        ("merge.update_norm", merge.update_norm, before.update_norm),\n'
+        '        ("merge.sides"',
+        '        ("merge.columns", merge.columns, before.columns),\n'
+        '        ("merge.update_norm", merge.update_norm, before.update_norm),\n'
+        '        ("merge.sides"',
+        f"{_UNIT}::test_what_both_merges_say_is_the_same",
+    ),
+    mutant(
+        "pilots may be drawn anew",
+        "secagg/protocol/second.py",
+        '        ("merge.share", merge.share, before.share),\n',
+        "",
+        f"{_UNIT}::test_pilots_are_drawn_alike_in_both",
+    ),
+    mutant(
+        "what was seen of the first session is not held against the log",
+        _LIBRARY,
+        "        log.extend(seen, first, source.log_policy, follows.evidence)\n",
+        "",
+        f"{_LIES}::test_who_saw_another_first_session_refuses",
+    ),
+    mutant(
+        "a one-shot first session may be forked",
+        _LIBRARY,
+        "and source.log_policy.is_met_by(()):",
+        "and not source.log_policy:",
+        f"{_LIES}::test_after_a_one_shot_session_the_log_needs_witnesses",
+    ),
+    mutant(
+        "fixed tensors may be any",
+        "secagg/lora/fixed.py",
+        'if hashlib.sha256(data).digest() != (fixed_digest(merge) or hashlib.sha256(b"").digest()):',
+        "if not data and fixed_digest(merge):",
+        f"{_ATTACKS}::test_the_published_basis_is_what_everybody_projects_on",
+    ),
+    mutant(
+        "another adapter may be contributed to the second session",
+        _LIBRARY,
+        "if before is not None and before != digest:",
+        "if before is not None and not digest:",
+        f"{_ADAPTER}::test_another_adapter_is_refused_in_the_second_session",
+    ),
+    mutant(
+        "two attempts may both get a sum",
+        _LIBRARY,
+        "and (await source.details(session)).view.abort is None:",
+        "and not session:",
+        f"{_ADAPTER}::test_another_attempt_is_joined_only_after_one_that_failed",
+    ),
+    # The coordinator opens no other second session.
+    mutant(
+        "any second session is opened",
+        "secagg/runtime/following.py",
+        "    check_follows(parameters, first)\n",
+        "",
+        f"{_LIES}::test_the_operator_s_service_opens_no_such_session",
+    ),
+    mutant(
+        "attempts are opened side by side",
+        "secagg/runtime/following.py",
+        "if other.status().phase is not Phase.ABORTED:",
+        "if other.status().phase is Phase.FINISHED:",
+        f"{_LIES}::test_the_operator_s_service_opens_no_such_session",
+    ),
+    mutant(
+        "the operator may hand over another basis",
+        "secagg/services/operator.py",
+        "if follows is not None and sent:",
+        "if follows is not None and not follows.fixed:",
+        f"{_LIES}::test_the_operator_s_service_opens_no_such_session",
+    ),
+    mutant(
+        "frozen tensors are taken as they come",
+        "secagg/services/operator.py",
+        "    merging.with_fixed(sent if follows is None else blobs.get(follows.fixed))\n",
+        "",
+        f"{_LIES}::test_frozen_tensors_are_those_that_the_open_entry_names",
+    ),
+    # Who may take part.
+    mutant(
+        "strangers may join a second session",
+        "secagg/protocol/session.py",
+        "if self.contributors is not None and identity not in self.contributors:",
+        "if self.contributors is not None and not identity:",
+        f"{_WHO}::test_strangers_cannot_spoil_the_second_session",
+    ),
+    mutant(
+        "after a restart strangers may join",
+        "secagg/runtime/registry.py",
+        "return session_of(_parameters(stored), roster, only)",
+        "return session_of(_parameters(stored), roster, only and None)",
+        f"{_WHO}::test_strangers_cannot_spoil_the_second_session",
+    ),
+    mutant(
+        "uploads of strangers are taken",
+        f"{_ONE_SHOT}/admission.py",
+        "    check_admitted(session, signed.statement.identity)\n    if isinstance(session.opening, KeyAuthority):",
+        "    if isinstance(session.opening, KeyAuthority):",
+        f"{_WHO}::test_the_coordinator_of_a_one_shot_session_takes_nothing_of_a_stranger",
+    ),
+    mutant(
+        "commitments of strangers are taken",
+        f"{_ONE_SHOT}/admission.py",
+        "            check_admitted(session, signed.statement.identity)\n",
+        "",
+        f"{_WHO}::test_the_coordinator_takes_no_commitment_of_a_stranger",
+    ),
+    mutant(
+        "the coordinator may be told other contributors than the open entry names",
+        "secagg/protocol/session.py",
+        "            self.check_contributors(self.contributors)\n",
+        "            self.contributors.union()\n",
+        f"{_WHO}::test_who_may_take_part_cannot_be_other_than_the_open_entry_says",
+    ),
+    mutant(
+        "who was not in the first sum contributes to the second",
+        _LIBRARY,
+        "if identity not in first.contributors:",
+        "if not first.contributors:",
+        f"{_WHO}::test_strangers_cannot_spoil_the_second_session",
+    ),
+    mutant(
+        "who is no pilot joins the pilots",
+        f"{_PAIRWISE}/client.py",
+        "if not context.session.admits(context.identity.public_bytes):",
+        "if not context.session.positions:",
+        f"{_WHO}::test_pilots_refuse_the_second_session_and_others_the_first",
+    ),
+    mutant(
+        "who is no pilot joins a one-shot session of pilots",
+        f"{_ONE_SHOT}/client.py",
+        "if not session.admits(context.identity.public_bytes):",
+        "if not session.positions:",
+        f"{_WHO}::test_only_pilots_join_a_one_shot_session_of_pilots",
+    ),
+    mutant(
+        "the coordinator takes keys of whoever is no pilot",
+        f"{_PAIRWISE}/admission.py",
+        "    check_admitted(session, statement.identity)\n",
+        "",
+        f"{_WHO}::test_a_coordinator_takes_no_keys_of_whoever_is_no_pilot",
+    ),
+)
