@@ -92,7 +92,8 @@ def check_modules(adapter: Adapter, manifest: Manifest) -> None:
                 raise AdapterError(
                     AdapterRejectReason.UNEXPECTED_TENSOR,
                     tensor=found.a_name,
-                    expected=f"{name}, for {module.path} is of kind {module.kind} in the session",
+                    found=f"an update of {module.path} of another kind",
+                    expected=f"{name}: it is of kind {module.kind} in the session",
                     fix="train on the base model of the session",
                 )
             if adapter.tensors[name].shape != shape:
