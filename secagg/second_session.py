@@ -37,7 +37,7 @@ from secagg.session_details import SessionAbortedError, SessionDetails
 from secagg.store.contributed import digest_of
 from secagg.transcript.entries import OneShotOpen
 from secagg.transcript.evidence import LogEvidence
-from secagg.transcript.merge import ProjectionMerge, fixed_digest, second_session
+from secagg.transcript.merge import Merge, ProjectionMerge, fixed_digest, second_session
 from secagg.transcript.policy import LogPolicy
 
 
@@ -120,7 +120,8 @@ async def check_own(source: Source, keeper: StateKeeper, details: SessionDetails
 
     Raises:
         RemoteProtocolError: LOG_FORKED; the first session ended otherwise than this identity saw.
-        LocalProtocolError: WRONG_PHASE; it took part in another attempt, which has not ended without a sum.
+        LocalProtocolError: WRONG_PHASE; it took part in another attempt, which has not ended without a sum, or for
+            ``pilot-basis`` was closed.
         StaleStoreError: its store knows nothing of the first session, whose sum it is in.
     """
     parameters, first = details.session.parameters, follows.first.parameters
@@ -133,10 +134,21 @@ async def check_own(source: Source, keeper: StateKeeper, details: SessionDetails
     own = attempt_of(parameters.session, first.session)
     for attempt in range(MAX_ATTEMPTS):
         session = second_session(first.session, attempt)
-        if attempt != own and session in known and (await source.details(session)).view.abort is None:
-            raise LocalProtocolError(
-                RejectReason.WRONG_PHASE, f"session {session.hex()}, another attempt, has not ended without a sum"
-            )
+        if attempt != own and session in known:
+            _check_failed(parameters.merge, (await source.details(session)).view, session)
+
+
+def _check_failed(merge: Merge, view: LogView, session: bytes) -> None:
+    """Another attempt that this identity joined shows nothing beside this one.
+
+    All attempts of ``two-session`` are over the same people: sums of two show no more than one. Those of
+    ``pilot-basis`` are not, and a sum that was closed may have been opened behind an abort.
+    """
+    may_show = not isinstance(merge, ProjectionMerge) and view.close is not None
+    if view.abort is None or may_show:
+        raise LocalProtocolError(
+            RejectReason.WRONG_PHASE, f"session {session.hex()}, another attempt, may have a sum, or get one"
+        )
 
 
 def check_adapter(keeper: StateKeeper, details: SessionDetails, adapter: Adapter) -> None:

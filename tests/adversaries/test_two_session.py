@@ -35,9 +35,10 @@ from secagg.protocol.one_shot.session import OneShotSession
 from secagg.protocol.pairwise import admission as pairwise_admission
 from secagg.protocol.pairwise import client as pairwise_client
 from secagg.protocol.pairwise.client_states import Send as PairwiseSend
+from secagg.protocol.pairwise.coordinator_states import Confirming, Unmasking
 from secagg.protocol.phases import Phase
 from secagg.protocol.rows import OTHER_CONTRIBUTORS, DeadlinePassed, LogRow, RowKind, row_key
-from secagg.remote import open_session
+from secagg.remote import GrpcCoordinator, open_session
 from secagg.runtime.ports import StaleStoreError
 from secagg.session_details import Result, SessionDetails
 from secagg.transcript import canonical, merkle
@@ -52,9 +53,11 @@ from secagg.transcript.entries import (
 )
 from secagg.transcript.merge import (
     FrozenMerge,
+    LinearMerge,
     PilotMerge,
     ProjectionMerge,
     RangeMerge,
+    admits,
     contributors_digest,
     second_session,
 )
@@ -331,12 +334,15 @@ class TestTheHonestCoordinator:
         assert abort_reason(shown) == OTHER_CONTRIBUTORS
         assert len(shown) == entries
 
-    def test_ends_a_committee_s_session_when_an_upload_is_missing(self) -> None:
+    @pytest.mark.parametrize("is_up", [True, False], ids=["all members say what they hold", "one is silent"])
+    def test_ends_a_committee_s_session_when_an_upload_is_missing(self, is_up: bool) -> None:
         async def run() -> tuple[bytes, ...]:
             keys = [key_of(f"contributor {number}") for number in range(4)]
             played = await open_one_shot(4, lambda _: np.zeros(20, np.float32), merge=projection(names(keys)))
+            played.members[3].is_up = is_up
             await played.contribute(0, 1, 2)
-            # Nobody waits for members to say what they hold.
+            await played.settle()
+            # At the end of uploads: nobody waits for the silent member.
             await played.pass_deadline()
             await played.reach(Phase.ABORTED)
             shown = played.host.evidence().entries
@@ -777,6 +783,61 @@ class TestTheSameAdapterOnce:
                 assert (await two.contribute_all(attempts[1].session, FIVE))[0].contributors == 5
 
         asyncio.run(run())
+
+    def test_after_a_close_there_is_no_other_attempt_of_pilot_basis(self, tmp_path: Path) -> None:
+        """A closed sum may have been opened behind the abort; the next would be over others, and show the difference.
+
+        In two-session it is over the same people.
+        """
+        identities = tuple(key_of(f"id{i}") for i in range(10))
+        others = [each for each in identities if each not in pilots(identities)]
+        refused = asyncio.run(self.tried_again(tmp_path / "pilots", PILOTS, identities, others))
+        assert refused is RejectReason.WRONG_PHASE
+        assert asyncio.run(self.tried_again(tmp_path / "all", RANGE, FIVE, FIVE)) is None
+
+    @staticmethod
+    async def tried_again(home: Path, merge: LinearMerge, identities, others) -> RejectReason | None:
+        """Close an attempt and abort it before anybody unmasks; why the next is refused, if it is."""
+        async with serving(home / "coordinator") as service:
+            two = Two(service, identities, home)
+            first = await two.open(merge)
+            came = [each for each in identities if admits(merge, each.public_bytes)]
+            await two.contribute_all(first.session, came)
+            basis = two.basis(first)
+            attempts = [two.second(first, basis, names(came), attempt) for attempt in range(2)]
+            await two.open_second(attempts[0])
+            await closed_and_aborted(two, attempts[0].session, others)
+            await two.open_second(attempts[1])
+            async with await two.connected() as source:
+                try:
+                    begun = await source.contribute(
+                        attempts[1].session, two.adapter(others[0]), others[0], home / "clients", LENIENT
+                    )
+                except LocalProtocolError as error:
+                    return error.reason
+                await begun.close()
+            return None
+
+
+async def closed_and_aborted(two: Two, session: bytes, among: Iterable[object]) -> None:
+    """Run a session up to its close; nobody learns of confirmations, so nobody answers, and it is aborted."""
+
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    host = await two.service.registry.find(session)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(GrpcCoordinator, "confirmations", never)
+        taking_part = [asyncio.ensure_future(two.contribute(session, each)) for each in among]
+        while not isinstance(host.driver.state, Confirming | Unmasking):
+            await host.driver.wait_for_change(host.driver.version)
+        for each in taking_part:
+            each.cancel()
+        await asyncio.gather(*taking_part, return_exceptions=True)
+    for phase in (Phase.CONSISTENCY_CHECK, Phase.UNMASK):
+        await host.end_phase(phase)
+    await host.ended()
+    assert host.status().phase is Phase.ABORTED
 
 
 def test_the_published_basis_is_what_everybody_projects_on(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "a one-shot set is closed without somebody",
         f"{_ONE_SHOT}/coordinator.py",
         "if not session.is_whole(accepted):",
-        "if not accepted and staged:",
+        "if not session.parameters:",
         f"{_HONEST}::test_ends_a_committee_s_session_when_an_upload_is_missing",
     ),
     mutant(
@@ -136,7 +136,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "secagg/protocol/second.py",
         "    attempt_of(parameters.session, before.session)\n",
         "",
-        f"{_LIES}::test_contributors_refuse_before_they_send_anything",
+        f"{_UNIT}::test_what_all_sessions_say_is_the_same",
     ),
     mutant(
         "the seed of a second session is free",
@@ -188,9 +188,16 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "two attempts may both get a sum",
         _LIBRARY,
-        "and (await source.details(session)).view.abort is None:",
-        "and not session:",
+        "if view.abort is None or may_show:",
+        "if may_show:",
         f"{_ADAPTER}::test_another_attempt_is_joined_only_after_one_that_failed",
+    ),
+    mutant(
+        "an attempt of pilot-basis that was closed counts for nothing",
+        _LIBRARY,
+        "if view.abort is None or may_show:",
+        "if view.abort is None:",
+        f"{_ADAPTER}::test_after_a_close_there_is_no_other_attempt_of_pilot_basis",
     ),
     # The coordinator opens no other second session.
     mutant(
