@@ -1,15 +1,13 @@
 """The session: a coordinator of its own, started as an operator starts it, and contributors over gRPC and TLS."""
 
 import asyncio
-import contextlib
-import json
 import shutil
-import sys
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+
+from own_coordinator import CALL_S, ServiceError, secagg, serving
 
 from secagg.client import Result, connect
 from secagg.crypto.rng import SystemRng
@@ -18,14 +16,6 @@ from secagg.crypto.signing import SigningKey
 from secagg.identity.roster_file import add_members, sign_roster
 from secagg.identity.tls import PinnedCertificate, fetch_pinned_certificate
 from secagg.protocol.session import ClientPolicy, PrivacyAllowance
-
-CALL_S = 120.0
-_START_S = 120.0
-_STOP_S = 20.0
-
-
-class ServiceError(Exception):
-    """A command failed, or the coordinator did not start; the text is what it said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +31,8 @@ class Terms:
     def options(self) -> list[str]:
         """Of ``secagg session open``."""
         pairs = {
+            # All start from one public adapter of one rank: their factors can be averaged, and are small.
+            "--merge": "factors",
             "--min-contributors": self.min_contributors,
             "--max-corrupt": self.max_corrupt,
             "--clip-norm": self.clip_norm,
@@ -76,57 +68,6 @@ class Outcome:
     result: Result
     described: dict[str, Any]
     norms: list[float]
-
-
-async def secagg(*arguments: str) -> dict[str, Any]:
-    """Run a command; what it prints with ``--format json``. Raises ServiceError."""
-    process = await asyncio.create_subprocess_exec(
-        *_module("secagg.cli.main", *arguments), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    output, errors = await process.communicate()
-    if process.returncode != 0:
-        raise ServiceError(f"secagg {' '.join(arguments[:2])}: {errors.decode(errors='replace')}")
-    found: dict[str, Any] = json.loads(output)
-    return found
-
-
-async def verify(record: Path, policy: Path) -> str:
-    """The report of ``secagg-verify check``. Raises ServiceError unless every check passes."""
-    process = await asyncio.create_subprocess_exec(
-        *_module("verifier", "check", str(record), "--policy", str(policy)),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    output, _ = await process.communicate()
-    report = output.decode(errors="replace")
-    if process.returncode != 0:
-        raise ServiceError(f"the record does not verify:\n{report}")
-    return report
-
-
-@contextlib.asynccontextmanager
-async def serving(config: Path, errors: Path) -> AsyncIterator[dict[str, Any]]:
-    """``secagg coordinator serve``, gone when the context ends; yields what it says once it serves."""
-    with errors.open("wb") as stderr:
-        process = await asyncio.create_subprocess_exec(
-            *_module("secagg.cli.main", "coordinator", "serve", "--config", str(config)),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=stderr,
-        )
-    try:
-        async with asyncio.timeout(_START_S):
-            line = await process.stdout.readline() if process.stdout else b""
-        if not line:
-            raise ServiceError(f"the coordinator did not start: {await asyncio.to_thread(errors.read_text)}")
-        yield json.loads(line)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            await asyncio.wait_for(process.wait(), _STOP_S)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
 
 
 async def run_session(adapters: list[Path], example: Path, terms: Terms, out: Path, private: Path) -> Outcome:
@@ -193,8 +134,3 @@ def _write_policy(out: Path, log_line: str, registrar: bytes, terms: Terms) -> N
         f'[noise]\nmechanism = "skellam"\nepsilon = "{epsilon}"\ndelta = "{delta}"',
     ]
     (out / "policy.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _module(name: str, *arguments: str) -> list[str]:
-    machine = ["--format", "json"] if name == "secagg.cli.main" else []
-    return [sys.executable, "-m", name, *arguments, *machine]
