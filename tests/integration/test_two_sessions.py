@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from secagg.arith.ring_mask import usable_bits_for
+from secagg.client import connect
+from secagg.crypto.notes import cosign
+from secagg.crypto.signing import SigningKey
+from secagg.identity.cards import MemberCard
 from secagg.lora.reader import read_adapter
+from secagg.protocol.errors import LocalProtocolError, RejectReason
+from secagg.protocol.phases import Phase
+from secagg.protocol.session import ClientPolicy
+from secagg.remote import open_session
+from secagg.runtime.clock import SystemClock
+from secagg.runtime.log_trust import ForgetfulMemory, LogTrust
+from secagg.session_details import Result
+from secagg.transcript.entries import OneShotDeadlines, OneShotOpen, PairwiseOpen, SessionOpen
+from secagg.transcript.note import Note, NoteSignature
+from tests.support import one_shot
 from tests.support.cohort import key_of
+from tests.support.one_shot_cohort import LocalMember, committee_of, local_member
 from tests.support.service import serving
-from tests.support.two_sessions import PILOTS, RANGE, RANK, Two, pilots, update_of
+from tests.support.two_sessions import PILOTS, RANGE, RANK, Two, parameters_of, pilots, request_of, roster_of, update_of
 
 
 def merged_update(directory: Path) -> np.ndarray:
@@ -84,10 +103,95 @@ def test_pilots_choose_the_basis_and_the_others_merge(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+OPENING = committee_of()
+
+
+class Witness:
+    """The one witness that these clients ask for."""
+
+    async def cosign(self, checkpoint: Note, consistency: object) -> tuple[NoteSignature, ...]:
+        del consistency
+        return (cosign(one_shot.WITNESS, one_shot.WITNESS_NAME, checkpoint.text, SystemClock().now_s()),)
+
+
+@dataclasses.dataclass
+class Committee:
+    """Its members in this process, by their cards."""
+
+    found: dict[bytes, LocalMember]
+
+    def members(self, cards: Sequence[bytes]) -> Sequence[LocalMember]:
+        return [self.found[MemberCard.from_bytes(card).identity] for card in cards]
+
+    def authority(self, card: bytes) -> LocalMember:
+        raise AssertionError("there is none")
+
+
+def opened_by_committee(parameters: PairwiseOpen) -> OneShotOpen:
+    """The same session, as a one-shot one."""
+    common = {field.name: getattr(parameters, field.name) for field in dataclasses.fields(SessionOpen)}
+    encoding = parameters.encoding
+    usable = usable_bits_for(encoding.value_bits, encoding.max_contributors, encoding.dimension)
+    common |= {"protocol": "one-shot", "encoding": dataclasses.replace(encoding, usable_bits=usable)}
+    return OneShotOpen(**common, opening=OPENING, deadlines=OneShotDeadlines(60, 60, 60, 60))
+
+
+async def open_one_shot(two: Two, parameters: PairwiseOpen) -> bytes:
+    """Open it through the operator's socket."""
+    request = request_of(parameters, two.identities)
+    request.parameters = opened_by_committee(parameters).to_bytes()
+    request.cards.extend(
+        MemberCard.of(member, f"127.0.0.1:{7001 + place}", "").to_bytes()
+        for place, member in enumerate(OPENING.members)
+    )
+    return await open_session(two.service.state, request, 30.0)
+
+
+async def contribute_one_shot(two: Two, session: bytes, identity: SigningKey, trust: LogTrust) -> Result:
+    policy = ClientPolicy(tolerated_corrupt=0, openers=frozenset(member.identity for member in OPENING.members))
+    service, state = two.service, two.home / "clients"
+    async with await connect(service.address, service.key, service.tls, trust) as coordinator:
+        participation = await coordinator.contribute(session, two.adapter(identity), identity, state, policy)
+        return await participation.result()
+
+
+def test_two_one_shot_sessions_need_witnesses_and_are_over_the_same_people(tmp_path: Path) -> None:
+    async def run() -> None:
+        identities = tuple(key_of(f"id{i}") for i in range(4))
+        members = [local_member(place, roster_of(identities), SystemClock()) for place in range(len(OPENING.members))]
+        for member in members:
+            await member.host.start()
+        found = {entry.identity: member for entry, member in zip(OPENING.members, members, strict=True)}
+        coordinator = one_shot.COORDINATOR
+        async with serving(tmp_path / "coordinator", coordinator, Witness(), Committee(found)) as service:
+            two = Two(service, identities, tmp_path)
+
+            def trust() -> LogTrust:
+                return LogTrust(one_shot.WITNESSED, ForgetfulMemory())
+
+            first = parameters_of(service.key, identities, RANGE)
+            await open_one_shot(two, first)
+            await asyncio.gather(*(contribute_one_shot(two, first.session, each, trust()) for each in identities))
+            basis = two.basis(first)
+            second = two.second(first, basis, [each.public_bytes for each in identities])
+            await open_one_shot(two, second)
+            with pytest.raises(LocalProtocolError) as caught:
+                await contribute_one_shot(two, second.session, identities[0], LogTrust.nobody())
+            assert caught.value.reason is RejectReason.LOG_UNWITNESSED
+            results = await asyncio.gather(
+                *(contribute_one_shot(two, second.session, each, trust()) for each in identities)
+            )
+            results[0].write_adapter(tmp_path / "merged")
+        for member in members:
+            await member.host.close()
+        error_found, best = error(merged_update(tmp_path / "merged"), [0, 1, 2, 3])
+        assert error_found < best + 0.02
+
+    asyncio.run(run())
+
+
 async def _end_of_advertising(two: Two, session: bytes, expected: int) -> None:
     """End the first phase once so many have come: nobody else will."""
-    from secagg.protocol.phases import Phase
-
     host = await two.service.registry.find(session)
     while host.status().received < expected:
         await host.driver.wait_for_change(host.driver.version)
