@@ -19,6 +19,7 @@ from verifier.text_report import (
     cosigned_text,
     end_text,
     finding_text,
+    merge_text,
     noise_text,
     printable,
     session_counts,
@@ -234,6 +235,7 @@ def _session_row(session: SessionSummary) -> str:
     ]
     if session.noise is not None:
         facts.append(_text(noise_text(session.noise)))
+    facts.append(_text(merge_text(session.merge)))
     if session.adapter_model:
         facts.append(f"merged adapter\u2019s model file, SHA-256 {_code(session.adapter_model)}")
     cells = "".join(f'<td class="number">{number:,}</td>' for number in numbers)

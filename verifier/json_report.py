@@ -80,6 +80,13 @@ def _session(session: SessionSummary) -> dict[str, Any]:
         "max_corrupt": session.max_corrupt,
         "registrar": session.registrar,
         "adapter_model": session.adapter_model,
+        "merge": {
+            "strategy": session.merge.strategy,
+            "kind": session.merge.kind,
+            "first_session": session.merge.first,
+            "estimated_error_ppm": session.merge.error_ppm,
+            "degraded": session.merge.is_degraded,
+        },
         "noise": None if session.noise is None else _noise(session.noise),
         "answers_released_before_abort": session.answers_released,
         "failed_checks": list(session.failed),

@@ -60,6 +60,26 @@ class NoiseSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class MergeSummary:
+    """How a session merges, and how good what it published is by its own sums.
+
+    Attributes:
+        strategy: as a person names it.
+        kind: the type of the record in the open entry, which says which of two sessions this is.
+        first: the session that it follows, in hex; empty where it follows none.
+        error_ppm: the estimated relative error of the whole adapter, in millionths; None where the merge does not say,
+            or it was not checked.
+        is_degraded: whether the adapter should not be deployed without another look; None likewise.
+    """
+
+    strategy: str
+    kind: str
+    first: str = ""
+    error_ppm: int | None = None
+    is_degraded: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SessionSummary:
     """A session that was checked.
 
@@ -84,6 +104,7 @@ class SessionSummary:
     max_corrupt: int
     registrar: str
     adapter_model: str
+    merge: MergeSummary
     noise: NoiseSummary | None
     failed: tuple[str, ...]
     unavailable: tuple[str, ...]

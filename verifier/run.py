@@ -7,6 +7,7 @@ from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 
 from secagg.transcript.entries import SessionResult
+from secagg.transcript.merge import BasisMerge, ProjectionMerge, strategy_of
 from secagg.transcript.noise import DistributedNoise
 from secagg.transcript.policy import NO_QUORUM
 from verifier.audit import Audit
@@ -18,16 +19,27 @@ from verifier.checks import (
     Findings,
     InputMissingError,
     InputRefusedError,
+    Level,
     Place,
     Stage,
     Status,
     because_failed,
     run_check,
 )
+from verifier.families.results import PUBLISHED
 from verifier.log_view import COSIGNED, HEAD, SESSIONS, session_entries
 from verifier.privacy_spent import NOISE, charge_of_final, epsilon_at
 from verifier.quorums import smallest_overlap, smallest_quorum
-from verifier.report import ENDED, CheckReport, NoiseSummary, PolicySummary, Report, SessionEnd, SessionSummary
+from verifier.report import (
+    ENDED,
+    CheckReport,
+    MergeSummary,
+    NoiseSummary,
+    PolicySummary,
+    Report,
+    SessionEnd,
+    SessionSummary,
+)
 from verifier.session_record import SessionRecord
 
 _NOT_SO_FAR = {
@@ -146,6 +158,7 @@ def _summary(record: SessionRecord, failed: tuple[str, ...], unavailable: tuple[
         entries.open.max_corrupt,
         entries.open.registrar.hex(),
         _model_digest(entries.result),
+        _merge_summary(record),
         _noise_summary(record),
         failed,
         unavailable,
@@ -155,6 +168,19 @@ def _summary(record: SessionRecord, failed: tuple[str, ...], unavailable: tuple[
 def _model_digest(result: SessionResult | None) -> str:
     digest = None if result is None else result.digest_of("adapter_model.safetensors")
     return "" if digest is None else digest.hex()
+
+
+def _merge_summary(record: SessionRecord) -> MergeSummary:
+    merge = record.parameters.merge
+    first = merge.first.hex() if isinstance(merge, ProjectionMerge | BasisMerge) else ""
+    summary = MergeSummary(strategy_of(merge), merge.TYPE, first)
+    if record.audit.level < Level.SUM or record.entries.stage is not Stage.FINISHED:
+        return summary
+    try:
+        report = record.get(PUBLISHED).report
+    except (InputRefusedError, InputMissingError):
+        return summary
+    return summary if report is None else replace(summary, error_ppm=report.error_ppm, is_degraded=report.is_degraded)
 
 
 def _noise_summary(record: SessionRecord) -> NoiseSummary | None:

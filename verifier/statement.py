@@ -52,7 +52,7 @@ _SHOWS = {
             "contributors signed."
         ),
         Level.SUM: (
-            "the published sum, its mean and the merged adapter follow from that masked sum and from answers that "
+            "the published sum, its mean and what is merged of it follow from that masked sum and from answers that "
             "contributors signed after the close; for nobody were both kinds of share published."
         ),
         Level.FULL: _ADDED_UP,
@@ -64,7 +64,7 @@ _SHOWS = {
         ),
         Level.PREOPEN: "the masked sum that was fixed at the close is the sum of what the contributors signed.",
         Level.SUM: (
-            "the published sum, its mean and the merged adapter follow from that masked sum and a secret sum that "
+            "the published sum, its mean and what is merged of it follow from that masked sum and a secret sum that "
             f"share sums of as many named members as are needed give, {_FITS}."
         ),
         Level.FULL: _ADDED_UP,
@@ -76,7 +76,7 @@ _SHOWS = {
             "ciphertext that the close entry names is the sum of theirs."
         ),
         Level.SUM: (
-            "the published sum, its mean and the merged adapter follow from that masked sum and a secret sum, "
+            "the published sum, its mean and what is merged of it follow from that masked sum and a secret sum, "
             f"{_FITS}; enough attestors signed the close entry and its ciphertext, too."
         ),
         Level.FULL: _ADDED_UP,

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from verifier.catalogue import FAMILIES
 from verifier.checks import Finding, Mode, Status
 from verifier.outcome import after_a_failure, counted, outcome_of
-from verifier.report import CheckReport, NoiseSummary, Report, SessionEnd, SessionSummary
+from verifier.report import CheckReport, MergeSummary, NoiseSummary, Report, SessionEnd, SessionSummary
 from verifier.statement import LEVEL_NAMES, statement_of
 
 _WIDTH = 110
@@ -158,11 +158,26 @@ def _sessions(report: Report) -> Iterator[str]:
         yield f"  registrar {session.registrar[:_SHOWN_HEX]}..., opened {time_text(session.opened_at_s)}"
         if session.noise is not None:
             yield from _wrapped(printable(noise_text(session.noise)), "  ", "    ")
+        yield from _wrapped(merge_text(session.merge), "  ", "    ")
         if session.adapter_model:
             yield f"  merged adapter's model file SHA-256 {session.adapter_model}"
     if len(report.sessions) > _MAX_SESSIONS:
         yield ""
         yield f"{counted(len(report.sessions) - _MAX_SESSIONS, 'more session')}: see the report as HTML or JSON"
+
+
+def merge_text(merge: MergeSummary) -> str:
+    """How a session merges, and how good what it published is."""
+    text = f"merge: {merge.strategy}"
+    if merge.kind != merge.strategy:
+        text += f" ({merge.kind})"
+    if merge.first:
+        text += f", after session {merge.first}"
+    if merge.error_ppm is not None:
+        text += f"; estimated error of the merged adapter {merge.error_ppm / 10_000:.2f} %"
+    if merge.is_degraded:
+        text += "; DEGRADED: do not deploy it without another look"
+    return text
 
 
 def noise_text(noise: NoiseSummary) -> str:

@@ -106,6 +106,7 @@ class Forge:
         members = [RosterMember(key.public_bytes, "") for key in identities]
         self.roster = Roster(tuple(self._made("roster", members)))
         around = Surroundings(ORIGIN, self.coordinator, self.registrar, tuple(identities), self.roster)
+        self.around = around
         self.main = self._session(around, "main", main)
         self.second = self._session(around, "second", SECOND)
         self.aborted = self._session(around, "aborted", ABORTED)

@@ -14,9 +14,6 @@ from secagg.arith.quantiser import clip
 from secagg.crypto.secret import Secret
 from secagg.derive import boxes
 from secagg.derive.result import flatten_map, mean_of
-from secagg.lora.factor_merging import FactorMerging
-from secagg.lora.layout import Layout
-from secagg.lora.template import AdapterTemplate
 from secagg.privacy.noise_share import add_noise
 from secagg.transcript import merkle
 from secagg.transcript.encoding import Encoding, Flattening
@@ -83,9 +80,7 @@ class SessionForge(OpeningForge):
         self.integer_sum = self._made("integer_sum", unpacked(self.parameters.encoding, self.lanes_sum, self.count))
         mean = mean_of(self.parameters.encoding, self.parameters.noise, self.integer_sum, self.count)
         self.mean = self._made("mean", mean)
-        self.aggregate: dict[str, bytes] = self._made(
-            "aggregate", merged_adapter(self.mean, self.layout_value, self.template)
-        )
+        self.aggregate: dict[str, bytes] = self._made("aggregate", self.merged_files(self.mean, self.count))
         self.files["openings.jsonl"] = lines(self.openings)
         self.files["pair-boxes.jsonl"] = lines(self.pairs)
         self.files["integer-sum.bin"] = self.integer_sum.astype("<i8").tobytes()
@@ -130,7 +125,7 @@ class SessionForge(OpeningForge):
     def _upload(self) -> None:
         vectors = {index: self.secret("vector", index) for index in self.plan.uploading}
         self.packed = self._made(
-            "packed", {index: packed_vector(self.parameters, seed) for index, seed in vectors.items()}
+            "packed", {index: packed_vector(self.parameters, seed, self.vector_of) for index, seed in vectors.items()}
         )
         self.uploads = self._made("uploads", {index: self.masked(index, one) for index, one in self.packed.items()})
         self.hashes = self._made(
@@ -215,28 +210,22 @@ class SessionForge(OpeningForge):
         return lanes
 
 
-def merged_adapter(mean: np.ndarray, layout: Layout, template: AdapterTemplate) -> dict[str, bytes]:
-    """The two files of the adapter that a mean makes, by name."""
-    files = FactorMerging(template, layout).aggregate(mean, 0, lambda _: None)
-    return {name: b"".join(pieces) for name, pieces in files.items()}
+Vectors = Callable[[Secret], np.ndarray]
 
 
-def packed_vector(parameters: SessionOpen, seed: Secret) -> np.ndarray:
+def packed_vector(parameters: SessionOpen, seed: Secret, vector: Vectors) -> np.ndarray:
     """The lanes of a vector that follows from ``seed``, with the noise that a session declares, not masked yet."""
-    encoding, noise, rounded = parameters.encoding, parameters.noise, rounded_vector(parameters, seed)
+    encoding, noise, rounded = parameters.encoding, parameters.noise, rounded_vector(parameters, seed, vector)
     if isinstance(noise, NoDifferentialPrivacy):
         return encoding.field_layout().pack(rounded())
     noisy, _ = add_noise(rounded, noise, encoding, Secret(sha256(b"noise of " + seed.expose())))
     return encoding.field_layout().pack(noisy)
 
 
-def rounded_vector(parameters: SessionOpen, seed: Secret) -> Callable[[], np.ndarray]:
+def rounded_vector(parameters: SessionOpen, seed: Secret, vector: Vectors) -> Callable[[], np.ndarray]:
     """What rounds a vector that follows from ``seed``, once more at each call; no noise is on it."""
     encoding = parameters.encoding
-    rng = np.random.default_rng(list(seed.expose()))
-    vector = rng.standard_normal(encoding.dimension, dtype=np.float32)
-    vector /= np.float32(np.sqrt(encoding.dimension))
-    clipped, _ = clip(vector, encoding.clip_norm)
+    clipped, _ = clip(vector(seed), encoding.clip_norm)
     if isinstance(encoding.flatten, Flattening):
         clipped = _flatten(encoding).forward(clipped)
     quantiser, stream = encoding.quantiser(parameters.noise), Keystream(seed.expose())

@@ -26,7 +26,10 @@ from secagg.derive.ring_opening import public_polynomials_key
 from secagg.he.ciphertext_sum import CiphertextSum
 from secagg.he.parameters import DEGREE, MODULUS
 from secagg.he.residues import encode_ciphertext, encode_context
+from secagg.lora.fixed import encode_fixed
 from secagg.lora.layout import Layout
+from secagg.lora.manifest import Manifest
+from secagg.lora.template import AdapterTemplate
 from secagg.transcript import canonical, merkle
 from secagg.transcript.encoding import Encoding, Flattening
 from secagg.transcript.entries import (
@@ -37,7 +40,7 @@ from secagg.transcript.entries import (
     OneShotResult,
     SessionAbort,
 )
-from secagg.transcript.merge import FactorMerge
+from secagg.transcript.merge import FactorMerge, Merge
 from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.openers import (
     SEALING_KEY_BYTES,
@@ -61,8 +64,9 @@ from secagg.transcript.statements import (
     Statement,
 )
 from tests.support.aggregates import aggregate_of
-from tests.support.forge_closing import merged_adapter, packed_vector, unpacked
+from tests.support.forge_closing import packed_vector, unpacked
 from tests.support.forge_session import MODEL_DIGEST, SHAPES, TEMPLATE, Edit, Surroundings, lines, sha256
+from tests.support.forged_merges import MergingForge
 
 MEMBERS, NEEDED, MAX_CORRUPT_MEMBERS = 4, 3, 1
 ATTESTORS, ATTESTATIONS = 3, 2
@@ -130,6 +134,10 @@ class OneShotPlan:
     answering: tuple[int, ...] = tuple(range(MEMBERS))
     with_authority: bool = False
     encoding: Encoding = field(default_factory=ring_encoding)
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: SHAPES)
+    adapter: AdapterTemplate | Manifest = TEMPLATE
+    merge: Merge = field(default_factory=FactorMerge)
+    fixed: Mapping[str, np.ndarray] = field(default_factory=dict)
     min_contributors: int = 3
     max_corrupt: int = 1
     opened_at_s: int = 1_700_000_100
@@ -144,7 +152,7 @@ COMMITTEE_PLAN = OneShotPlan((1, 2, 4, 7, 11), {5: "SHARE_NOT_HELD"}, frozenset(
 AUTHORITY_PLAN = OneShotPlan((0, 3, 4, 12), {6: "WRONG_UPLOAD"}, frozenset({10}), with_authority=True)
 
 
-class OneShotForge:
+class OneShotForge(MergingForge):
     """The steps ``open``, ``commit`` (with an authority), ``close``, then ``result`` or ``abort``.
 
     Each gives its log entry; what it made stands in the attribute of its name, as edited; mappings go by position in
@@ -166,8 +174,8 @@ class OneShotForge:
     def open(self) -> OneShotOpen:
         """Parameters, roster, layout, template and the encryption context."""
         plan, around = self.plan, self.around
-        self.layout_value = self._made("layout", Layout.from_shapes(dict(SHAPES)))
-        self.template = self._made("template", TEMPLATE)
+        self.layout_value = self._made("layout", Layout.from_shapes(dict(plan.shapes)))
+        self.template = self._made("template", plan.adapter)
         self.opening = self._made("opening", self.authority() if plan.with_authority else committee())
         self.parameters: OneShotOpen = self._made(
             "open",
@@ -181,7 +189,7 @@ class OneShotForge:
                 base_model_digest=MODEL_DIGEST,
                 adapter=self.template.digest,
                 layout=self.layout_value.digest,
-                merge=FactorMerge(),
+                merge=plan.merge,
                 encoding=plan.encoding,
                 min_contributors=plan.min_contributors,
                 max_corrupt=plan.max_corrupt,
@@ -199,6 +207,8 @@ class OneShotForge:
         self.files["roster.jsonl"] = lines(around.roster.members)
         self.files["layout.json"] = canonical.encode(self.layout_value.to_json_value())
         self.files["adapter.json"] = canonical.encode(self.template.to_json_value())
+        if plan.fixed:
+            self.files["fixed.safetensors"] = encode_fixed(plan.fixed)
         if plan.with_authority:
             self.files["context.bin"] = context_of(self.name)
         return self.parameters
@@ -260,7 +270,7 @@ class OneShotForge:
         self.lanes_sum = self._made("lanes_sum", self._unmasked())
         self.integer_sum = self._made("integer_sum", unpacked(encoding, self.lanes_sum, self.count))
         self.mean = self._made("mean", mean_of(encoding, self.parameters.noise, self.integer_sum, self.count))
-        aggregate = merged_adapter(self.mean, self.layout_value, self.template)
+        aggregate = self.merged_files(self.mean, self.count)
         self.aggregate: dict[str, bytes] = self._made("aggregate", aggregate)
         self.files["integer-sum.bin"] = self.integer_sum.astype("<i8").tobytes()
         self.files |= {f"aggregate/{name}": data for name, data in self.aggregate.items()}
@@ -326,7 +336,8 @@ class OneShotForge:
         )
         self.shares = self._made("shares", {index: self._deal(index) for index in signing})
         self.packed = self._made(
-            "packed", {index: packed_vector(self.parameters, self.secret("vector", index)) for index in signing}
+            "packed",
+            {index: packed_vector(self.parameters, self.secret("vector", index), self.vector_of) for index in signing},
         )
         self.uploads = self._made("uploads", {index: self.masked(index, one) for index, one in self.packed.items()})
         self.hashes = self._made(

@@ -24,12 +24,14 @@ from secagg.crypto.signing import SigningKey
 from secagg.derive import boxes
 from secagg.derive.graph import MaskingGraph, graph_seed, masking_graph
 from secagg.derive.threshold import graph_parameters
+from secagg.lora.fixed import encode_fixed
 from secagg.lora.layout import Layout
+from secagg.lora.manifest import Manifest
 from secagg.lora.template import AdapterTemplate
 from secagg.transcript import canonical, merkle
 from secagg.transcript.encoding import Encoding, Flattening
 from secagg.transcript.entries import Deadlines, KeysAdvertised, KeysShared, PairwiseOpen, SessionOpen
-from secagg.transcript.merge import FactorMerge
+from secagg.transcript.merge import FactorMerge, Merge
 from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.record import Record
 from secagg.transcript.roster import Roster
@@ -40,6 +42,7 @@ from secagg.transcript.statements import (
     Signed,
     Statement,
 )
+from tests.support.forged_merges import MergingForge
 from tests.support.rng import CountingRng
 
 Edit = Callable[[Any, Any], Any]
@@ -61,7 +64,8 @@ class Plan:
     """Who takes part and how far each gets; numbers are indices in U1 but for ``members``.
 
     ``members`` are the positions in the roster of those who advertise keys. ``answering`` are all contributors
-    unless named.
+    unless named. Where ``adapter`` is a manifest, contributors send what ``merge`` makes of updates (see
+    ``forged_merges``).
     """
 
     members: tuple[int, ...]
@@ -72,6 +76,9 @@ class Plan:
     answering: frozenset[int] | None = None
     encoding: Encoding = field(default_factory=lambda: flattened(60))
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: SHAPES)
+    adapter: AdapterTemplate | Manifest = TEMPLATE
+    merge: Merge = field(default_factory=FactorMerge)
+    fixed: Mapping[str, np.ndarray] = field(default_factory=dict)
     min_contributors: int = 3
     max_corrupt: int = 1
     expected_dropout: Fraction = Fraction(0)
@@ -120,7 +127,7 @@ class Dealt:
     commitments: bytes
 
 
-class OpeningForge:
+class OpeningForge(MergingForge):
     """The steps ``open``, ``advertise`` and ``share``, each giving its log entry.
 
     What a step made stands in the attribute of its name, as edited; mappings go by index in U1.
@@ -144,7 +151,7 @@ class OpeningForge:
         """Parameters, roster, layout and template."""
         plan, around = self.plan, self.around
         self.layout_value = self._made("layout", Layout.from_shapes(dict(plan.shapes)))
-        self.template = self._made("template", TEMPLATE)
+        self.template = self._made("template", plan.adapter)
         self.parameters = self._made(
             "open",
             PairwiseOpen(
@@ -157,7 +164,7 @@ class OpeningForge:
                 base_model_digest=MODEL_DIGEST,
                 adapter=self.template.digest,
                 layout=self.layout_value.digest,
-                merge=FactorMerge(),
+                merge=plan.merge,
                 encoding=plan.encoding,
                 min_contributors=plan.min_contributors,
                 max_corrupt=plan.max_corrupt,
@@ -174,6 +181,8 @@ class OpeningForge:
         self.files["roster.jsonl"] = lines(around.roster.members)
         self.files["layout.json"] = canonical.encode(self.layout_value.to_json_value())
         self.files["adapter.json"] = canonical.encode(self.template.to_json_value())
+        if plan.fixed:
+            self.files["fixed.safetensors"] = encode_fixed(plan.fixed)
         return self.parameters
 
     def advertise(self) -> KeysAdvertised:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from secagg.arith.keystream import add_masks
 from secagg.derive.result import FloatVector, mean_of
 from secagg.lora.errors import AdapterError
 from secagg.lora.factor_merging import FactorMerging
+from secagg.lora.merge_report import REPORT_FILE, MergeReport
 from secagg.transcript.merge import MAX_COLUMNS
 from verifier.checks import Check, CheckFailedError, Derived, Findings, Level, Mode, Stage
 from verifier.families.one_shot_openings import CERTIFIED
@@ -111,27 +113,50 @@ def _check_mean(session: SessionRecord, findings: Findings) -> None:
     findings.count(session.get(MEAN).size)
 
 
-def _check_adapter(session: SessionRecord, findings: Findings) -> None:
-    merging, mean, count = session.get(MERGING), session.get(MEAN), session.close.count
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The files of the aggregate, all as the mean gives them.
+
+    Attributes:
+        files: how many they are.
+        report: what is said of the merged adapter's quality; None where the merge says nothing.
+    """
+
+    files: int
+    report: MergeReport | None
+
+
+def _published(session: SessionRecord) -> Published:
+    """Rules: those that the merge makes and no others, of the logged digests, as the mean gives them."""
+    merging, mean, count, findings = session.get(MERGING), session.get(MEAN), session.close.count, Findings()
     named = {file.name: file.digest for file in session.result.aggregate}
     if named.keys() != set(merging.files):
         place = session.entry_place(session.result.TYPE, "aggregate")
         raise CheckFailedError.at(place, f"names {', '.join(named)}, the merge makes {', '.join(merging.files)}")
     published: dict[str, bytes] = {}
     for name, digest in named.items():
-        findings.count()
         data = session.files.read(f"{AGGREGATE}/{name}", _longest(merging))
         if hashlib.sha256(data).digest() == digest:
             published[name] = data
         else:
             findings.fail(session.files.place(f"{AGGREGATE}/{name}"), "another digest than the result entry's")
-    if published.keys() != named.keys():
-        return
+    findings.raise_failures()
     try:
         for name, reason in merging.faults(mean, count, published, session.audit.progress):
             findings.fail(session.files.place(f"{AGGREGATE}/{name}"), reason)
     except AdapterError as error:
         raise CheckFailedError.at(session.files.place(AGGREGATE), f"the mean makes no adapter: {error}") from None
+    findings.raise_failures()
+    report = MergeReport.from_bytes(published[REPORT_FILE]) if REPORT_FILE in published else None
+    return Published(len(published), report)
+
+
+PUBLISHED = Derived("RES-4", _published)
+"""What the merge published. Needs FINISHED."""
+
+
+def _check_published(session: SessionRecord, findings: Findings) -> None:
+    findings.count(session.get(PUBLISHED).files)
 
 
 def _longest(merging: AnyMerging) -> int:
@@ -183,7 +208,7 @@ CHECKS: tuple[Check[SessionRecord], ...] = (
         "from the sums.",
         "a coordinator that publishes another adapter than the one that was added up",
         ("aggregate/*", "layout.json", "adapter.json", "fixed.safetensors", "session-result (aggregate)"),
-        _check_adapter,
+        _check_published,
         Stage.FINISHED,
     ),
 )

@@ -14,8 +14,8 @@ from verifier.record_files import RecordFiles
 from verifier.report import CheckReport
 from verifier.run import run_audit
 
-OF_NOISE = frozenset({"DPN-2", "DPN-3", "DPN-4"})
-"""The checks of sessions that declare noise, which have nothing to check of others."""
+IDLE = frozenset({"DPN-2", "DPN-3", "DPN-4", "MRG-1", "MRG-2", "MRG-3", "MRG-4"})
+"""The checks of sessions that declare noise or follow another, which have nothing to check of the forge's own."""
 CLEAN = frozenset({Status.PASS, Status.NOT_APPLICABLE})
 
 

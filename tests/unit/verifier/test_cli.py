@@ -10,7 +10,7 @@ import pytest
 
 from secagg.transcript.note import Note
 from tests.support.forge import COSIGNED_AT_S, Forge, write_record
-from tests.unit.verifier.session_checks import OF_NOISE
+from tests.unit.verifier.session_checks import IDLE
 from verifier import cli
 from verifier.catalogue import ALL_CHECKS, FAMILIES
 from verifier.checks import Mode
@@ -55,7 +55,7 @@ def test_0_at_the_highest_level_with_everything_at_hand(honest, capsys):
     assert check(honest, "--level", "full", *more) == 0
     out = capsys.readouterr().out
     one_shot = {each.identifier for each in ALL_CHECKS if Mode.PAIRWISE not in each.modes}
-    assert set(re.findall(r"([A-Z]{3}-\d+) +not-applicable", out)) == one_shot | OF_NOISE
+    assert set(re.findall(r"([A-Z]{3}-\d+) +not-applicable", out)) == one_shot | IDLE
     assert out.count("a pairwise session has nothing of the kind") == len(one_shot) == 10
     assert "not-at-this-level" not in out
 

@@ -332,7 +332,8 @@ def without_noise(packed, session):
     """An edit: everybody rounds, and nobody adds anything."""
     layout = session.parameters.encoding.field_layout()
     return {
-        index: layout.pack(rounded_vector(session.parameters, session.secret("vector", index))()) for index in packed
+        index: layout.pack(rounded_vector(session.parameters, session.secret("vector", index), session.vector_of)())
+        for index in packed
     }
 
 

@@ -11,7 +11,7 @@ from tests.support.forge import MAIN
 from tests.support.forge_closing import SessionForge
 from tests.support.forge_one_shot import COMMITTEE_PLAN, OneShotForge
 from tests.support.forge_one_shot_record import OneShotRecord, write_one_shot_record
-from tests.unit.verifier.session_checks import OF_NOISE, audit_of
+from tests.unit.verifier.session_checks import IDLE, audit_of
 from verifier import cli
 from verifier.catalogue import SESSION_CHECKS
 from verifier.checks import Level, Mode, Stage, Status
@@ -80,7 +80,7 @@ def limits(report):
 def test_in_a_record_with_sessions_of_every_mode_every_check_passes(mixed):
     found = run_audit(audit_of(mixed, Level.FULL))
     assert found.verdict is Verdict.PASSED
-    assert {each.check.identifier for each in found.checks if each.status is not Status.PASS} == {"LOG-8"} | OF_NOISE
+    assert {each.check.identifier for each in found.checks if each.status is not Status.PASS} == {"LOG-8"} | IDLE
 
 
 @pytest.mark.parametrize("mode", Mode)
@@ -91,7 +91,7 @@ def test_a_run_over_sessions_of_one_mode_examines_what_is_of_that_mode_and_nothi
     of_sessions = {check.identifier for check in SESSION_CHECKS}
     for each in found.checks:
         if each.check.identifier in of_sessions:
-            examines = mode in each.check.modes and each.check.identifier not in OF_NOISE
+            examines = mode in each.check.modes and each.check.identifier not in IDLE
             expected = Status.PASS if examines else Status.NOT_APPLICABLE
             assert each.status is expected, each.check.identifier
     for each in found.checks:
@@ -124,7 +124,7 @@ def test_sentences_name_the_sessions_that_they_are_about(report):
     assert "In the 1 one-shot session with a key authority that was closed, the masked sum" in text
     finished = replace(report, sessions=tuple(one for one in report.sessions if one.end is SessionEnd.RESULT))
     alone = of_mode(finished, Mode.COMMITTEE)
-    assert "The published sum, its mean and the merged adapter follow from that masked sum and a secret" in shown(alone)
+    assert "The published sum, its mean and what is merged of it follow from that masked sum and a secret" in shown(alone)
 
 
 def test_nothing_is_said_of_answers_of_contributors_or_of_u1_where_there_are_none(report):
