@@ -474,6 +474,11 @@ class TestLiesAboutTheFirstSession:
                     await open_frozen(two, hashlib.sha256(b"named").digest(), b"sent")
                 with pytest.raises(RemoteProtocolError):
                     await open_frozen(two, hashlib.sha256(b"no tensors").digest(), b"no tensors")
+                # As long as those of a large model: it is read, and refused for what is in it.
+                long = bytes(84_000_000)
+                with pytest.raises(RemoteProtocolError) as caught:
+                    await open_frozen(two, hashlib.sha256(long).digest(), long)
+                assert caught.value.reason is RejectReason.MALFORMED_MESSAGE
 
         asyncio.run(run())
 

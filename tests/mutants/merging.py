@@ -228,6 +228,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "",
         f"{_LIES}::test_frozen_tensors_are_those_that_the_open_entry_names",
     ),
+    mutant(
+        "frozen tensors of a large model do not fit a request",
+        "secagg/services/server.py",
+        "self._at_socket(OPERATOR_SOCKET, OPERATOR_REQUEST_BYTES)",
+        "self._at_socket(OPERATOR_SOCKET, LARGE_MESSAGE_BYTES)",
+        f"{_LIES}::test_frozen_tensors_are_those_that_the_open_entry_names",
+    ),
     # Who may take part.
     mutant(
         "strangers may join a second session",
