@@ -28,6 +28,7 @@ STREAM_LIMIT_BYTES = 2**36 - 32
 _BLOCK_BYTES = 1 << 18
 _BLOCK_LANES = _BLOCK_BYTES // 8
 _ZEROS = memoryview(bytes(_BLOCK_BYTES))
+_SEGMENT_LANES = 1 << 22
 # `update_into` asks for up to one cipher block more room than it writes.
 _SLACK_BYTES = 16
 
@@ -144,11 +145,16 @@ class Keystream:
         return self._buffer
 
 
-def _run_keys(lanes: NDArray[np.uint64], keys: Sequence[tuple[bytes, _Fold]]) -> None:
-    """Folds whole streams into `lanes`, block by block: a block of lanes stays in L2 under all keys."""
+def _streams(keys: Sequence[tuple[bytes, _Fold]], length_bytes: int) -> list[tuple[Keystream, _Fold]]:
+    """The streams of these keys, each with what it does to lanes."""
     streams = [(Keystream(key), operation) for key, operation in keys]
     for stream, _ in streams:
-        stream._reserve(lanes.nbytes)  # noqa: SLF001 - the same module
+        stream._reserve(length_bytes)  # noqa: SLF001 - the same module
+    return streams
+
+
+def _fold_streams(lanes: NDArray[np.uint64], streams: Sequence[tuple[Keystream, _Fold]]) -> None:
+    """Folds what follows of the streams into `lanes`, block by block: a block of lanes stays in L2 under all keys."""
     buffer = _scratch()
     for start in range(0, lanes.size, _BLOCK_LANES):
         piece = lanes[start : start + _BLOCK_LANES]
@@ -159,9 +165,9 @@ def _run_keys(lanes: NDArray[np.uint64], keys: Sequence[tuple[bytes, _Fold]]) ->
 def add_masks(lanes: NDArray[np.uint64], add: Sequence[bytes], subtract: Sequence[bytes], threads: int = 1) -> None:
     """Adds the stream of every key in `add` to `lanes` and subtracts those of `subtract`, mod 2^64, in place.
 
-    The result does not depend on `threads`. The keys are dealt to the threads; the first works on `lanes`,
-    each other one on a zeroed private accumulator of the same size that is added at the end, so memory is
-    `(threads - 1) * lanes.nbytes` more. A GCM context cannot seek, so dealing out blocks is not possible.
+    The result does not depend on `threads`. The keys are dealt to the threads; the first works on `lanes`, each other
+    one on a private accumulator that is added at the end of each segment, so `(threads - 1) * 32` MiB are needed at
+    most. A GCM context cannot seek, so dealing out blocks is not possible.
 
     Measured: 16 GB/s of mask per core at 500,000 lanes and 100 keys (block-major; key-major 15.4).
 
@@ -186,10 +192,16 @@ def add_masks(lanes: NDArray[np.uint64], add: Sequence[bytes], subtract: Sequenc
         raise ArithmeticInputError("length_bytes", f"stream ends at {STREAM_LIMIT_BYTES} bytes under one key")
     workers = min(threads, len(keys))
     if workers <= 1:
-        _run_keys(lanes, keys)
+        _fold_streams(lanes, _streams(keys, lanes.nbytes))
         return
-    targets = [lanes] + [np.zeros(lanes.size, dtype=np.uint64) for _ in range(workers - 1)]
+    dealt = [_streams(keys[i::workers], lanes.nbytes) for i in range(workers)]
+    accumulators = [np.empty(min(lanes.size, _SEGMENT_LANES), dtype=np.uint64) for _ in range(workers - 1)]
     with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(_run_keys, targets, [keys[i::workers] for i in range(workers)]))
-    for accumulator in targets[1:]:
-        np.add(lanes, accumulator, out=lanes)
+        for start in range(0, lanes.size, _SEGMENT_LANES):
+            piece = lanes[start : start + _SEGMENT_LANES]
+            private = [accumulator[: piece.size] for accumulator in accumulators]
+            for accumulator in private:
+                accumulator.fill(0)
+            list(pool.map(_fold_streams, [piece, *private], dealt))
+            for accumulator in private:
+                np.add(piece, accumulator, out=piece)

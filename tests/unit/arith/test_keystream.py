@@ -6,6 +6,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from secagg.arith import keystream
 from secagg.arith.errors import ArithmeticInputError
 from secagg.arith.keystream import STREAM_LIMIT_BYTES, Keystream, add_masks
 
@@ -70,6 +71,16 @@ def test_add_masks_equals_the_sum_of_streams_for_any_number_of_threads(threads, 
     for key in subtract:
         expected -= words(key, count)
     add_masks(lanes, add, subtract, threads)
+    assert (lanes == expected).all()
+
+
+def test_masks_of_several_threads_do_not_depend_on_the_segments_they_are_added_in(monkeypatch):
+    keys, count = [bytes([i]) * 32 for i in range(5)], 2 * BLOCK_LANES + 3
+    expected = random_lanes(count)
+    lanes = expected.copy()
+    add_masks(expected, keys[:3], keys[3:], 1)
+    monkeypatch.setattr(keystream, "_SEGMENT_LANES", BLOCK_LANES)
+    add_masks(lanes, keys[:3], keys[3:], 2)
     assert (lanes == expected).all()
 
 
