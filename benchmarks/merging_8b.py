@@ -8,8 +8,8 @@ The modules are those of Llama-3.1-8B, all 224 linear layers, sketched at rank 1
 - `merge`: the mean becomes the files of the aggregate.
 - `audit`: the files are compared with the mean, as a verifier does.
 
-Peak memory is that of the whole process; `beyond_adapter_mib` leaves out the adapter's tensors in fp32 alone, and so
-holds the interpreter too. Limits: 1 GiB beyond the adapter, 6 CPU minutes for `merge`.
+Peak memory (Linux) is that of the whole process; `beyond_adapter_mib` leaves out the adapter's tensors in fp32 alone,
+and so holds the interpreter too. Limits: 1 GiB beyond the adapter, 6 CPU minutes for `merge`.
 """
 
 import argparse
@@ -17,7 +17,6 @@ import hashlib
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -164,8 +163,10 @@ def run_audit(directory: Path, layers: int) -> Report:
 
 
 def peak_mib() -> float:
-    """The most memory that this process has had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """The most memory that this process has had; that of `getrusage` counts the parent before it, too."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    (peak,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
+    return int(peak) / 1024
 
 
 def run_apart(step: str, directory: Path, layers: int) -> Report:
