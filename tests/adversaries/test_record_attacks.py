@@ -20,10 +20,12 @@ from secagg.arith import linear_hash
 from secagg.derive import threshold
 from secagg.derive.graph import masking_graph
 from secagg.transcript.entries import SessionClose
+from secagg.transcript.merge import contributors_digest
 from secagg.transcript.statements import Signed
 from tests.support.forge import COSIGNED_AT_S, Forge, Written, write_record
 from tests.support.forge_closing import SessionForge
-from tests.support.forge_session import sha256
+from tests.support.forge_following import FollowingForge, Pair, two_session
+from tests.support.forge_session import Plan, sha256
 from tests.unit.verifier.session_checks import CLEAN, audit_of, checked
 from verifier import cli
 from verifier.catalogue import ALL_CHECKS
@@ -149,6 +151,59 @@ class TestWhatIsNotCompared:
             tmp_path, {"open": lambda entry, _: dataclasses.replace(entry, base_model="trusted/another")}
         )
         assert exit_code(written) != 0
+
+
+class TestTwoSumsOfWhichOneLacksSomebody:
+    """The first sum less the second: the projection of whoever is in the first only. Neither sum alone shows it."""
+
+    @staticmethod
+    def record(directory: Path, second: Callable[[Plan, SessionForge], Plan]) -> Written:
+        """A record whose second session the coordinator opens as it likes."""
+        honest = two_session()
+        pair = Pair(honest.first, lambda first: second(honest.second(first), first))
+        return FollowingForge(pair).run().write(directory)
+
+    def test_the_honest_record_passes(self, tmp_path: Path) -> None:
+        assert exit_code(self.record(tmp_path, lambda plan, _: plan)) == 0
+
+    def test_a_second_session_over_everybody_but_the_victim_does_not_pass(self, tmp_path: Path) -> None:
+        """All that the coordinator logs of the second session fits together."""
+
+        def lacking(plan: Plan, first: SessionForge) -> Plan:
+            left = plan.members[:-1]
+            identities = [first.around.identities[member].public_bytes for member in left]
+            merge = dataclasses.replace(plan.merge, contributors=contributors_digest(identities))
+            return dataclasses.replace(plan, members=left, min_contributors=len(left), merge=merge)
+
+        assert exit_code(self.record(tmp_path, lacking)) == 1
+
+    def test_nor_does_one_with_somebody_in_the_place_of_the_victim(self, tmp_path: Path) -> None:
+        """As many contribute as before, one of them the coordinator's own."""
+
+        def exchanged(plan: Plan, first: SessionForge) -> Plan:
+            others = (*plan.members[:-1], 12)
+            identities = [first.around.identities[member].public_bytes for member in others]
+            merge = dataclasses.replace(plan.merge, contributors=contributors_digest(identities))
+            return dataclasses.replace(plan, members=others, merge=merge)
+
+        assert exit_code(self.record(tmp_path, exchanged)) == 1
+
+    def test_nor_does_one_that_leaves_the_victim_out_and_names_it(self, tmp_path: Path) -> None:
+        def left_out(plan: Plan, _: SessionForge) -> Plan:
+            return dataclasses.replace(plan, members=plan.members[:-1], min_contributors=4)
+
+        assert exit_code(self.record(tmp_path, left_out)) == 1
+
+    def test_without_the_list_of_the_first_session_nothing_is_known(self, tmp_path: Path) -> None:
+        written = self.record(tmp_path, lambda plan, _: plan)
+        assert isinstance(written.forge, FollowingForge)
+        lists = written.record / "sessions" / written.forge.first.session_id.hex()
+        (lists / "contributions.jsonl").unlink()
+        assert exit_code(written) == 3
+
+    def test_nor_if_only_the_second_session_is_looked_at(self, tmp_path: Path) -> None:
+        written = self.record(tmp_path, lambda plan, _: plan)
+        assert exit_code(written, "sum", "--session", written.forge.main.session_id.hex()) == 3
 
 
 class TestWhatTheReportClaims:

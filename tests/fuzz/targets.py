@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import inspect
 import json
 import tempfile
@@ -25,7 +27,10 @@ from secagg.identity.errors import ConfigError
 from secagg.lora.config import parse_config
 from secagg.lora.container import parse_header
 from secagg.lora.errors import AdapterError
+from secagg.lora.fixed import encode_fixed, read_fixed
 from secagg.lora.layout import Layout
+from secagg.lora.manifest import Manifest
+from secagg.lora.merge_report import MergeReport, ModuleReport
 from secagg.protocol.errors import RemoteProtocolError
 from secagg.transcript import canonical
 from secagg.transcript.checkpoint import Checkpoint
@@ -42,6 +47,7 @@ from secagg.transcript.tiles import TileError, decode_bundle
 from secagg.transcript.witness_request import AddCheckpoint
 from secagg.wire import convert, convert_authority, convert_opening
 from tests.fuzz.target import Target
+from tests.support import forged_merges
 from tests.support.forge import write_record
 from tests.support.service import EXAMPLES
 
@@ -91,6 +97,32 @@ def _requests() -> list[bytes]:
 def _text(parse: Callable[[str], object]) -> Callable[[bytes], object]:
     """A parser of text on bytes: those that are no UTF-8 never reach it."""
     return lambda data: parse(data.decode("utf-8", "ignore"))
+
+
+def _manifest(data: bytes) -> object:
+    return Manifest.from_json_value(canonical.decode(data))
+
+
+def _manifests() -> list[bytes]:
+    plans = (forged_merges.dense(), forged_merges.sketch(), forged_merges.pilots(2))
+    kernel = dataclasses.replace(forged_merges.MODULES[0], kind="convolution", kernel=(3, 3), scales={"update": -7})
+    manifests = [plan["adapter"] for plan in plans] + [dataclasses.replace(forged_merges.BARE, modules=(kernel,))]
+    return [canonical.encode(manifest.to_json_value()) for manifest in manifests]
+
+
+def _fixed(data: bytes) -> object:
+    # Whoever opens a session names any file by its digest.
+    plan = forged_merges.frozen()
+    return read_fixed(dataclasses.replace(plan["merge"], fixed=hashlib.sha256(data).digest()), plan["adapter"], data)
+
+
+def _fixed_files() -> list[bytes]:
+    return [encode_fixed(forged_merges.frozen()["fixed"])]
+
+
+def _reports() -> list[bytes]:
+    modules = (ModuleReport("a", "range+core", 600_000, 400_000, 1_000_000), ModuleReport("b", "update", 0, 0, 0))
+    return [MergeReport("sketch", 5, part, part, modules).to_bytes() for part in (-1, 200_000)]
 
 
 def _layout(data: bytes) -> Layout:
@@ -160,6 +192,9 @@ TARGETS: dict[str, Target] = {
         Target("published-pair", decode_published_pair, (RecordError,), _lines("pair-boxes.jsonl")),
         Target("contribution-proof", ContributionProof.from_bytes, (RecordError,), _lines("contributions.jsonl")),
         Target("layout", _layout, (canonical.CanonicalError, AdapterError), _files("layout.json")),
+        Target("manifest", _manifest, (canonical.CanonicalError, AdapterError), _manifests),
+        Target("fixed-tensors", _fixed, (AdapterError,), _fixed_files),
+        Target("merge-report", MergeReport.from_bytes, (AdapterError,), _reports),
         Target("note", Note.parse, (NoteError,), _files("checkpoint")),
         Target("checkpoint", _text(Checkpoint.parse), (NoteError,), _files("checkpoint")),
         Target("log-policy", _text(LogPolicy.parse), (PolicyError, NoteError), _files("policy")),

@@ -60,8 +60,8 @@ def test_what_is_no_refusal_is_a_crash_and_there_is_none(name):
 
 
 DECODES = [
-    "canonical", "entry", "statement", "disposition", "layout", "note", "bundle", "adapter-config", "mechanism",
-    "ledger-event",
+    "canonical", "entry", "statement", "disposition", "layout", "manifest", "fixed-tensors", "merge-report", "note",
+    "bundle", "adapter-config", "mechanism", "ledger-event",
 ]  # fmt: skip
 
 

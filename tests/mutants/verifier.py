@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants import verifier_noise
+from tests.mutants import verifier_merging, verifier_noise
 from tests.mutants.mutant import Mutant, mutant
 
 _SUMS = "verifier/families/sums.py"
@@ -663,5 +663,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/adversaries/test_record_attacks.py::TestWhatIsNotCompared::"
         "test_the_adapter_names_the_base_model_that_the_report_shows",
     ),
+    *verifier_merging.MUTANTS,
     *verifier_noise.MUTANTS,
 )

@@ -124,7 +124,7 @@ def test_sentences_name_the_sessions_that_they_are_about(report):
     assert "In the 1 one-shot session with a key authority that was closed, the masked sum" in text
     finished = replace(report, sessions=tuple(one for one in report.sessions if one.end is SessionEnd.RESULT))
     alone = of_mode(finished, Mode.COMMITTEE)
-    assert "The published sum, its mean and what is merged of it follow from that masked sum and a secret" in shown(alone)
+    assert "The published sum, its mean and what is merged of it follow from that masked sum and" in shown(alone)
 
 
 def test_nothing_is_said_of_answers_of_contributors_or_of_u1_where_there_are_none(report):
