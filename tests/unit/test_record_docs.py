@@ -29,12 +29,15 @@ from secagg.crypto.secret import Secret
 from secagg.crypto.signing import verify_statement
 from secagg.derive import boxes
 from secagg.derive.graph import MAX_COHORT, MIN_COHORT
-from secagg.lora import fixed
+from secagg.lora import fixed, merge_report, published_check, signs
 from secagg.lora.config import CONFIG_FILE
 from secagg.lora.factor_merging import FactorMerging
 from secagg.lora.layout import Layout
+from secagg.lora.manifest import MergedModule
+from secagg.lora.pieces import pieces_of
 from secagg.lora.reader import TENSOR_FILE
 from secagg.lora.template import AdapterTemplate
+from secagg.protocol import second
 from secagg.runtime import one_shot_host, pairwise_publication, publication
 from secagg.transcript import (
     canonical,
@@ -60,7 +63,7 @@ from verifier import cli, entry_order, json_report, log_view, policy, privacy_sp
 from verifier.audit import Audit
 from verifier.catalogue import ALL_CHECKS, FAMILIES, LOG_CHECKS
 from verifier.checks import ANY_MODE, AUTHORITY, COMMITTEE, MAX_SHOWN, ONE_SHOT, PAIRWISE, Level, Mode, Status
-from verifier.families import ciphertexts, log, one_shot_openings, one_shot_session, openings, results, sums
+from verifier.families import ciphertexts, log, merging, one_shot_openings, one_shot_session, openings, results, sums
 from verifier.json_report import to_json
 from verifier.noise_floor import RARITY_BITS, noise_floor
 from verifier.policy import AuditPolicyError, load_policy
@@ -75,6 +78,7 @@ TEXT = (ROOT / "docs" / "record.md").read_text(encoding="utf-8")
 WORDS = " ".join(TEXT.split())
 NOW_S = 1_800_000_160
 RECEIPT_INDEX = 1
+ONE = Fraction(1)
 MODULES = (entries, encoding, merge, noise, openers, roster, statements, published, receipt)
 
 
@@ -546,6 +550,54 @@ def test_the_json_report_of_the_example_has_the_documented_members(tmp_path):
         assert set(words) - ends - cosigned == value.keys(), name
     last = WORDS.split("`first_failures` and `unavailable` have")[1].split("`failed` counts all")[0]
     assert re.findall(r"`([a-z]+)`", last) == ["session", "file", "line", "field", "reason"]
+
+
+def test_the_merge_of_a_session_in_the_json_report_has_the_documented_members(tmp_path):
+    record, trust = write_example(tmp_path)
+    report = run_audit(Audit(RecordFiles(record), load_policy(trust), Level.META, NOW_S))
+    text = WORDS.split("`merge` of a session has")[1].split("The estimated error of the whole adapter")[0]
+    assert set(re.findall(r"`([a-z_]+)`", text)) == json.loads(to_json(report))["sessions"][0]["merge"].keys()
+
+
+def test_the_tolerance_of_what_merges_publish_is_as_documented():
+    assert f"`10^-{round(-np.log10(published_check.TOLERANCE))} |W|`" in WORDS
+    assert f"`merge.json` may differ by {merge_report.TOLERANCE_PPM}." in WORDS
+    degraded, share = (round(10**6 * part) for part in (merge_report.DEGRADED_ERROR, merge_report.DEGRADED_SHARE))
+    assert f"with an `error_ppm` above {degraded} add up to more than {share}," in WORDS
+    assert f"attempt 0..{merging.MAX_ATTEMPTS - 1} after it" in WORDS
+    assert merging.MAX_ATTEMPTS == second.MAX_ATTEMPTS
+
+
+def test_the_pieces_and_matrices_of_merges_are_as_documented():
+    rows = table("| piece | is | shape | with the merge |")
+    sizes = {"m": 50, "n": 40, "k": 3, "s": 6, "p": 4, "r": 2}
+    module = MergedModule("a", "linear", sizes["m"], sizes["n"])
+    of_merges = {
+        "dense": merge.DenseMerge(ONE),
+        "frozen-a": merge.FrozenMerge(ONE, bytes(32)),
+        "sketch": merge.SketchMerge(ONE, bytes(32), 3, 6, 4),
+        "two-session-range": merge.RangeMerge(ONE, bytes(32), 3),
+        "two-session-projection": merge.ProjectionMerge(ONE, bytes(32), 3, 4, bytes(16), bytes(32), bytes(32)),
+        "pilot of one side": merge.PilotMerge(ONE, bytes(32), 3, 1, ONE / 2),
+        "pilot of two sides": merge.PilotMerge(ONE, bytes(32), 3, 2, ONE / 2),
+        "pilot-basis of one side": merge.BasisMerge(ONE, bytes(32), 3, 1, 4, ONE / 2, bytes(16), bytes(32)),
+        "pilot-basis of two sides": merge.BasisMerge(ONE, bytes(32), 3, 2, 4, ONE / 2, bytes(16), bytes(32)),
+    }
+    for name, each in of_merges.items():
+        assert pieces_of(each, module, sizes["r"]) == {
+            row[0].strip("`"): tuple(sizes[size] for size in row[2].split(", "))
+            for row in rows
+            if {name, name.partition(" of ")[0]} & set(row[3].replace("`", "").split(";")[0].split(", "))
+        }, name
+    assert {name for row in table("| matrix | name | shape |") for name in re.findall(r"`([a-z-]+)`", row[1])} == set(
+        signs.MATRICES
+    )
+    key = hashlib.sha256(b'{"matrix":"xi","module":"a","seed":"' + b"00" * 32 + b'","type":"test-matrix"}').digest()
+    stream = np.empty(2, dtype=np.uint8)
+    Keystream(key).read_into(stream)
+    bits = [int(stream[i // 8]) >> i % 8 & 1 for i in range(15)]
+    by_hand = np.array([2 * bit - 1 for bit in bits], np.float32).reshape(3, 5)
+    assert np.array_equal(signs.sign_matrix(bytes(32), "a", "xi", 3, 5), by_hand)
 
 
 def test_the_noise_of_a_session_in_the_json_report_has_the_documented_members():
