@@ -29,12 +29,12 @@ from secagg.crypto.secret import Secret
 from secagg.crypto.signing import verify_statement
 from secagg.derive import boxes
 from secagg.derive.graph import MAX_COHORT, MIN_COHORT
-from secagg.lora import fixed, merge_report, published_check, signs
+from secagg.lora import fixed, linearity, merge_report, published_check, reconstruction, signs
 from secagg.lora.config import CONFIG_FILE
 from secagg.lora.factor_merging import FactorMerging
 from secagg.lora.layout import Layout
 from secagg.lora.manifest import MergedModule
-from secagg.lora.pieces import pieces_of
+from secagg.lora.pieces import pieces_of, scale_of
 from secagg.lora.reader import TENSOR_FILE
 from secagg.lora.template import AdapterTemplate
 from secagg.protocol import second
@@ -561,9 +561,11 @@ def test_the_merge_of_a_session_in_the_json_report_has_the_documented_members(tm
 
 def test_the_tolerance_of_what_merges_publish_is_as_documented():
     assert f"`10^-{round(-np.log10(published_check.TOLERANCE))} |W|`" in WORDS
-    assert f"`merge.json` may differ by {merge_report.TOLERANCE_PPM}." in WORDS
+    assert f"`scalar_ppm` may differ by {merge_report.TOLERANCE_PPM}." in WORDS
     degraded, share = (round(10**6 * part) for part in (merge_report.DEGRADED_ERROR, merge_report.DEGRADED_SHARE))
     assert f"with an `error_ppm` above {degraded} add up to more than {share}," in WORDS
+    assert f"at least 0 and at most {reconstruction.MOST_SCALAR:g}, or by 1" in WORDS
+    assert linearity.BASIS_TOLERANCE == published_check.TOLERANCE == 1e-4
     assert f"attempt 0..{merging.MAX_ATTEMPTS - 1} after it" in WORDS
     assert merging.MAX_ATTEMPTS == second.MAX_ATTEMPTS
 
@@ -598,6 +600,30 @@ def test_the_pieces_and_matrices_of_merges_are_as_documented():
     bits = [int(stream[i // 8]) >> i % 8 & 1 for i in range(15)]
     by_hand = np.array([2 * bit - 1 for bit in bits], np.float32).reshape(3, 5)
     assert np.array_equal(signs.sign_matrix(bytes(32), "a", "xi", 3, 5), by_hand)
+
+
+def test_the_largest_scales_of_pieces_are_as_documented():
+    rows = dict(table("| pieces | reach |"))
+    assert {name for row in rows for name in re.findall(r"`([a-z-]+)`", row)} == {
+        row[0].strip("`") for row in table("| piece | is | shape | with the merge |")
+    }
+    for m, n, u in ((50, 40, 3), (5000, 4000, 1), (7, 100_000, 9)):
+        sizes = {"m": m, "n": n, "(m": m, "n)": n}
+        for row, text in rows.items():
+            if "scaled-b" in row:
+                continue
+            reaches = []
+            for term in text.removesuffix(" if that is less").split(", or "):
+                factor, divisors = (Fraction(part) for part in ("1", "1"))
+                above, _, below = term.partition(" / ")
+                if above != "u^2":
+                    factor = Fraction(above.removesuffix(" u^2"))
+                for size in below.split():
+                    divisors *= sizes[size]
+                reaches.append(factor * u * u / divisors)
+            for piece in re.findall(r"`([a-z-]+)`", row):
+                scale = scale_of(piece, MergedModule("a", "linear", m, n), Fraction(u))
+                assert Fraction(4) ** scale * min(reaches) <= 1 < Fraction(4) ** (scale + 1) * min(reaches), piece
 
 
 def test_the_noise_of_a_session_in_the_json_report_has_the_documented_members():

@@ -129,8 +129,8 @@ def test_nobody_is_in_both_sums(tmp_path):
     ("pair", "changes", "field"),
     [
         (two_session(), {"seed": b"x" * 32}, "merge.seed"),
-        (two_session(), {"update_norm": Fraction(16)}, "merge.update_norm"),
-        (pilot_basis(), {"update_norm": Fraction(16)}, "merge.update_norm"),
+        (two_session(), {"update_norm": Fraction(1, 16)}, "merge.update_norm"),
+        (pilot_basis(), {"update_norm": Fraction(1, 16)}, "merge.update_norm"),
         (two_session(), {"first": b"nothing of it is"}, "merge.first"),
     ],
 )
