@@ -60,6 +60,12 @@ class OperatorServicer(pb_grpc.OperatorServiceServicer):
             raise RemoteProtocolError(
                 RejectReason.WRONG_LENGTH, f"uploads of {session.upload_bytes} bytes, limit {self._max_upload_bytes}"
             )
+        if session.most_contributors < parameters.min_contributors:
+            may = session.most_contributors
+            raise RemoteProtocolError(
+                RejectReason.MALFORMED_MESSAGE,
+                f"min_contributors: {parameters.min_contributors}, of whom {may} may come",
+            )
         check_boxes(session, self._max_request_bytes)
         merging = check_layout(parameters, request.layout, request.adapter)
         check_institutions(parameters, request.cards, request.context)

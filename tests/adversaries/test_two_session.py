@@ -14,6 +14,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,12 +24,13 @@ from secagg.lora.fixed import BASIS_FILE, fixed_name, read_fixed
 from secagg.lora.manifest import Manifest
 from secagg.lora.signs import sign_matrix
 from secagg.lora.update_merging import UpdateMerging
+from secagg.participation import OneShotParticipation
 from secagg.protocol import log
 from secagg.protocol.errors import LocalProtocolError, ProtocolError, RejectReason, RemoteProtocolError
 from secagg.protocol.messages import AdvertisedList, ClosedList, SharedList
 from secagg.protocol.one_shot import admission, coordinator
 from secagg.protocol.one_shot.authority_rules import check_request, check_sets
-from secagg.protocol.one_shot.client_states import Send
+from secagg.protocol.one_shot.client_states import Delivered, Send
 from secagg.protocol.one_shot.coordinator_states import Aborted, CommitmentRow, Committing, Publishing
 from secagg.protocol.one_shot.messages import CommitContribution, OneShotContribution
 from secagg.protocol.one_shot.session import OneShotSession
@@ -290,6 +292,32 @@ class TestAsksOpenersForFewer:
         assert not any(isinstance(each.message, OneShotContribution) for each in speaker.effects if is_send(each))
         speaker.feed(one_shot_client.committed_list(session, headers))
         assert isinstance(speaker.effects[-1].message, OneShotContribution)
+
+    def test_who_comes_back_for_the_sum_is_told_that_it_is_over_fewer(self) -> None:
+        """With more corrupt members than assumed; the contributor was gone before the close."""
+        session, everybody = one_shot_second()
+
+        def checked(chosen: Sequence[one_shot.Contribution]) -> None:
+            evidence = one_shot.evidence_of(session, one_shot.close_of(session, chosen))
+            leaves = tuple(Accepted(session.positions[names([each.key])[0]], each.signed).to_bytes() for each in chosen)
+
+            class Shown:
+                log_policy = one_shot.WITNESSED
+
+                async def closed_list(self, _: bytes) -> ClosedList:
+                    return ClosedList(evidence, leaves)
+
+            source = Shown()
+            source.port = source
+            view = log.join(session.parameters, one_shot.WITNESSED, one_shot.evidence_of(session))
+            details = SessionDetails(session, None, view, None)
+            participation = OneShotParticipation(source, details, SimpleNamespace(run=None), None)
+            asyncio.run(participation._check_counted(Delivered(view, everybody[0].signed, None)))
+
+        checked(everybody)
+        with pytest.raises(RemoteProtocolError) as caught:
+            checked(everybody[:5])
+        assert caught.value.reason is RejectReason.OTHER_CONTRIBUTORS
 
 
 def is_send(effect: object) -> bool:
@@ -697,6 +725,17 @@ class TestWhoMayTakePart:
             with pytest.raises(LocalProtocolError) as caught:
                 one_shot_client.Speaker(session, number)
             assert caught.value.reason is RejectReason.NOT_ADMITTED
+
+    def test_no_session_is_opened_for_fewer_pilots_than_it_needs(self, tmp_path: Path) -> None:
+        async def run() -> None:
+            async with serving(tmp_path / "coordinator") as service:
+                two = Two(service, FIVE, tmp_path)
+                few = dataclasses.replace(PILOTS, share=Fraction(1, 1000))
+                assert len(pilots(FIVE, few)) < 3
+                with pytest.raises(RemoteProtocolError, match="min_contributors: 3, of whom"):
+                    await two.open(few)
+
+        asyncio.run(run())
 
     def test_a_coordinator_takes_no_keys_of_whoever_is_no_pilot(self) -> None:
         keys = stage.sorted_keys(7)

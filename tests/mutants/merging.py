@@ -14,6 +14,8 @@ _ADAPTER = f"{_ATTACKS}::TestTheSameAdapterOnce"
 _UNIT = "tests/unit/protocol/test_second.py"
 _PAIRWISE, _ONE_SHOT = "secagg/protocol/pairwise", "secagg/protocol/one_shot"
 _LIBRARY = "secagg/second_session.py"
+_MERGE = "tests/adversaries/test_merge_attacks.py"
+_CUT = f"{_MERGE}::TestChoosesWhatIsCut"
 
 MUTANTS: tuple[Mutant, ...] = (
     # The set is the first one's, for whoever releases anything over it.
@@ -65,6 +67,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "    session.check_contributors(found)\n",
         "",
         f"{_OPENERS}::test_nobody_uploads_after_a_list_of_fewer",
+    ),
+    mutant(
+        "who comes back does not look who is in the sum",
+        "secagg/participation.py",
+        "        self.details.session.check_contributors(",
+        "        frozenset(",
+        f"{_OPENERS}::test_who_comes_back_for_the_sum_is_told_that_it_is_over_fewer",
     ),
     # The honest coordinator ends early, and spares nobody.
     mutant(
@@ -235,6 +244,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "self._at_socket(OPERATOR_SOCKET, LARGE_MESSAGE_BYTES)",
         f"{_LIES}::test_frozen_tensors_are_those_that_the_open_entry_names",
     ),
+    mutant(
+        "a session is opened for fewer pilots than it needs",
+        "secagg/services/operator.py",
+        "if session.most_contributors < parameters.min_contributors:",
+        "if session.most_contributors < 0:",
+        f"{_WHO}::test_no_session_is_opened_for_fewer_pilots_than_it_needs",
+    ),
     # Who may take part.
     mutant(
         "strangers may join a second session",
@@ -298,5 +314,62 @@ MUTANTS: tuple[Mutant, ...] = (
         "    check_admitted(session, statement.identity)\n",
         "",
         f"{_WHO}::test_a_coordinator_takes_no_keys_of_whoever_is_no_pilot",
+    ),
+    # What is sent is linear, whatever the coordinator chooses.
+    mutant(
+        "a coordinator multiplies what is sent by anything",
+        "secagg/lora/merging.py",
+        "        check_scales(parameters.merge, merging.manifest)\n",
+        "",
+        f"{_CUT}::test_a_scale_between_three_people_would_show_the_smallest",
+    ),
+    mutant(
+        "what is sent of a frozen adapter is multiplied by anything",
+        "secagg/lora/fixed.py",
+        "    check_frozen_scales(merge, manifest, tensors)\n",
+        "",
+        f"{_CUT}::test_nor_is_what_is_sent_where_a_is_frozen",
+    ),
+    mutant(
+        "one of two sums over the same people clips some of them",
+        "secagg/lora/linearity.py",
+        "if encoding.clip_norm**2 < encoding.dimension:",
+        "if encoding.clip_norm <= 0:",
+        f"{_CUT}::test_two_sums_over_the_same_people_would_show_who_is_clipped_in_one",
+    ),
+    mutant(
+        "messages are clamped to any range",
+        "secagg/lora/linearity.py",
+        "encoding.flatten.bound < 1:",
+        "encoding.flatten.bound <= 0:",
+        f"{_CUT}::test_no_range_smaller_than_a_message_is_taken",
+    ),
+    mutant(
+        "factors are clamped to any range",
+        "secagg/lora/merging.py",
+        "        check_factor_encoding(parameters.encoding)\n",
+        "",
+        f"{_CUT}::test_factors_are_not_clamped_coordinate_by_coordinate",
+    ),
+    mutant(
+        "contributors project on anything",
+        "secagg/lora/fixed.py",
+        "            check_orthonormal(name, tensors[name])\n",
+        "            check_orthonormal(name, np.eye(1))\n",
+        f"{_CUT}::test_bases_are_orthonormal",
+    ),
+    mutant(
+        "an attempt that was seen closed can be shown as one that never was",
+        _LIBRARY,
+        "            _check_continues(await keeper.view_of(session), view)\n",
+        "",
+        f"{_MERGE}::TestShowsAnotherLogOfAnAttempt::test_an_attempt_that_was_seen_closed_is_not_forgotten",
+    ),
+    mutant(
+        "a probe multiplies a module by anything",
+        "secagg/lora/reconstruction.py",
+        "min(MOST_SCALAR, max(0.0, float(np.sum(probe * seen)) / own))",
+        "max(0.0, float(np.sum(probe * seen)) / own)",
+        f"{_MERGE}::TestOneContributorLies::test_a_lying_probe_does_not_blow_up_what_it_calibrates",
     ),
 )
