@@ -119,7 +119,7 @@ async def check_own(source: Source, keeper: StateKeeper, details: SessionDetails
     """Do nothing if a second session fits what this identity knows itself of the first, and of other attempts.
 
     Raises:
-        RemoteProtocolError: LOG_FORKED; the first session ended otherwise than this identity saw.
+        RemoteProtocolError: LOG_FORKED; the first session, or an attempt, went on otherwise than this identity saw.
         LocalProtocolError: WRONG_PHASE; it took part in another attempt, which has not ended without a sum, or for
             ``pilot-basis`` was closed.
         StaleStoreError: its store knows nothing of the first session, whose sum it is in.
@@ -135,7 +135,15 @@ async def check_own(source: Source, keeper: StateKeeper, details: SessionDetails
     for attempt in range(MAX_ATTEMPTS):
         session = second_session(first.session, attempt)
         if attempt != own and session in known:
-            _check_failed(parameters.merge, (await source.details(session)).view, session)
+            view = (await source.details(session)).view
+            _check_continues(await keeper.view_of(session), view)
+            _check_failed(parameters.merge, view, session)
+
+
+def _check_continues(seen: LogView | None, view: LogView) -> None:
+    """An attempt that was seen closed is not shown as one that never was."""
+    if seen is not None and (view.start, view.segment[: len(seen.segment)]) != (seen.start, seen.segment):
+        raise RemoteProtocolError(RejectReason.LOG_FORKED, "another attempt went on otherwise than this identity saw")
 
 
 def _check_failed(merge: Merge, view: LogView, session: bytes) -> None:

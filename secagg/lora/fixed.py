@@ -16,6 +16,7 @@ from secagg.lora.adapter import Adapter
 from secagg.lora.container import encode_tensors, read_header, read_tensors
 from secagg.lora.errors import AdapterError, AdapterRejectReason
 from secagg.lora.layout import Shape
+from secagg.lora.linearity import check_frozen_scales, check_orthonormal
 from secagg.lora.manifest import Manifest
 from secagg.lora.maps import FixedTensors, fixed_name
 from secagg.lora.pieces import pieces_of
@@ -50,10 +51,11 @@ def most_fixed_bytes(merge: LinearMerge, manifest: Manifest) -> int:
 
 
 def read_fixed(merge: LinearMerge, manifest: Manifest, data: bytes) -> FixedTensors:
-    """The tensors in a file, checked against the session: digest, names, shapes, finite values.
+    """The tensors in a file, checked against the session: digest, names, shapes, finite values, orthonormal bases.
 
     Raises:
-        AdapterError: BAD_FIXED_TENSORS, MISSING_TENSOR, UNEXPECTED_TENSOR, WRONG_SHAPE, NON_FINITE; as ``read_header``.
+        AdapterError: BAD_FIXED_TENSORS, MISSING_TENSOR, UNEXPECTED_TENSOR, WRONG_SHAPE, NON_FINITE; as ``read_header``;
+            BAD_TEMPLATE, what is sent of a frozen adapter is multiplied by too much.
     """
     expected = fixed_shapes(merge, manifest)
     if hashlib.sha256(data).digest() != (fixed_digest(merge) or hashlib.sha256(b"").digest()):
@@ -77,6 +79,9 @@ def read_fixed(merge: LinearMerge, manifest: Manifest, data: bytes) -> FixedTens
             found = f"{tensors[name].shape}"
             raise _other(AdapterRejectReason.WRONG_SHAPE, name, found, f"{expected[name]}, of the session's module")
         require_float32(name, tensors[name])
+        if not isinstance(merge, FrozenMerge):
+            check_orthonormal(name, tensors[name])
+    check_frozen_scales(merge, manifest, tensors)
     return tensors
 
 

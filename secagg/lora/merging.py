@@ -16,6 +16,7 @@ from secagg.lora.adapter import Adapter
 from secagg.lora.errors import AdapterError, AdapterRejectReason
 from secagg.lora.factor_merging import FactorMerging
 from secagg.lora.layout import Layout
+from secagg.lora.linearity import check_encoding, check_factor_encoding, check_scales
 from secagg.lora.manifest import Manifest
 from secagg.lora.messages import Message
 from secagg.lora.template import AdapterTemplate
@@ -77,18 +78,21 @@ def decode_merging(parameters: SessionOpen, layout: bytes, adapter: bytes) -> Fa
 
     Raises:
         CanonicalError: one of them is not canonical.
-        AdapterError: malformed; of another digest, base model or dimension than the open entry's; or against each
-            other.
+        AdapterError: malformed; of another digest, base model or dimension than the open entry's; against each other;
+            or what contributors sent would not be linear (``linearity``).
     """
     decoded = Layout.from_json_value(canonical.decode(layout))
     value = canonical.decode(adapter)
     _require("layout", decoded.digest == parameters.layout, "another digest", "the open entry's")
     merging: FactorMerging | UpdateMerging
     if isinstance(parameters.merge, FactorMerge):
+        check_factor_encoding(parameters.encoding)
         merging = FactorMerging(AdapterTemplate.from_json_value(value), decoded)
     else:
         counts_clipping = isinstance(parameters.noise, NoDifferentialPrivacy)
+        check_encoding(parameters.encoding, counts_clipping=counts_clipping)
         merging = UpdateMerging.of(parameters.merge, Manifest.from_json_value(value), counts_clipping=counts_clipping)
+        check_scales(parameters.merge, merging.manifest)
         difference = merging.layout.first_difference(decoded)
         _require("layout", difference is None, f"{difference}", "what the strategy sends of the modules")
     _require("adapter", merging.digest == parameters.adapter, "another digest", "the open entry's")

@@ -16,6 +16,9 @@ from secagg.lora.manifest import MergedModule
 from secagg.lora.maps import LinearMaps, fixed_name
 from secagg.lora.updates import Wide
 
+MOST_SCALAR = 2.0
+"""An honest probe asks for about 1, or less where much is missing; a lying one could ask for anything."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MergedUpdate:
@@ -125,7 +128,7 @@ def _calibrated(
     on_left, on_right = maps.sides(module, name, probe.shape)
     seen = (left if on_left is None else on_left.T @ left) @ (right if on_right is None else right @ on_right)
     own = float(np.sum(seen**2))
-    scalar = max(0.0, float(np.sum(probe * seen)) / own) if own else 1.0
+    scalar = min(MOST_SCALAR, max(0.0, float(np.sum(probe * seen)) / own)) if own else 1.0
     # Each pair of columns of the test matrices shows the square once, on average.
     copies = (1 if on_left is None else probe.shape[0]) * probe.shape[1]
     rest = float(np.sum((probe - scalar * seen) ** 2)) / copies

@@ -101,7 +101,7 @@ def parameters_of(
         "adapter": merging.digest,
         "layout": merging.layout.digest,
         "merge": merge,
-        "encoding": Encoding(merging.layout.dimension, 24, 64, 64, Fraction(4), CoordinateRange(Fraction(1))),
+        "encoding": Encoding(merging.layout.dimension, 24, 64, 64, Fraction(32), CoordinateRange(Fraction(1))),
         "min_contributors": 3,
         "max_corrupt": 0,
         "expected_dropout": Fraction(0),
