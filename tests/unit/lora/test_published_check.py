@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import numpy as np
@@ -25,8 +26,6 @@ def faults(merging, mean, files, **changed):
 
 
 def tensors_in(data):
-    import io
-
     file = io.BytesIO(data)
     return dict(read_tensors(file, read_header(file, len(data))))
 
