@@ -113,9 +113,9 @@ def _place(axes: Axes, labels: Sequence[Label], rounds: int) -> None:
     lowest, gap = axes.transAxes.transform((0, 0))[1], _GAP_POINTS * axes.figure.dpi / 72
     for label, pixels in zip(ordered, spread(wanted, float(gap), float(lowest)), strict=True):
         height = float(to_pixels.inverted().transform((0, pixels))[1])
-        axes.plot([rounds * 1.015, rounds * 1.045], [label.height, height], color=_FAINT, linewidth=0.6)
+        axes.plot([rounds * 1.015, rounds * 1.045], [label.height, height], color=_FAINT, linewidth=0.6, clip_on=False)
         sample = [rounds * 1.055, rounds * 1.085, rounds * 1.115]
-        axes.plot(sample, [height] * 3, **label.style.shown(), linewidth=1.5, markevery=[1])
+        axes.plot(sample, [height] * 3, **label.style.shown(), linewidth=1.5, markevery=[1], clip_on=False)
         axes.text(rounds * 1.13, height, label.text, color=_INK, fontsize=9.5, va="center")
 
 
