@@ -196,7 +196,7 @@ class Coordinator:
         try:
             if follows is not None:
                 await second_session.check_own(self, keeper, details, follows)
-            await asyncio.to_thread(second_session.check_adapter, keeper, details, own)
+            await second_session.check_adapter(keeper, details, own)
         except BaseException:
             await keeper.close()
             raise

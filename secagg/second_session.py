@@ -37,7 +37,7 @@ from secagg.session_details import SessionAbortedError, SessionDetails
 from secagg.store.contributed import digest_of
 from secagg.transcript.entries import OneShotOpen
 from secagg.transcript.evidence import LogEvidence
-from secagg.transcript.merge import Merge, ProjectionMerge, fixed_digest, second_session
+from secagg.transcript.merge import Merge, ProjectionMerge, RangeMerge, fixed_digest, second_session
 from secagg.transcript.policy import LogPolicy
 
 
@@ -159,29 +159,29 @@ def _check_failed(merge: Merge, view: LogView, session: bytes) -> None:
         )
 
 
-def check_adapter(keeper: StateKeeper, details: SessionDetails, adapter: Adapter) -> None:
-    """Remember what is contributed to a first session, and refuse to contribute anything else to the second. Blocks.
+async def check_adapter(keeper: StateKeeper, details: SessionDetails, adapter: Adapter) -> None:
+    """Remember what is contributed to a first session, and refuse to contribute anything else to the second.
+
+    Of ``two-session`` only: who is in one sum of ``pilot-basis`` is not in the other.
 
     Raises:
         LocalProtocolError: OTHER_ADAPTER; the difference of the two sums would show how this one changed.
         StaleStoreError: what was contributed to the first session is not known any more.
         StoreError: the disk refuses.
     """
-    parameters, merging = details.session.parameters, details.merging
-    if not isinstance(merging, UpdateMerging):
+    merge, merging = details.session.parameters.merge, details.merging
+    if not isinstance(merging, UpdateMerging) or not isinstance(merge, RangeMerge | ProjectionMerge):
         return
-    second = parameters.merge if isinstance(parameters.merge, ProjectionMerge) else None
-    if second is None and first_merge(parameters) is None:
-        return
-    digest = digest_of(_parts(adapter, merging))
-    session = parameters.session if second is None else second.first
-    before = keeper.contributed.of(session)
-    if before is not None and before != digest:
+    session = merge.first if isinstance(merge, ProjectionMerge) else details.session.parameters.session
+    digest = await asyncio.to_thread(lambda: digest_of(_parts(adapter, merging)))
+    before = await asyncio.to_thread(keeper.contributed.of, session)
+    is_begun = isinstance(merge, ProjectionMerge) or await keeper.sealed.load(session) is not None
+    if is_begun and before is None:
+        raise StaleStoreError("what was contributed to the first session is not known any more")
+    if is_begun and before != digest:
         raise LocalProtocolError(RejectReason.OTHER_ADAPTER)
-    if before is None:
-        if second is not None:
-            raise StaleStoreError("what was contributed to the first session is not known any more")
-        keeper.contributed.keep(session, digest)
+    if before != digest:
+        await asyncio.to_thread(keeper.contributed.keep, session, digest)
 
 
 def _parts(adapter: Adapter, merging: UpdateMerging) -> Iterator[bytes]:

@@ -24,7 +24,7 @@ from secagg.lora.fixed import BASIS_FILE, fixed_name, read_fixed
 from secagg.lora.manifest import Manifest
 from secagg.lora.signs import sign_matrix
 from secagg.lora.update_merging import UpdateMerging
-from secagg.participation import OneShotParticipation
+from secagg.participation import OneShotParticipation, Participation
 from secagg.protocol import log
 from secagg.protocol.errors import LocalProtocolError, ProtocolError, RejectReason, RemoteProtocolError
 from secagg.protocol.messages import AdvertisedList, ClosedList, SharedList
@@ -596,6 +596,10 @@ async def open_frozen(two: Two, named: bytes, sent: bytes) -> None:
     await open_session(two.service.state, request, 30.0)
 
 
+async def killed(_: Participation) -> None:
+    raise asyncio.CancelledError
+
+
 def seen_of(service: RunningService, session: bytes) -> set[bytes]:
     """Identities of which the coordinator holds anything signed in a session."""
     host = service.registry._hosts[session]
@@ -791,6 +795,32 @@ class TestTheSameAdapterOnce:
                 with pytest.raises(StaleStoreError):
                     await elsewhere.contribute(second.session, FIVE[0])
                 assert await two.received(second.session) == 0
+
+        asyncio.run(run())
+
+    def test_until_it_has_joined_somebody_may_change_its_adapter(self, tmp_path: Path) -> None:
+        async def run() -> None:
+            async with serving(tmp_path / "coordinator") as service:
+                two = Two(service, FIVE, tmp_path)
+                first = await two.open(RANGE)
+                one, another = two.adapter(FIVE[0]), two.adapter(FIVE[1])
+                async with await two.connected() as source:
+
+                    async def joined(adapter: Path) -> None:
+                        participation = await source.contribute(
+                            first.session, adapter, FIVE[0], tmp_path / "clients", LENIENT
+                        )
+                        await participation.close()
+
+                    with pytest.MonkeyPatch.context() as patched:
+                        patched.setattr(Participation, "join", killed)
+                        with pytest.raises(asyncio.CancelledError):
+                            await joined(one)
+                    await joined(another)
+                    await joined(another)
+                    with pytest.raises(LocalProtocolError) as caught:
+                        await joined(one)
+                    assert caught.value.reason is RejectReason.OTHER_ADAPTER
 
         asyncio.run(run())
 

@@ -190,9 +190,16 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "another adapter may be contributed to the second session",
         _LIBRARY,
-        "if before is not None and before != digest:",
-        "if before is not None and not digest:",
+        "if is_begun and before != digest:",
+        "if is_begun and not digest:",
         f"{_ADAPTER}::test_another_adapter_is_refused_in_the_second_session",
+    ),
+    mutant(
+        "who goes on in the first session may change its adapter",
+        _LIBRARY,
+        "is_begun = isinstance(merge, ProjectionMerge) or await keeper.sealed.load(session) is not None",
+        "is_begun = isinstance(merge, ProjectionMerge)",
+        f"{_ADAPTER}::test_until_it_has_joined_somebody_may_change_its_adapter",
     ),
     mutant(
         "two attempts may both get a sum",
