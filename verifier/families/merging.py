@@ -7,6 +7,7 @@ everybody is in both sums; in ``pilot-basis`` nobody is.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import assert_never
 
 from secagg.lora.fixed import BASIS_FILE
@@ -125,34 +126,51 @@ def _follows(session: SessionRecord, findings: Findings) -> None:
 def _same_people(session: SessionRecord, findings: Findings) -> None:
     """Rules: of ``two-session``, the first sum's identities are in the digest and in this sum, and no others.
 
-    Of ``pilot-basis`` nobody is in both sums.
+    Of ``pilot-basis`` nobody in this sum is in the first, or in one that another attempt was closed over.
     """
     merge = _second_merge(session)
     if merge is None:
         _follows_none(findings)
         return
     first = session.get(FIRST)
-    wanted = session.audit.wanted
     own = [header.identity for header in session.get(CONTRIBUTORS).headers]
-    if isinstance(merge, ProjectionMerge) and contributors_digest(own) != merge.contributors:
-        fail_at(session.files.place(CONTRIBUTIONS), "not the contributors that the open entry names")
-    if wanted and first.parameters.session not in wanted:
-        # Its list may be anything: whether those in it signed was not checked.
-        raise InputMissingError(Place(), f"the first session, {first.name}, was not asked for")
-    before = {header.identity for header in first.get(CONTRIBUTORS).headers}
-    findings.count(len(own))
     match merge:
         case ProjectionMerge():
-            if contributors_digest(before) != merge.contributors:
+            if contributors_digest(own) != merge.contributors:
+                fail_at(session.files.place(CONTRIBUTIONS), "not the contributors that the open entry names")
+            if contributors_digest(_checked_identities(first)) != merge.contributors:
                 place = session.entry_place(session.parameters.TYPE, "merge.contributors")
                 fail_at(place, "not the contributors of the first session")
         case BasisMerge():
-            for number, identity in enumerate(own, start=1):
-                if identity in before:
-                    line = session.files.place(CONTRIBUTIONS, number, "statement.identity")
-                    findings.fail(line, "in the sum of the first session already")
+            for other in (first, *_other_closed_attempts(session, merge.first)):
+                before = _checked_identities(other)
+                for number, identity in enumerate(own, start=1):
+                    if identity in before:
+                        line = session.files.place(CONTRIBUTIONS, number, "statement.identity")
+                        findings.fail(line, f"in the sum of session {other.name} already")
         case _:
             assert_never(merge)
+    findings.count(len(own))
+
+
+def _other_closed_attempts(session: SessionRecord, first: bytes) -> Iterator[SessionRecord]:
+    """Attempts of which a sum may have been opened, whatever the log says of their end."""
+    known = session.audit.get(SESSIONS).places
+    for attempt in range(MAX_ATTEMPTS):
+        identifier = second_session(first, attempt)
+        if identifier in known and identifier != session.parameters.session:
+            other = SessionRecord(session.audit, session_entries(session.audit, identifier))
+            if other.entries.close is not None:
+                yield other
+
+
+def _checked_identities(session: SessionRecord) -> frozenset[bytes]:
+    """Who is in the closed set of a session that is among those that are checked."""
+    wanted = session.audit.wanted
+    if wanted and session.parameters.session not in wanted:
+        # Its list may be anything: whether those in it signed was not checked.
+        raise InputMissingError(Place(), f"session {session.name} was not asked for")
+    return frozenset(header.identity for header in session.get(CONTRIBUTORS).headers)
 
 
 def _one_after_the_other(session: SessionRecord, findings: Findings) -> None:
