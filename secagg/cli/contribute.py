@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from secagg.cli.connection import add_connection, client_config, connect_to
 from secagg.cli.exit_codes import ExitCode
 from secagg.cli.options import add_command, add_passphrase_file, check_out, load_key, session_id
-from secagg.cli.output import Reporter, Rows
+from secagg.cli.output import Reporter, Rows, now_and_then
 
 if TYPE_CHECKING:
     from secagg.cli.contribution_report import ReceiptKeeper
@@ -132,6 +132,7 @@ class _Visit:
         from secagg.cli.contribution_report import ReceiptKeeper, Reported
         from secagg.cli.describe_noise import spending_words
         from secagg.protocol.errors import RejectReason, RemoteProtocolError
+        from secagg.runtime.clock import SystemClock
         from secagg.second_session import with_fixed
 
         arguments, config, policy, identity = self.arguments, self.config, self.policy, self.identity
@@ -158,7 +159,10 @@ class _Visit:
         if result is None:
             reported.delivered(reporter)
             return
-        quality = None if out is None else await asyncio.to_thread(result.write_adapter, out)
+        quality = None
+        if out is not None:
+            progress = now_and_then(reporter.progress, SystemClock().now_s)
+            quality = await asyncio.to_thread(result.write_adapter, out, progress)
         reported.merged(reporter, result, out, quality)
 
     async def _fetch(self, details: SessionDetails, out: Path) -> None:

@@ -11,7 +11,7 @@ import argparse
 import enum
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -84,6 +84,19 @@ class Reporter:
         from rich.console import Console
 
         return Console(stderr=True)
+
+
+def now_and_then(say: Callable[[str], None], now_s: Callable[[], int], every_s: int = 5) -> Callable[[str], None]:
+    """Pass on what is said, but not more often than every so many seconds: nothing of what is done at once."""
+    last_s = now_s()
+
+    def heard(text: str) -> None:
+        nonlocal last_s
+        if now_s() - last_s >= every_s:
+            last_s = now_s()
+            say(text)
+
+    return heard
 
 
 def table(rows: Rows) -> str:

@@ -12,7 +12,7 @@ from secagg.cli.connection import add_connection, client_config, connect_to
 from secagg.cli.exit_codes import ExitCode
 from secagg.cli.operator_socket import OPERATOR_CALL_S, at_socket
 from secagg.cli.options import add_command, add_group, check_out, session_id
-from secagg.cli.output import Reporter, table
+from secagg.cli.output import Reporter, now_and_then, table
 
 if TYPE_CHECKING:
     from secagg.client import Coordinator
@@ -266,11 +266,13 @@ def _local_time(at_s: int) -> str:
 async def _result(arguments: argparse.Namespace) -> ExitCode:
     from secagg.cli.contribution_report import quality_rows, quality_value
     from secagg.protocol.second import first_merge
+    from secagg.runtime.clock import SystemClock
 
     check_out(arguments.out)
     async with await connect_to(client_config(arguments), arguments.timeout) as remote:
         result = await remote.result(arguments.session)
-    quality = await asyncio.to_thread(result.write_adapter, arguments.out)
+    progress = now_and_then(Reporter.of(arguments).progress, SystemClock().now_s)
+    quality = await asyncio.to_thread(result.write_adapter, arguments.out, progress)
     first = first_merge(result.details.session.parameters) is not None
     what = "bases, for the session that follows, of the sum" if first else "mean"
     Reporter.of(arguments).result(

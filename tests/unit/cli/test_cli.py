@@ -14,7 +14,7 @@ import pytest
 
 from secagg.cli import failures, main, opening, options
 from secagg.cli.exit_codes import MEANINGS, ExitCode
-from secagg.cli.output import OutputFormat, Reporter, printable, table
+from secagg.cli.output import OutputFormat, Reporter, now_and_then, printable, table
 from secagg.client import SessionAbortedError
 from secagg.crypto.notes import log_key, witness_key
 from secagg.identity.address import Address
@@ -700,6 +700,15 @@ def test_what_peers_chose_cannot_steer_a_terminal():
 
 def test_a_table_aligns_labels_and_continues_values():
     assert table([("a", "1"), ("long", "2\n3")]) == "a     1\nlong  2\n      3"
+
+
+def test_what_is_said_often_is_passed_on_now_and_then():
+    said: list[str] = []
+    moments = iter([0, 1, 4, 5, 5, 6, 9, 11, 11])
+    say = now_and_then(said.append, lambda: next(moments), every_s=5)
+    for text in "abcdef":
+        say(text)
+    assert said == ["c", "f"]
 
 
 def test_progress_is_json_lines_or_plain_lines_or_for_a_person_at_a_terminal(monkeypatch):
