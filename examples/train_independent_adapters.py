@@ -4,7 +4,7 @@
 
 Base and texts are those of train_adapters.py, but these contributors never met: each draws an A of its own, and
 chooses rank, alpha and what its scale is made of. The mean of their factors means nothing; that of their updates
-does. The script trains, merges in four ways and measures what each merge keeps.
+does. The script trains, merges in several ways and measures what each merge keeps.
 
 The same Python, torch, kind of processor and --threads give the same adapters. Needs the extra `train`.
 """
@@ -42,7 +42,10 @@ from secagg.lora.updates import Wide, updates_of
 from secagg.lora.writer import write_adapter, write_files
 from secagg.transcript.merge import DenseMerge, LinearMerge, SketchMerge
 
-MERGED_RANK = 16
+CORE_COLUMNS = {16: 128, 24: 96}
+"""By rank of the merged adapter; with the default, 8 ranks, a sketch for rank 24 would be larger than these modules."""
+SHOWN = ("base", "adapter", "factors", "exact", "sketch 16", "sketch 24")
+"""Whose losses are in the first table of README.md; training.json has them all."""
 SEED = b"examples/adapters_independent..."
 
 
@@ -146,19 +149,20 @@ def error_of(merged: Path, exact: Mapping[str, Wide], manifest: Manifest) -> flo
 
 
 def merges(adapters: Sequence[Adapter], out: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Write each merge below `out`; its name, and what is known of it."""
-    manifest = manifest_of(adapters[0], DenseMerge(Fraction(1)), MERGED_RANK)
+    """Write each merge below `out`; its name, and what is known of it. The rank of `exact` has room for all."""
+    all_ranks = sum(adapter.config.r for adapter in adapters)
+    manifest = manifest_of(adapters[0], DenseMerge(Fraction(1)), all_ranks)
     exact = mean_update(adapters, manifest)
     square = max(sum(f.square for _, f in updates_of(adapter, manifest) if f) for adapter in adapters)
     norm = Fraction(2) ** int(np.ceil(np.log2(square) / 2))
-    all_ranks = sum(adapter.config.r for adapter in adapters)
     merge_factors(adapters, out / "factors")
-    yield "factors", {"error": round(error_of(out / "factors", exact, manifest), 4)}
-    for name, merge, rank in (
-        ("exact", DenseMerge(norm), all_ranks),
-        ("dense", DenseMerge(norm), MERGED_RANK),
-        ("sketch", SketchMerge(norm, SEED, 2 * MERGED_RANK, 8 * MERGED_RANK, 8), MERGED_RANK),
-    ):
+    rank = max(adapter.config.r for adapter in adapters)
+    yield "factors", {"rank": rank, "error": round(error_of(out / "factors", exact, manifest), 4)}
+    ways: list[tuple[str, LinearMerge, int]] = [("exact", DenseMerge(norm), all_ranks)]
+    for rank, core_columns in CORE_COLUMNS.items():
+        ways.append((f"dense {rank}", DenseMerge(norm), rank))
+        ways.append((f"sketch {rank}", SketchMerge(norm, SEED, 2 * rank, core_columns, 8), rank))
+    for name, merge, rank in ways:
         report = merge_updates(adapters, merge, rank, out / name)
         yield (
             name,
@@ -171,20 +175,27 @@ def merges(adapters: Sequence[Adapter], out: Path) -> Iterator[tuple[str, dict[s
 
 
 def table(report: Mapping[str, Any]) -> str:
-    """The rows of the table in README.md, the common text last; a test holds the two together."""
-    names = ("base", "adapter", "factors", "exact", "dense", "sketch")
+    """The rows of the first table in README.md, the common text last; a test holds the two together."""
     rows = []
     for row in report["contributors"]:
         choice = f"{row['rank']} | {row['alpha']}{' rsLoRA' if row['use_rslora'] else ''} | {row['dtype']}"
-        rows.append(f"| {row['contributor']} | {choice} | {_losses(row, names)} |")
-    means = {f"loss_{name}": np.mean([row[f"loss_{name}"] for row in report["contributors"]]) for name in names}
-    rows.append(f"| | mean of the eight | | | {_losses(means, names)} |")
-    rows.append(f"| | the base's own text | | | {_losses(report['base'], names)} |")
+        rows.append(f"| {row['contributor']} | {choice} | {_losses(row)} |")
+    rows.append(f"| | the base's own text | | | {_losses(report['base'])} |")
     return "\n".join(rows).replace("|  |", "| |")
 
 
-def _losses(row: Mapping[str, Any], names: Sequence[str]) -> str:
-    return " | ".join(f"{row[f'loss_{name}']:.3f}" if f"loss_{name}" in row else "" for name in names)
+def table_of_merges(report: Mapping[str, Any]) -> str:
+    """The rows of the second table in README.md."""
+    rows = []
+    for name, merge in report["merges"].items():
+        estimate = f"{merge['estimated_error']:.3f}" if "estimated_error" in merge else ""
+        loss = np.mean([row[f"loss_{name}"] for row in report["contributors"]])
+        rows.append(f"| {name} | {merge['rank']} | {merge['error']:.3f} | {estimate} | {loss:.3f} |")
+    return "\n".join(rows).replace("|  |", "| |")
+
+
+def _losses(row: Mapping[str, Any]) -> str:
+    return " | ".join(f"{row[f'loss_{name}']:.3f}" if f"loss_{name}" in row else "" for name in SHOWN)
 
 
 def contribute(
@@ -258,7 +269,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     started = time.monotonic()
-    print(table(run(arguments.out, common.Settings())))
+    report = run(arguments.out, common.Settings())
+    print(table(report), table_of_merges(report), sep="\n\n")
     print(f"wrote {arguments.out} in {time.monotonic() - started:.0f} s")
 
 
