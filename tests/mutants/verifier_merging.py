@@ -34,6 +34,13 @@ MUTANTS: tuple[Mutant, ...] = (
         f"{_FOLLOWING_TESTS}::test_a_basis_is_published_before_anybody_projects_on_it",
     ),
     mutant(
+        "only pairwise sessions are followed",
+        _MERGING,
+        "    if last not in {Kind.RESULT, Kind.ONE_SHOT_RESULT} or",
+        "    if last is not Kind.RESULT or",
+        f"{_FOLLOWING_TESTS}::test_honest_one_shot_sessions_pass",
+    ),
+    mutant(
         "an identifier of a second session may be chosen",
         _MERGING,
         "    if _attempt_of(parameters) is None:",

@@ -12,13 +12,16 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
+from secagg.arith.ring_mask import usable_bits_for
 from secagg.crypto.signing import SigningKey
 from secagg.lora.container import read_header, read_tensors
 from secagg.lora.maps import FixedTensors
 from secagg.transcript.merge import contributors_digest, is_pilot, second_session
 from tests.support import forged_merges
-from tests.support.forge import Forge
+from tests.support.forge import POLICY, Forge
 from tests.support.forge_closing import SessionForge
+from tests.support.forge_one_shot import OneShotForge, OneShotPlan
+from tests.support.forge_one_shot_record import openers_table
 from tests.support.forge_session import Edit, Plan
 
 MEMBERS = (0, 2, 3, 5, 8)
@@ -78,16 +81,43 @@ class FollowingForge(Forge):
         return session
 
 
-def basis_of(session: SessionForge) -> FixedTensors:
+class OneShotFollowingForge(FollowingForge):
+    """The same two sessions as one-shot ones, opened by a committee."""
+
+    policy_text = POLICY + openers_table()
+
+    def play(self, session: Any) -> None:
+        """All steps of a session, which is told where its open entry stands."""
+        session.opened_at = len(self.entries)
+        for step in (session.open, session.close, session.result):
+            self.append(step())
+
+    def _session_forge(self, around: Any, name: str, plan: Plan, edits: Mapping[str, Edit]) -> Any:
+        dimension = plan.encoding.dimension
+        usable_bits = usable_bits_for(15, 16, dimension)
+        one_shot = OneShotPlan(
+            plan.members,
+            encoding=replace(plan.encoding, value_bits=15, max_contributors=16, usable_bits=usable_bits),
+            shapes=plan.shapes,
+            adapter=plan.adapter,
+            merge=plan.merge,
+            fixed=plan.fixed,
+            min_contributors=plan.min_contributors,
+            opened_at_s=plan.opened_at_s,
+        )
+        return OneShotForge(around, name, one_shot, edits)
+
+
+def basis_of(session: Any) -> FixedTensors:
     """The bases that a first session published."""
     data = session.aggregate["basis.safetensors"]
     file = io.BytesIO(data)
     return dict(read_tensors(file, read_header(file, len(data))))
 
 
-def contributors_of(session: SessionForge) -> list[bytes]:
+def contributors_of(session: Any) -> list[bytes]:
     """The identities in the sum of a session."""
-    return [session.keys[index].public_bytes for index in session.accepted]
+    return [signed.statement.identity for signed in session.contributed]
 
 
 def _plan(members: tuple[int, ...], later_s: int, merging: dict[str, Any]) -> Plan:

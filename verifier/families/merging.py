@@ -200,9 +200,9 @@ CHECKS = (
         "MRG-1",
         "The merge admits everybody in the sum",
         Level.META,
-        "In a session of pilots nobody else is in the sum, and in the session after it no pilot: who is one, a hash of "
-        "the identity decides.",
-        "a coordinator that picks whose updates decide on the basis, or has somebody in both sums",
+        "In a session of pilots nobody else is in the sum, and in the session after it no pilot: who is one was fixed "
+        "when the session opened, by a hash of seed and identity.",
+        "a coordinator that sees who comes before it decides whose updates make the bases, or has somebody in both sums",
         ("contributions.jsonl (identity)", "session-open (merge)"),
         _admitted,
         Stage.CLOSED,

@@ -14,6 +14,7 @@ from tests.support.forge_following import (
     MEMBERS,
     SHARE,
     FollowingForge,
+    OneShotFollowingForge,
     Pair,
     basis_of,
     contributors_of,
@@ -57,6 +58,19 @@ def test_honest_sessions_pass(tmp_path, pair, failed_attempts):
     drawn = Status.PASS if pair.second(FollowingForge(pair).run().first).merge.TYPE == "pilot-basis" else None
     assert statuses == [drawn or Status.NOT_APPLICABLE, Status.PASS, Status.PASS, Status.PASS]
     assert found["MRG-2"].examined == failed_attempts + 1
+
+
+@pytest.mark.parametrize("pair", [two_session(), pilot_basis(1), pilot_basis(2)])
+def test_honest_one_shot_sessions_pass(tmp_path, pair):
+    found = found_of(tmp_path, OneShotFollowingForge(pair).run(), Level.FULL)
+    assert unclean(found) == {}
+    assert [found[identifier].status for identifier in MRG[1:]] == [Status.PASS] * 3
+
+
+def test_a_second_one_shot_sum_over_other_people_is_found(tmp_path):
+    pair = replaced_second(two_session(), lambda plan, first: somebody_else(plan, first, says_so=True))
+    found = found_of(tmp_path, OneShotFollowingForge(pair).run())
+    assert failing(found) == ["MRG-3"]
 
 
 def test_the_summary_names_the_session_that_one_follows(tmp_path):
