@@ -43,6 +43,7 @@ class AdapterRejectReason(enum.Enum):
     BASE_MODEL_MISMATCH = "base model mismatch"
     OTHER_START = "another start"
     BAD_FIXED_TENSORS = "bad fixed tensors"
+    CONCENTRATED = "too concentrated"
 
 
 class AdapterError(ValueError):

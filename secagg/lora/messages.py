@@ -19,6 +19,7 @@ from secagg.lora.maps import LinearMaps, fixed_name
 from secagg.lora.pieces import CLIPPED, pieces_of
 from secagg.lora.pieces import piece_name as name_of
 from secagg.lora.updates import Factors, Matrix, check_modules, joint_norm, updates_of
+from secagg.transcript.merge import ProjectionMerge, RangeMerge
 
 _MARGIN = 1.0 - 2.0**-20
 """What is scaled down to a norm ends up below it, whatever fp32 rounding adds."""
@@ -57,7 +58,7 @@ def message_of(adapter: Adapter, manifest: Manifest, layout: Layout, maps: Linea
 
     Raises:
         AdapterError: as ``check_modules``; NON_FINITE where products overflow; RANK_MISMATCH or OTHER_START where A is
-            frozen.
+            frozen; CONCENTRATED where a coordinate would be clamped in one of two sums over the same people.
     """
     check_modules(adapter, manifest)
     norm, bound = joint_norm(adapter, manifest), float(maps.merge.update_norm)
@@ -81,6 +82,8 @@ def message_of(adapter: Adapter, manifest: Manifest, layout: Layout, maps: Linea
     if counts is None:
         return Message(vector, norm, factor, 0)
     clamped = _clamp(vector)
+    if clamped and isinstance(maps.merge, RangeMerge | ProjectionMerge):
+        raise _concentrated(clamped)
     counts[:] = factor < 1, clamped / vector.size
     return Message(vector, norm, factor, clamped)
 
@@ -120,6 +123,17 @@ def _require_finite(module: MergedModule, place: Matrix) -> None:
             expected=f"factors of {module.path} that are about equally large",
             fix="divide A by a power of two and multiply B by it, or train again with a lower learning rate",
         )
+
+
+def _concentrated(clamped: int) -> AdapterError:
+    """What one of two sums over the same people lacks of one of them is their difference."""
+    return AdapterError(
+        AdapterRejectReason.CONCENTRATED,
+        field="updates",
+        found=f"{clamped} coordinates beyond the range, which would be clamped",
+        expected="updates that are spread over many rows: two sums over the same people would show what is clamped",
+        fix="do not take part: ask for a session with a larger update_norm or another strategy",
+    )
 
 
 def _clamp(vector: npt.NDArray[np.float32]) -> int:

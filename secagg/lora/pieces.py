@@ -41,6 +41,8 @@ CLIPPED = "/clipped"
 """Name of the last two coordinates; no module is called so."""
 _SPREAD = 16
 """How far a coordinate may lie above the root mean square of those of the largest allowed update, spread evenly."""
+_FAR_SPREAD = 64
+"""The same for a probe of which the range, with more columns, was within ``_SPREAD``."""
 
 Pieces = dict[str, Shape]
 
@@ -170,6 +172,17 @@ def scales_for(merge: LinearMerge, module: MergedModule, rank: int, norms: Mappi
         if piece == "scaled-b":
             reach = min(Fraction(1), Fraction(_SPREAD**2, module.outputs)) * norms[module.path] ** 2
             scales[piece] = floor_log2(1 / reach) // 2
+        elif isinstance(merge, ProjectionMerge):
+            scales[piece] = _second_scale_of(piece, module, merge.update_norm)
         else:
             scales[piece] = scale_of(piece, module, merge.update_norm)
     return scales
+
+
+def _second_scale_of(piece: str, module: MergedModule, update_norm: Fraction) -> int:
+    """As ``scale_of``, where everybody is in an earlier sum: what is clamped in one of the two is their difference.
+
+    Nothing of an update or a projection of it can be; whose probe would be does not get through the first session.
+    """
+    reach = update_norm**2 * (Fraction(_FAR_SPREAD**2, module.outputs) if piece == "probe" else 1)
+    return floor_log2(1 / reach) // 2

@@ -21,7 +21,7 @@ from secagg.arith.quantiser import Clip, l2_norm
 from secagg.lora.adapter import Adapter
 from secagg.lora.errors import AdapterError, AdapterRejectReason
 from secagg.lora.fixed import encode_fixed
-from secagg.lora.manifest import Manifest
+from secagg.lora.manifest import Manifest, MergedModule
 from secagg.lora.merging import decode_merging
 from secagg.lora.messages import message_of
 from secagg.lora.published_check import update_faults
@@ -159,6 +159,45 @@ class TestChoosesWhatIsCut:
         assert np.linalg.norm(own) > 1
         with pytest.raises(AdapterError, match="clip_norm"):
             read(first, opened(first, clip_norm=clip_norm, flatten=NoFlattening()))
+
+    def test_two_honest_sums_over_the_same_people_agree_whatever_they_trained(self) -> None:
+        """Of an embedding one person trained a few tokens: the largest coordinates would be clamped in the second."""
+        module = MergedModule("embed_tokens", "embedding", 16, 4096)
+        first, second = (session(name, modules=(module,), norm=Fraction(1)) for name in ("range", "projection"))
+        generator = np.random.default_rng(3)
+        people = []
+        for tokens in (4096, 4096, 3):
+            right = np.zeros((1, 4096), np.float32)
+            right[0, :tokens] = generator.standard_normal(tokens) / tokens**0.5
+            left = second.maps.fixed[f"{module.path}/left"][:, :1]
+            people.append(adapter_of({module.path: (left, right)}, modules=(module,)))
+        sent, later = ([merging.message(one) for one in people] for merging in (first, second))
+        # Nobody can tell from the first session that the second one will cut somebody.
+        assert [one.clamped for one in sent] == [0, 0, 0]
+        basis = second.maps.fixed[f"{module.path}/left"].astype(np.float64)
+        omega = sign_matrix(SEED, module.path, "omega", 4096, 4).astype(np.float64)
+        ranged, projected = (
+            sum(
+                merging.layout.split(one.vector)[f"{module.path}/{piece}"].astype(np.float64)
+                / 2.0 ** merging.manifest.modules[0].scales[piece]
+                for one in messages
+            )
+            for merging, messages, piece in ((first, sent, "range"), (second, later, "projection"))
+        )
+        shown = basis.T @ ranged - projected @ omega
+        assert np.linalg.norm(shown) < 1e-4 * np.linalg.norm(basis.T @ ranged)
+
+    @pytest.mark.parametrize("strategy", ["range", "projection"])
+    def test_who_would_be_clamped_in_one_of_two_sums_stays_away(self, strategy: str) -> None:
+        """All of an update in one row: its range, or its probe, is beyond what the session has room for."""
+        module = MergedModule("layer", "linear", 2**16, 64)
+        merging = session(strategy, modules=(module,), norm=Fraction(1))
+        left = np.zeros((2**16, 1), np.float32)
+        left[7] = 1
+        right = np.full((1, 64), 1 / 8, np.float32)
+        with pytest.raises(AdapterError) as refused:
+            merging.message(adapter_of({module.path: (left, right)}, modules=(module,)))
+        assert refused.value.reason is AdapterRejectReason.CONCENTRATED
 
     def test_no_clip_norm_that_a_message_can_reach_is_taken(self) -> None:
         merging = session("sketch", modules=MODULES)

@@ -379,4 +379,18 @@ MUTANTS: tuple[Mutant, ...] = (
         "max(0.0, float(np.sum(probe * seen)) / own)",
         f"{_MERGE}::TestOneContributorLies::test_a_lying_probe_does_not_blow_up_what_it_calibrates",
     ),
+    mutant(
+        "who is clamped takes part in both of two sums over the same people",
+        "secagg/lora/messages.py",
+        "    if clamped and isinstance(maps.merge, RangeMerge | ProjectionMerge):\n",
+        "    if clamped < 0:\n",
+        f"{_CUT}::test_who_would_be_clamped_in_one_of_two_sums_stays_away",
+    ),
+    mutant(
+        "the second of two sums over the same people has less room than the first",
+        "secagg/lora/pieces.py",
+        "_second_scale_of(piece, module, merge.update_norm)",
+        "scale_of(piece, module, merge.update_norm)",
+        f"{_CUT}::test_two_honest_sums_over_the_same_people_agree_whatever_they_trained",
+    ),
 )

@@ -168,7 +168,7 @@ def spiked_adapter():
 
 
 def test_coordinates_beyond_the_range_are_clamped_and_counted():
-    merging = session("range", modules=(SPIKED,), norm=Fraction(1))
+    merging = session("pilot-1", modules=(SPIKED,), norm=Fraction(1))
     message = merging.message(spiked_adapter())
     places = merging.layout.split(message.vector)
     assert 0 < message.clamped <= 4
