@@ -18,6 +18,7 @@ from secagg.lora.factor_merging import FactorMerging
 from secagg.lora.layout import Layout
 from secagg.lora.linearity import check_encoding, check_factor_encoding, check_scales
 from secagg.lora.manifest import Manifest
+from secagg.lora.matrix_sizes import check_matrices
 from secagg.lora.messages import Message
 from secagg.lora.template import AdapterTemplate
 from secagg.lora.update_merging import UpdateMerging
@@ -93,6 +94,7 @@ def decode_merging(parameters: SessionOpen, layout: bytes, adapter: bytes) -> Fa
         check_encoding(parameters.encoding, counts_clipping=counts_clipping)
         merging = UpdateMerging.of(parameters.merge, Manifest.from_json_value(value), counts_clipping=counts_clipping)
         check_scales(parameters.merge, merging.manifest)
+        check_matrices(parameters.merge, merging.manifest)
         difference = merging.layout.first_difference(decoded)
         _require("layout", difference is None, f"{difference}", "what the strategy sends of the modules")
     _require("adapter", merging.digest == parameters.adapter, "another digest", "the open entry's")

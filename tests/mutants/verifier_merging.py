@@ -146,6 +146,20 @@ MUTANTS: tuple[Mutant, ...] = (
         f"{_MERGE_TESTS}::test_a_result_without_one_of_the_files_is_found",
     ),
     mutant(
+        "an adapter is made however short its file is",
+        _RESULTS,
+        "    if found_bytes < least_bytes:",
+        "    if found_bytes < 0:",
+        f"{_MERGE_TESTS}::test_an_adapter_is_made_only_where_its_file_is_as_long_as_it",
+    ),
+    mutant(
+        "test matrices may take all memory",
+        "secagg/lora/matrix_sizes.py",
+        "            if max(left, right) > MAX_MATRIX:",
+        "            if left > MAX_MATRIX:",
+        "tests/unit/lora/test_matrix_sizes.py",
+    ),
+    mutant(
         "a published update may be any",
         _PUBLISHED,
         "        if _distance(own, theirs) > TOLERANCE * _norm(own):",

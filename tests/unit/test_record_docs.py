@@ -29,7 +29,7 @@ from secagg.crypto.secret import Secret
 from secagg.crypto.signing import verify_statement
 from secagg.derive import boxes
 from secagg.derive.graph import MAX_COHORT, MIN_COHORT
-from secagg.lora import fixed, linearity, merge_report, published_check, reconstruction, signs
+from secagg.lora import fixed, linearity, matrix_sizes, merge_report, published_check, reconstruction, signs
 from secagg.lora.config import CONFIG_FILE
 from secagg.lora.factor_merging import FactorMerging
 from secagg.lora.layout import Layout
@@ -564,6 +564,7 @@ def test_the_tolerance_of_what_merges_publish_is_as_documented():
     assert f"`scalar_ppm` may differ by {merge_report.TOLERANCE_PPM}." in WORDS
     degraded, share = (round(10**6 * part) for part in (merge_report.DEGRADED_ERROR, merge_report.DEGRADED_SHARE))
     assert f"with an `error_ppm` above {degraded} add up to more than {share}," in WORDS
+    assert f"None of them has more than 2^{matrix_sizes.MAX_MATRIX.bit_length() - 1} entries." in WORDS
     assert f"at least 0 and at most {reconstruction.MOST_SCALAR:g}, or by 1" in WORDS
     assert linearity.BASIS_TOLERANCE == published_check.TOLERANCE == 1e-4
     assert f"attempt 0..{merging.MAX_ATTEMPTS - 1} after it" in WORDS

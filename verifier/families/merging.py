@@ -202,7 +202,7 @@ CHECKS = (
         Level.META,
         "In a session of pilots nobody else is in the sum, and in the session after it no pilot: who is one was fixed "
         "when the session opened, by a hash of seed and identity.",
-        "a coordinator that sees who comes before it decides whose updates make the bases, or has somebody in both sums",
+        "a coordinator that sees who comes and then decides whose updates make the bases, or has somebody in both sums",
         ("contributions.jsonl (identity)", "session-open (merge)"),
         _admitted,
         Stage.CLOSED,

@@ -14,6 +14,7 @@ from secagg.derive.result import FloatVector, mean_of
 from secagg.lora.errors import AdapterError
 from secagg.lora.factor_merging import FactorMerging
 from secagg.lora.merge_report import REPORT_FILE, MergeReport
+from secagg.lora.reader import TENSOR_FILE
 from secagg.transcript.merge import MAX_COLUMNS
 from verifier.checks import Check, CheckFailedError, Derived, Findings, Level, Mode, Stage
 from verifier.families.one_shot_openings import CERTIFIED
@@ -133,6 +134,7 @@ def _published(session: SessionRecord) -> Published:
     if named.keys() != set(merging.files):
         place = session.entry_place(session.result.TYPE, "aggregate")
         raise CheckFailedError.at(place, f"names {', '.join(named)}, the merge makes {', '.join(merging.files)}")
+    _check_length(session, merging)
     published: dict[str, bytes] = {}
     for name, digest in named.items():
         data = session.files.read(f"{AGGREGATE}/{name}", _longest(merging))
@@ -157,6 +159,17 @@ PUBLISHED = Derived("RES-4", _published)
 
 def _check_published(session: SessionRecord, findings: Findings) -> None:
     findings.count(session.get(PUBLISHED).files)
+
+
+def _check_length(session: SessionRecord, merging: AnyMerging) -> None:
+    """The tensors take memory only where there is a file as long as they are."""
+    if isinstance(merging, FactorMerging) or TENSOR_FILE not in merging.files:
+        return
+    least_bytes = 4 * merging.rank * sum(module.outputs + module.columns for module in merging.manifest)
+    found_bytes = session.files.size(f"{AGGREGATE}/{TENSOR_FILE}")
+    if found_bytes < least_bytes:
+        place = session.files.place(f"{AGGREGATE}/{TENSOR_FILE}")
+        raise CheckFailedError.at(place, f"{found_bytes} bytes, the tensors of rank {merging.rank} have {least_bytes}")
 
 
 def _longest(merging: AnyMerging) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from secagg.lora.container import encode_tensors, read_header, read_tensors
+from secagg.lora.update_merging import UpdateMerging
 from secagg.transcript import canonical
 from tests.support import forged_merges
 from tests.support.forge import MAIN, Forge
@@ -256,6 +257,20 @@ def test_another_config_is_found(tmp_path, forge):
     found = found_with(tmp_path, forge, change)
     assert failing(found) == ["RES-4"]
     assert reason(found, "RES-4").endswith(f"{CONFIG}: not what the manifest gives")
+
+
+def test_an_adapter_is_made_only_where_its_file_is_as_long_as_it(tmp_path, monkeypatch):
+    """A rank of 65536 is a few digits in a manifest, and takes all memory."""
+    monkeypatch.setattr(UpdateMerging, "merged", lambda *_: pytest.fail("made"))
+    edits = {
+        "aggregate": lambda files, _: files,
+        "template": lambda manifest, _: replace(manifest, rank=65_536),
+    }
+    forge = Forge(edits, replace(MAIN, **forged_merges.dense()))
+    monkeypatch.setattr(type(forge.main), "merged_files", lambda *_: dict.fromkeys((CONFIG, MODEL, REPORT), b"{}"))
+    found = checked(forge.run_main().write(tmp_path), Level.SUM)
+    assert failing(found) == ["RES-4"]
+    assert "2 bytes, the tensors of rank 65536 have 8126464" in reason(found, "RES-4")
 
 
 # The report
