@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 from collections.abc import Mapping
 
 import numpy as np
 
 from secagg.lora.adapter import Adapter
-from secagg.lora.container import encode_tensors, read_header, read_tensors
+from secagg.lora.container import MAX_FILE_BYTES, encode_tensors, read_header, read_tensors
 from secagg.lora.errors import AdapterError, AdapterRejectReason
 from secagg.lora.layout import Shape
 from secagg.lora.linearity import check_frozen_scales, check_orthonormal
@@ -46,8 +47,9 @@ def fixed_shapes(merge: LinearMerge, manifest: Manifest) -> dict[str, Shape]:
 
 
 def most_fixed_bytes(merge: LinearMerge, manifest: Manifest) -> int:
-    """No file of a session's fixed tensors is longer."""
-    return _HEADER_ROOM_BYTES + 4 * sum(int(np.prod(shape)) for shape in fixed_shapes(merge, manifest).values())
+    """No file of a session's fixed tensors is longer; the longest that is read at all, if a manifest says more."""
+    data_bytes = 4 * sum(map(math.prod, fixed_shapes(merge, manifest).values()))
+    return min(MAX_FILE_BYTES, _HEADER_ROOM_BYTES + data_bytes)
 
 
 def read_fixed(merge: LinearMerge, manifest: Manifest, data: bytes) -> FixedTensors:

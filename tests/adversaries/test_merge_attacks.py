@@ -19,8 +19,9 @@ import pytest
 from secagg import second_session as library
 from secagg.arith.quantiser import Clip, l2_norm
 from secagg.lora.adapter import Adapter
+from secagg.lora.container import MAX_FILE_BYTES
 from secagg.lora.errors import AdapterError, AdapterRejectReason
-from secagg.lora.fixed import encode_fixed
+from secagg.lora.fixed import encode_fixed, most_fixed_bytes
 from secagg.lora.manifest import Manifest, MergedModule
 from secagg.lora.merging import decode_merging
 from secagg.lora.messages import message_of
@@ -241,6 +242,17 @@ class TestChoosesWhatIsCut:
         with pytest.raises(AdapterError) as refused:
             session(strategy, modules=MODULES, fixed=encode_fixed(bases))
         assert refused.value.reason is AdapterRejectReason.BAD_FIXED_TENSORS
+
+
+class TestAsksForTooMuch:
+    @pytest.mark.parametrize("kernel", [(), (2**31, 2**31)])
+    def test_nobody_fetches_more_fixed_tensors_than_a_file_can_have(self, kernel: tuple[int, ...]) -> None:
+        """Of two sides next to nothing is sent, whatever size a manifest says; the bases would be terabytes."""
+        merge = session("basis-2", modules=MODULES).merge
+        kind = "convolution" if kernel else "linear"
+        module = MergedModule("layer", kind, 2**31, 2**31, kernel)
+        manifest = Manifest("tiny/model", "", "", 3, fan_in_fan_out=False, missing="refuse", modules=(module,))
+        assert 0 < most_fixed_bytes(merge, manifest) <= MAX_FILE_BYTES
 
 
 class TestShowsAnotherLogOfAnAttempt:

@@ -393,4 +393,11 @@ MUTANTS: tuple[Mutant, ...] = (
         "scale_of(piece, module, merge.update_norm)",
         f"{_CUT}::test_two_honest_sums_over_the_same_people_agree_whatever_they_trained",
     ),
+    mutant(
+        "contributors fetch as many fixed tensors as a manifest asks for",
+        "secagg/lora/fixed.py",
+        "return min(MAX_FILE_BYTES, _HEADER_ROOM_BYTES + data_bytes)",
+        "return _HEADER_ROOM_BYTES + data_bytes",
+        f"{_MERGE}::TestAsksForTooMuch::test_nobody_fetches_more_fixed_tensors_than_a_file_can_have",
+    ),
 )
