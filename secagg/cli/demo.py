@@ -180,10 +180,9 @@ def _comparison(plan: DemoPlan, outcome: DemoOutcome) -> tuple[str, ...]:
     added = f"{len(outcome.contributors)} of {plan.clients} contributions"
     if outcome.errors is not None:
         return (
-            f"The sum is exact: {added}, and the mean of what they sent is",
-            f"within {outcome.max_abs_diff_steps:.2f} quantisation steps of the plain mean (rounding alone gives up to "
-            "1). The",
-            "coordinator saw masked inputs only.",
+            f"The sum is exact: {added}, and the mean of what they sent is within",
+            f"{outcome.max_abs_diff_steps:.2f} quantisation steps of the plain mean (rounding alone gives up to 1).",
+            "The coordinator saw masked inputs only.",
             "",
             *outcome.errors.in_words(),
             "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,8 +22,11 @@ from secagg.lora.reader import read_adapter
 from secagg.lora.updates import Factors, Wide
 
 STRATEGIES = ("sketch", "dense", "factors")
-MERGED_RANK = 16
-_INDEPENDENT = "adapters"
+MERGED_RANK = 24
+CORE_COLUMNS = 96
+"""Half the default: with that a sketch would be larger than the modules of the example's small model."""
+_TEXT_COLUMNS = 100
+_INDEPENDENT = "adapters_independent"
 
 
 class DemoMerge(abc.ABC):
@@ -78,7 +82,9 @@ class UpdateDemo(DemoMerge):
     def options(self, plan: DemoPlan, contributors: Path) -> dict[str, object]:
         """See ``DemoMerge``."""
         norms = [_joint_norm(read_adapter(contributors / str(k), None)) for k in plan.numbers]
+        own = {"--core-columns": CORE_COLUMNS} if self.strategy == "sketch" else {}
         return {
+            **own,
             "--merge": self.strategy,
             "--adapter": contributors / "1",
             "--rank-out": MERGED_RANK,
@@ -143,15 +149,18 @@ class MergeErrors:
             raise ValueError("errors are estimated by a report")
         ranks = [str(rank) for rank in self.ranks]
         spoken = f"{', '.join(ranks[:-1])} and {ranks[-1]}" if len(ranks) > 1 else ranks[0]
+        introduction = (
+            f"The contributors never met: ranks {spoken}, each from an A of its own. From the sum alone follow "
+            f"a merged adapter of rank {MERGED_RANK} ({report.strategy}) and estimates of its error, relative to "
+            "the exact mean of all updates. In brackets the true error, which only a demo can know: it has all "
+            "adapters."
+        )
         return [
-            f"The contributors never met: ranks {spoken}, each from an A of its own. From the sum alone follow",
-            f"a merged adapter of rank {MERGED_RANK} ({report.strategy}) and an estimate of its error, relative to the",
-            "exact mean of all updates. In brackets the true error: only a demo, which has all adapters, can",
-            "know it.",
+            *textwrap.wrap(introduction, _TEXT_COLUMNS),
             "",
             *(f"  {line}" for line in _grid(self.modules).split("\n")),
             "",
-            f"All modules: {report.error_ppm / 10**6:.2f} ({self.true:.2f}). The mean of the factors would be off by "
+            f"All modules: {report.error_ppm / 10**6:.2f} ({self.true:.2f}). Averaged factors would be off by "
             f"({self.factors:.2f}).",
             *degraded_words(report),
         ]
