@@ -13,7 +13,7 @@ from secagg.arith.fields import FieldLayout
 from secagg.derive.openers import is_bound, is_prepared
 from secagg.protocol.errors import LocalProtocolError, RejectReason, RemoteProtocolError
 from secagg.transcript.entries import OneShotOpen, SessionOpen
-from secagg.transcript.merge import BasisMerge, PilotMerge, ProjectionMerge, admits, contributors_digest
+from secagg.transcript.merge import BasisMerge, PilotMerge, ProjectionMerge, RangeMerge, admits, contributors_digest
 from secagg.transcript.noise import NoDifferentialPrivacy
 from secagg.transcript.openers import Committee, KeyAuthority
 from secagg.transcript.roster import Roster
@@ -155,7 +155,8 @@ class ClientPolicy:
     empty allows any.
     ``openers`` are the identities of committee members and key authorities that the client takes for honest: who
     opens a one-shot sum is chosen by the coordinator, so whoever is not among them counts as corrupt.
-    ``allowance`` is what the client's own ledger holds it to; with one it takes part in no session without noise.
+    ``allowance`` is what the client's own ledger holds it to; with one it takes part in no session without noise,
+    without one in no ``two-session`` with noise.
     """
 
     min_contributors: int = 3
@@ -181,6 +182,14 @@ class ClientPolicy:
                 RejectReason.BELOW_POLICY,
                 f"noise is none: no epsilon bounds what the sum shows, and this client's budget is "
                 f"{float(self.allowance.epsilon):.6g}",
+            )
+        is_noisy = not isinstance(parameters.noise, NoDifferentialPrivacy)
+        if self.allowance is None and is_noisy and isinstance(parameters.merge, RangeMerge | ProjectionMerge):
+            # With noise each of the two sums has a clip norm of its own: the difference is whoever lies between.
+            raise LocalProtocolError(
+                RejectReason.BELOW_POLICY,
+                "noise: nothing else hides what two sums over the same people clip, and this client has no budget that "
+                "says how much it has to be",
             )
         if isinstance(parameters, OneShotOpen):
             # The coordinator chooses the closed set: whoever is corrupt may be in it.

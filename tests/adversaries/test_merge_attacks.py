@@ -29,14 +29,16 @@ from secagg.lora.published_check import update_faults
 from secagg.lora.signs import sign_matrix
 from secagg.lora.update_merging import UpdateMerging
 from secagg.lora.updates import Factors
-from secagg.protocol.errors import ProtocolError, RejectReason
+from secagg.protocol.errors import LocalProtocolError, ProtocolError, RejectReason
 from secagg.protocol.log import LogView
+from secagg.protocol.session import PrivacyAllowance
 from secagg.transcript import canonical
 from secagg.transcript.encoding import CoordinateRange, Encoding, NoFlattening
 from secagg.transcript.entries import PairwiseOpen, SessionAbort
 from secagg.transcript.merge import FactorMerge, second_session
+from secagg.transcript.noise import PrivacyBudget, SkellamNoise
 from tests.support.cohort import key_of
-from tests.support.two_sessions import PILOTS, parameters_of, request_of
+from tests.support.two_sessions import LENIENT, PILOTS, parameters_of, request_of
 from tests.unit.lora.merging_stage import (
     FREE,
     LINEAR,
@@ -242,6 +244,19 @@ class TestChoosesWhatIsCut:
         with pytest.raises(AdapterError) as refused:
             session(strategy, modules=MODULES, fixed=encode_fixed(bases))
         assert refused.value.reason is AdapterRejectReason.BAD_FIXED_TENSORS
+
+    @pytest.mark.parametrize("strategy", ["range", "projection"])
+    def test_hardly_any_noise_is_no_way_around(self, strategy: str) -> None:
+        """With noise a session clips. Whoever has a budget knows that the noise is enough; others do not take part."""
+        merging = session(strategy, modules=MODULES, counts_clipping=False)
+        budget = PrivacyBudget("people", Fraction(10**6), Fraction(1, 10**5), 1, bytes(32), bytes(32))
+        noise = SkellamNoise(Fraction(1), 1, Fraction(1, 2**20), bytes(32), Fraction(1), budget)
+        parameters = dataclasses.replace(opened(merging, flatten=NoFlattening()), noise=noise)
+        with pytest.raises(LocalProtocolError) as refused:
+            LENIENT.check_parameters(parameters)
+        assert refused.value.reason is RejectReason.BELOW_POLICY
+        allowance = PrivacyAllowance(Fraction(8), Fraction(1, 10**5))
+        dataclasses.replace(LENIENT, allowance=allowance).check_parameters(parameters)
 
 
 class TestAsksForTooMuch:

@@ -400,4 +400,11 @@ MUTANTS: tuple[Mutant, ...] = (
         "return _HEADER_ROOM_BYTES + data_bytes",
         f"{_MERGE}::TestAsksForTooMuch::test_nobody_fetches_more_fixed_tensors_than_a_file_can_have",
     ),
+    mutant(
+        "hardly any noise lets two sums over the same people clip as they like",
+        "secagg/protocol/session.py",
+        "if self.allowance is None and is_noisy and isinstance(parameters.merge, RangeMerge | ProjectionMerge):",
+        "if self.allowance is None and is_noisy and isinstance(parameters.merge, str):",
+        f"{_CUT}::test_hardly_any_noise_is_no_way_around",
+    ),
 )
