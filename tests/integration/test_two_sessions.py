@@ -26,10 +26,12 @@ from secagg.session_details import Result
 from secagg.transcript.entries import OneShotDeadlines, OneShotOpen, PairwiseOpen, SessionOpen
 from secagg.transcript.note import Note, NoteSignature
 from tests.support import one_shot
+from tests.support.audit import complaints
 from tests.support.cohort import key_of
 from tests.support.one_shot_cohort import LocalMember, committee_of, local_member
 from tests.support.service import serving
 from tests.support.two_sessions import PILOTS, RANGE, RANK, Two, parameters_of, pilots, request_of, roster_of, update_of
+from verifier.policy import PinnedOpeners
 
 
 def merged_update(directory: Path) -> np.ndarray:
@@ -78,6 +80,7 @@ def test_two_sessions_over_the_same_people_give_almost_the_best_adapter(tmp_path
                 assert (tmp_path / "fetched" / name).read_bytes() == expected
         found, best = error(merged_update(tmp_path / "merged"), [0, 1, 2, 3])
         assert found < best + 0.02
+        assert complaints(tmp_path / "coordinator" / "record") == []
 
     asyncio.run(run())
 
@@ -99,6 +102,7 @@ def test_pilots_choose_the_basis_and_the_others_merge(tmp_path: Path) -> None:
             results[0].write_adapter(tmp_path / "merged")
         found, best = error(merged_update(tmp_path / "merged"), [identities.index(each) for each in others])
         assert best < found < 0.1, "the basis is of others, so not the best, but close"
+        assert complaints(tmp_path / "coordinator" / "record") == []
 
     asyncio.run(run())
 
@@ -186,6 +190,8 @@ def test_two_one_shot_sessions_need_witnesses_and_are_over_the_same_people(tmp_p
             await member.host.close()
         error_found, best = error(merged_update(tmp_path / "merged"), [0, 1, 2, 3])
         assert error_found < best + 0.02
+        openers = PinnedOpeners(frozenset(member.identity for member in OPENING.members))
+        assert complaints(tmp_path / "coordinator" / "record", one_shot.WITNESSED, openers=openers) == []
 
     asyncio.run(run())
 
