@@ -38,5 +38,5 @@ def test_the_python_example_contributes_and_writes_the_merged_adapter(
             )
 
     asyncio.run(run())
-    assert "3 contributions, mean of 48 parameters" in capsys.readouterr().out
+    assert "3 contributions, estimated error unknown" in capsys.readouterr().out
     assert read_adapter(tmp_path / "merged", "tiny-base").tensors
