@@ -69,12 +69,12 @@ def final(report: dict[str, Any]) -> dict[str, list[float]]:
 
 
 def table(report: dict[str, Any]) -> str:
-    """The losses after the last round, what of the best gain is kept, errors of the last round, and uploads."""
+    """The losses after the last round, what is kept of the gain of dense, errors of the last round, and uploads."""
     names = {"base": "base", "alone": "alone, mean of all"}
     names |= {key: strategy["name"] for key, strategy in report["strategies"].items()}
     rounds = report["settings"]["rounds"]
     lines = [
-        f"{f'after round {rounds}':24}{'loss':>8}{'range':>16}{'of best gain':>14}"
+        f"{f'after round {rounds}':24}{'loss':>8}{'range':>16}{'of dense gain':>14}"
         f"{'error':>8}{'estimated':>11}{'upload':>10}"
     ]
     losses = final(report)

@@ -64,7 +64,7 @@ FACTORS = "--merge factors --clip-norm 100 --value-bits 24"
 """One range for all coordinates, so more bits for each: that of the others follows from the norm of the updates."""
 
 STRATEGIES = (
-    Strategy("dense", "best possible (dense)", STRANGERS, "--merge dense --rank-out {full} --clip-norm {norm}"),
+    Strategy("dense", "dense: the mean itself", STRANGERS, "--merge dense --rank-out {full} --clip-norm {norm}"),
     Strategy(
         "sketch", "sketch", STRANGERS, "--merge sketch --rank-out {rank} --core-columns {core} --clip-norm {norm}"
     ),

@@ -135,7 +135,7 @@ def test_a_record_whose_adapter_was_changed_does_not_verify(strategies, out):
 
 
 def test_the_table_says_what_the_figures_are(played, strategies):
-    for key, name in (("sketch", "sketch"), ("dense", "best possible (dense)")):
+    for key, name in (("sketch", "sketch"), ("dense", "dense: the mean itself")):
         (line,) = (line for line in played[0].splitlines() if line.startswith(name.ljust(24)))
         assert f"{last(strategies[key]):.3f}" in line
 
