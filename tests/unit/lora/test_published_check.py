@@ -99,8 +99,9 @@ def test_rounding_in_the_last_places_passes(merged):
     merging, mean, files = merged
 
     def change(tensors):
-        for name in tensors:
-            tensors[name] = np.nextafter(tensors[name], np.float32(1))
+        for name, values in tensors.items():
+            # A module that the probe says nothing good of is zero, and has to be.
+            tensors[name] = np.where(values == 0, values, np.nextafter(values, np.float32(1)))
 
     assert faults(merging, mean, files, tensors=changed(files[TENSORS], change)) == []
 

@@ -31,8 +31,8 @@ from tests.unit.lora.merging_stage import (
     with_bases,
 )
 
-ENOUGH = Shape(columns=6, core_columns=9, probe_columns=4, rank=6)
-"""As many columns and ranks as all contributors of these tests together."""
+ENOUGH = Shape(columns=8, core_columns=16, probe_columns=4, rank=6)
+"""Two more columns than all contributors of these tests have ranks; the very least may be badly conditioned."""
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -67,21 +67,24 @@ def test_the_mean_comes_back_exactly_where_columns_and_rank_suffice_for_all_cont
     tensors, report = merging.merged(mean_of(merging, adapters), 3, silent)
     expected = mean_updates(contributors)
     for path, update in updates_in(merging, tensors).items():
-        assert relative(update, expected[path]) < 2e-4
-    assert all(module.error_ppm <= 50 for module in report.modules)
-    assert all(abs(module.scalar_ppm - 1e6) <= 50 for module in report.modules)
+        assert relative(update, expected[path]) < 5e-4
+    assert all(module.error_ppm <= 500 for module in report.modules)
+    assert all(abs(module.scalar_ppm - 1e6) <= 500 for module in report.modules)
     assert not report.is_degraded
     squares = {path: np.sum(update**2) for path, update in expected.items()}
     for module in report.modules:
-        assert module.energy_ppm == pytest.approx(1e6 * squares[module.path] / sum(squares.values()), rel=1e-3)
+        assert module.energy_ppm == pytest.approx(1e6 * squares[module.path] / sum(squares.values()), rel=1e-2)
 
 
-def test_one_column_less_than_the_ranks_together_is_far_off_and_says_so():
+def test_as_many_columns_as_ranks_together_suffice_and_one_less_is_far_off_and_says_so():
     contributors = contributors_of(1)
     adapters = [adapter_of(each) for each in contributors]
+    expected = mean_updates(contributors)
+    merging = session("sketch", shape=Shape(columns=6, core_columns=10, probe_columns=4, rank=6))
+    tensors, _ = merging.merged(mean_of(merging, adapters), 3, silent)
+    assert all(relative(update, expected[path]) < 1e-4 for path, update in updates_in(merging, tensors).items())
     merging = session("sketch", shape=Shape(columns=5, core_columns=10, probe_columns=8, rank=6))
     tensors, report = merging.merged(mean_of(merging, adapters), 3, silent)
-    expected = mean_updates(contributors)
     for module, (path, update) in zip(report.modules, updates_in(merging, tensors).items(), strict=True):
         error = relative(update, expected[path])
         assert error > 0.02
