@@ -14,8 +14,9 @@ from secagg.crypto.secret import Secret
 from secagg.crypto.signing import SigningKey
 from secagg.identity.roster_file import add_members, sign_roster
 from secagg.identity.tls import PinnedCertificate, fetch_pinned_certificate
+from secagg.lora.fixed import BASIS_FILE
 from secagg.protocol.session import ClientPolicy
-from secagg.transcript.merge import admits
+from secagg.transcript.merge import PilotMerge, admits
 
 LEAST = 3
 """The fewest in a sum where only a part of the roster is: pilots of a small roster are few."""
@@ -87,10 +88,10 @@ class Federation:
         for _ in range(_DRAWS):
             async with staying(self.private / "opening.log", *opening) as said, self.connected() as coordinator:
                 first = await coordinator.details(bytes.fromhex((await said())["session"]))
-                if not self._can_be_two(first):
+                if not self._is_enough(first):
                     continue  # a small roster: the operator leaves the session to its deadline, and draws again
                 published = [await self.contribute(first, adapters)]
-                if first.merging.files == ("basis.safetensors",):
+                if first.merging.files == (BASIS_FILE,):
                     await said()
                     second = await coordinator.second_session_of(first)
                     published.append(await self.contribute(second, adapters))
@@ -120,10 +121,11 @@ class Federation:
         merge = details.session.parameters.merge
         return [at for at, identity in enumerate(self.identities) if admits(merge, identity.public_bytes)]
 
-    def _can_be_two(self, first: SessionDetails) -> bool:
+    def _is_enough(self, first: SessionDetails) -> bool:
+        if not isinstance(first.session.parameters.merge, PilotMerge):
+            return True
         pilots = len(self._admitted(first))
-        others = len(self.identities) - pilots
-        return pilots >= LEAST and (others == 0 or others >= LEAST)
+        return LEAST <= pilots <= len(self.identities) - LEAST
 
     def _merged(self, published: Sequence[Result], to: Path) -> Merged:
         report = published[-1].write_adapter(to)
