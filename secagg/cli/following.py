@@ -85,4 +85,6 @@ async def _next_attempt(view: Coordinator, first: SessionDetails) -> int:
         if found.view.abort is None:
             fix = f"`secagg session show {session.hex()}` says where it stands"
             raise CommandError("FOLLOWED", f"session {session.hex()} follows it already", fix)
-    raise CommandError("FOLLOWED", f"{MAX_ATTEMPTS} second sessions came to nothing", "train again, and open a new first")
+    raise CommandError(
+        "FOLLOWED", f"{MAX_ATTEMPTS} second sessions came to nothing", "train again, and open a new first"
+    )

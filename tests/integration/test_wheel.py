@@ -13,8 +13,9 @@ SCRIPT = """
 import importlib.metadata, pathlib, secagg
 owners = importlib.metadata.packages_distributions()
 assert all(owners[name] == ["secagg-lora"] for name in ("secagg", "dp", "verifier", "simulations")), owners
-adapters = pathlib.Path(secagg.__file__).parent / "example_adapters"
-assert sorted(path.name for path in adapters.iterdir() if path.is_dir()) == [str(k) for k in range(1, 9)]
+for name in ("example_adapters", "example_adapters_independent"):
+    adapters = pathlib.Path(secagg.__file__).parent / name
+    assert sorted(path.name for path in adapters.iterdir() if path.is_dir()) == [str(k) for k in range(1, 9)]
 assert (pathlib.Path(secagg.__file__).parent / "py.typed").is_file()
 scripts = {each.name: each.value for each in importlib.metadata.entry_points(group="console_scripts")}
 assert {"secagg": "secagg.cli.main:main", "secagg-verify": "verifier.cli:main"}.items() <= scripts.items(), scripts
