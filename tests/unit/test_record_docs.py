@@ -34,7 +34,7 @@ from secagg.lora.config import CONFIG_FILE
 from secagg.lora.factor_merging import FactorMerging
 from secagg.lora.layout import Layout
 from secagg.lora.manifest import MergedModule
-from secagg.lora.pieces import pieces_of, scale_of
+from secagg.lora.pieces import pieces_of, scale_of, scales_for
 from secagg.lora.reader import TENSOR_FILE
 from secagg.lora.template import AdapterTemplate
 from secagg.protocol import second
@@ -625,6 +625,16 @@ def test_the_largest_scales_of_pieces_are_as_documented():
             for piece in re.findall(r"`([a-z-]+)`", row):
                 scale = scale_of(piece, MergedModule("a", "linear", m, n), Fraction(u))
                 assert Fraction(4) ** scale * min(reaches) <= 1 < Fraction(4) ** (scale + 1) * min(reaches), piece
+    second_ones = (
+        "With `two-session-projection` the reach of `projection` and `update` is u^2, that of `probe` 4096 u^2 / m"
+    )
+    assert second_ones in WORDS
+    for m, n in ((5000, 4000), (4, 3)):
+        module, norm = MergedModule("a", "linear", m, n), Fraction(3)
+        projection = merge.ProjectionMerge(norm, bytes(32), 3, 4, bytes(16), bytes(32), bytes(32))
+        for piece, scale in scales_for(projection, module, 2, {}).items():
+            reach = Fraction(4096 if piece == "probe" else m, m) * norm**2
+            assert Fraction(4) ** scale * reach <= 1 < Fraction(4) ** (scale + 1) * reach, piece
 
 
 def test_the_noise_of_a_session_in_the_json_report_has_the_documented_members():
