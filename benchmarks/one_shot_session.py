@@ -46,6 +46,7 @@ from secagg.protocol.one_shot.session import OneShotSession
 from secagg.protocol.phases import Phase
 from secagg.protocol.rows import SetupRow
 from secagg.runtime import one_shot_host, opened_sum
+from secagg.runtime.adapters import AdapterMerge
 from secagg.runtime.clock import SystemClock
 from secagg.runtime.committee_member import CommitteeMemberHost, member_sealing_key
 from secagg.runtime.limb_sums import SessionSum
@@ -235,7 +236,7 @@ class Coordinator:
         self.meter.wrap(opened_sum, "masked_sum", "open_masked_sum")
         self.meter.wrap(opened_sum, "open_with_shares", "open_certify_and_unmask")
         self.meter.wrap(opened_sum, "decode", "open_decode")
-        self.meter.wrap(opened_sum, "merged_adapter", "open_merge")
+        self.meter.wrap(AdapterMerge, "keep", "open_merge")
         self.meter.wrap(one_shot_host, "recover", "open_rest")
         self.meter.wrap(SessionDirectory, "write", "record_files")
         start_mib = memory_mib("VmRSS")

@@ -64,7 +64,7 @@ from secagg.protocol.rows import DeadlinePassed, SetupRow
 from secagg.protocol.session import ClientPolicy
 from secagg.runtime import pairwise_host as host_module
 from secagg.runtime import vectors
-from secagg.runtime.adapters import check_layout
+from secagg.runtime.adapters import AdapterMerge, check_layout
 from secagg.runtime.limb_sums import SessionSum
 from secagg.runtime.memory import MemorySessionStore
 from secagg.runtime.pairwise_host import PairwiseHost
@@ -315,7 +315,7 @@ class Coordinator:
         self.meter.wrap(host_module, "masked_sum", "unmask_masked_sum")
         self.meter.wrap(vectors, "remove_masks", "unmask_remove_masks")
         self.meter.wrap(host_module, "decode", "unmask_decode")
-        self.meter.wrap(host_module, "merged_adapter", "unmask_merge")
+        self.meter.wrap(AdapterMerge, "keep", "unmask_merge")
         self.meter.wrap(SessionDirectory, "write", "record_files")
         everybody = set(range(self.plan.clients))
         start_mib = memory_mib("VmRSS")

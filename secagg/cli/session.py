@@ -44,6 +44,7 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse's own type i
     _add_list(commands)
     _add_show(commands)
     _add_watch(commands)
+    _add_start(commands)
     _add_result(commands)
     masked_inputs.add_parser(commands)
 
@@ -112,6 +113,22 @@ def _add_watch(commands: Any) -> None:  # noqa: ANN401
     _add_session(parser)
     add_connection(parser)
     parser.set_defaults(run=lambda arguments: asyncio.run(_watch(arguments)))
+
+
+def _add_start(commands: Any) -> None:  # noqa: ANN401
+    parser = add_command(
+        commands,
+        "start",
+        "fetch the adapter that everybody starts from (frozen-a)",
+        """
+        Where a session freezes A, write the adapter to train from to DIR: the session's A, and B = 0. Train B alone;
+        an adapter with another A is refused.""",
+        "secagg session start 6f1c...09 --out start --config client.toml",
+    )
+    _add_session(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write the adapter")
+    add_connection(parser)
+    parser.set_defaults(run=lambda arguments: asyncio.run(_start(arguments)))
 
 
 def _add_result(commands: Any) -> None:  # noqa: ANN401
@@ -261,6 +278,23 @@ def _local_time(at_s: int) -> str:
     import datetime
 
     return datetime.datetime.fromtimestamp(at_s, datetime.UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+
+
+async def _start(arguments: argparse.Namespace) -> ExitCode:
+    from secagg.lora.writer import write_adapter
+    from secagg.second_session import with_fixed
+
+    check_out(arguments.out)
+    config = client_config(arguments)
+    async with await connect_to(config, arguments.timeout) as remote:
+        details = await remote.details(arguments.session, config.policy.registrars)
+        merging = (await with_fixed(remote.port, details)).merging
+    await asyncio.to_thread(lambda: write_adapter(arguments.out, merging.template, merging.start()))
+    Reporter.of(arguments).result(
+        {"session": arguments.session.hex(), "start": str(arguments.out), "rank": merging.rank},
+        f"adapter of rank {merging.rank} to train B of, and never A: {arguments.out}",
+    )
+    return ExitCode.OK
 
 
 async def _result(arguments: argparse.Namespace) -> ExitCode:

@@ -70,6 +70,16 @@ class FactorMerging:
             raise AdapterError(AdapterRejectReason.BAD_FIXED_TENSORS, field="fixed tensors", expected="none")
         return self
 
+    def start(self) -> dict[str, npt.NDArray[np.float32]]:
+        """Nothing is handed out: raises AdapterError."""
+        raise AdapterError(
+            AdapterRejectReason.BAD_FIXED_TENSORS,
+            field="merge",
+            found="factors",
+            expected="frozen-a: only there does the session hand out a start",
+            fix="ask its operator for the adapter that everybody started from",
+        )
+
     def message(self, adapter: Adapter) -> Message:
         """All tensors, concatenated in layout order; the encoding clips their norm."""
         self.template.matches(adapter)

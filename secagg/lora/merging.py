@@ -55,6 +55,15 @@ class Merging(Protocol):
         """Names of the files of the aggregate, ascending."""
         ...
 
+    @property
+    def template(self) -> AdapterTemplate:
+        """What the merged adapter says of itself."""
+        ...
+
+    def start(self) -> dict[str, npt.NDArray[np.float32]]:
+        """The tensors that everybody starts from, where the session hands any out; raises AdapterError elsewhere."""
+        ...
+
     def with_fixed(self, data: bytes) -> Merging:
         """The same with the file of the session's fixed tensors; raises AdapterError unless it is that."""
         ...

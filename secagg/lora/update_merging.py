@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from secagg.lora.adapter import Adapter
 from secagg.lora.config import CONFIG_FILE
-from secagg.lora.errors import AdapterError
+from secagg.lora.errors import AdapterError, AdapterRejectReason
 from secagg.lora.fixed import BASIS_FILE, encode_fixed, read_fixed
 from secagg.lora.layout import Layout
 from secagg.lora.manifest import Manifest, MergedModule
@@ -26,7 +26,7 @@ from secagg.lora.updates import Matrix, Wide
 from secagg.lora.values import require_float32
 from secagg.lora.writer import encode_adapter
 from secagg.transcript.canonical import JsonValue
-from secagg.transcript.merge import LinearMerge, PilotMerge, RangeMerge, strategy_of
+from secagg.transcript.merge import FrozenMerge, LinearMerge, PilotMerge, RangeMerge, strategy_of
 
 FloatVector = npt.NDArray[np.float32]
 Progress = Callable[[str], None]
@@ -93,6 +93,27 @@ class UpdateMerging:
     def with_fixed(self, data: bytes) -> UpdateMerging:
         """The same with the session's fixed tensors. Raises AdapterError as ``read_fixed``."""
         return replace(self, maps=LinearMaps(self.merge, read_fixed(self.merge, self.manifest, data)))
+
+    def start(self) -> dict[str, Matrix]:
+        """The tensors of the adapter that everybody starts from where A is frozen: that A, and B = 0.
+
+        Raises:
+            AdapterError: BAD_FIXED_TENSORS; A is not frozen, or the session's fixed tensors are not there.
+        """
+        if not isinstance(self.merge, FrozenMerge) or not self.maps.fixed:
+            raise AdapterError(
+                AdapterRejectReason.BAD_FIXED_TENSORS,
+                field="merge",
+                found=strategy_of(self.merge),
+                expected="frozen-a: only there does everybody start from one adapter",
+                fix="train from a start of your own",
+            )
+        tensors: dict[str, Matrix] = {}
+        for module in self.manifest:
+            a = self.maps.fixed[fixed_name(module, "a")]
+            tensors[module.a_name] = a.reshape(module.a_shape(self.manifest.rank))
+            tensors[module.b_name] = np.zeros(module.b_shape(self.manifest.rank), np.float32)
+        return tensors
 
     def message(self, adapter: Adapter) -> Message:
         """See ``message_of``."""

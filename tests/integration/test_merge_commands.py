@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from secagg.lora.reader import read_adapter
+from secagg.lora.template import AdapterTemplate
+from secagg.lora.writer import write_adapter
 from tests.integration.test_deployment import NAMES, Deployment, deployment  # noqa: F401 - a fixture
 from tests.support.service import EXAMPLES
 
@@ -86,3 +88,40 @@ def test_two_sessions_are_one_operation(deployment):  # noqa: F811
     assert (again["reason"], second["session"] in again["message"]) == ("FOLLOWED", True)
     nothing = deployment.refusal(2, *argv, "--follows", second["session"])
     assert nothing["reason"] == "FOLLOWS"
+
+
+def test_where_a_is_frozen_the_session_hands_out_the_start(deployment):  # noqa: F811
+    opened = deployment.run(
+        "session", "open", "--config", "c/coordinator.toml", "--roster", "roster", "--adapter", str(ADAPTERS[0]),
+        "--min-contributors", "3", "--merge", "frozen-a", "--clip-norm", "2",
+    )  # fmt: skip
+    session = opened["session"]
+    deployment.run("session", "start", session, "--out", "start", "--config", "client.toml")
+    start = read_adapter(deployment.home / "start", None)
+    trained = []
+    for number in range(len(NAMES)):
+        rng = np.random.default_rng(number)
+        tensors = dict(start.tensors)
+        for module in start.modules:
+            assert not tensors[module.b_name].any()
+            tensors[module.b_name] = rng.normal(0, 0.02, tensors[module.b_name].shape).astype(np.float32)
+        write_adapter(deployment.home / f"trained{number}", AdapterTemplate.from_adapter(start), tensors)
+        trained.append(deployment.home / f"trained{number}")
+    other_a = deployment.contribute("alice", ADAPTERS[1], session)
+    _, err = deployment.finish(other_a, 2)
+    assert err[-1]["error"]["reason"] == "OTHER_START"
+    contributing = [
+        deployment.contribute(name, adapter, session, *(["--out", "merged"] if name == "alice" else []))
+        for name, adapter in zip(NAMES, trained, strict=True)
+    ]
+    done = [deployment.finish(process) for process in contributing]
+    [result], _ = done[0]
+    assert result["quality"] == {"estimated_error": 0.0, "degraded": False}
+    merged, own = updates(deployment.home / "merged"), [updates(adapter) for adapter in trained]
+    for path, found in merged.items():
+        mean = np.mean([each[path] for each in own], axis=0)
+        assert np.linalg.norm(found - mean) < 0.02 * np.linalg.norm(mean)
+    refused = deployment.refusal(
+        2, "session", "start", deployment.open_session(ADAPTERS[0])["session"], "--out", "s", "--config", "client.toml"
+    )
+    assert refused["reason"] == "BAD_FIXED_TENSORS"

@@ -44,6 +44,7 @@ LEAVES = [
     ("session", "list"),
     ("session", "show"),
     ("session", "watch"),
+    ("session", "start"),
     ("session", "result"),
     ("session", "export-masked-inputs"),
     ("identity", "new"),
