@@ -63,7 +63,7 @@ def draw(report: dict[str, Any], out: Path) -> None:
     axes.set_xticks(range(rounds + 1))
     axes.set_xlabel("round", x=0.5 / _WIDTH)
     seeds = len(report["seeds"])
-    bars = f"; means of {seeds} seeds, bars from lowest to highest" if seeds > 1 else ""
+    bars = f"; means of {seeds} seeds, bars: range of changes against the base" if seeds > 1 else ""
     axes.set_title(f"Held-out loss, nats per byte (lower is better{bars})", loc="left", fontsize=10)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
@@ -95,13 +95,14 @@ def _alone(axes: Axes, report: dict[str, Any]) -> Label:
 
 
 def _strategy(axes: Axes, strategy: dict[str, Any], style: Style) -> Label:
-    """The mean over seeds; bars from the smallest to the largest, where there are several."""
+    """The mean over seeds; bars from the largest change against the seed's own base to the smallest."""
     losses = np.array([each["loss"]["mean"] for each in strategy["seeds"]])
     mean = losses.mean(axis=0)
     axes.plot(mean, **style.shown(), linewidth=1.8, markevery=slice(1, None), zorder=3)
     if len(losses) > 1:
-        ends = losses.min(axis=0)[1:], losses.max(axis=0)[1:]
-        axes.vlines(np.arange(1, mean.size), *ends, color=style.color, linewidth=1, zorder=2)
+        changes = losses - losses[:, :1] + mean[0]
+        ends = changes.min(axis=0)[1:], changes.max(axis=0)[1:]
+        axes.vlines(np.arange(1, mean.size), *ends, color=style.color, linewidth=1.2, zorder=2)
     return Label(strategy["name"], float(mean[-1]), style)
 
 
