@@ -154,7 +154,7 @@ class Plan:
         """The session with these parameters, of the degree asked for."""
         if self.degree is None:
             return PairwiseSession(parameters, roster)
-        return _FixedDegreeSession(parameters, roster, self.degree)
+        return _FixedDegreeSession(parameters, roster, degree=self.degree)
 
 
 @dataclass(frozen=True)

@@ -240,7 +240,7 @@ async def attending(
         grpc.aio.secure_channel(service.address, credentials, options) as channel,
     ):
         details = await coordinator.details(session)
-        dimension = details.layout.dimension
+        dimension = details.merging.layout.dimension
         host = await service.registry.find(session)
         clients = clients or [
             Client(

@@ -69,6 +69,7 @@ def test_the_comparison_with_flower_says_that_flower_is_missing() -> None:
 ONE_SHOT = ("one_shot", "--dimension", "1000", "--clients", "4")
 
 
+@pytest.mark.long
 def test_the_one_shot_benchmark_reports_exact_sums_a_passed_audit_and_what_everything_cost(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     done = run(*ONE_SHOT, "--repeats", "1", "--admitted", "16", "--held", "8", "--json", str(out))

@@ -68,6 +68,7 @@ def test_people_who_never_met_merge_their_adapters_although_two_of_them_are_kill
     check_record(out)
 
 
+@pytest.mark.long
 def test_they_can_upload_once_and_leave(tmp_path, capsys):
     out = tmp_path / "demo"
     done = demo("--protocol", "one-shot", "--out", str(out), "--format", "json")
@@ -79,6 +80,7 @@ def test_they_can_upload_once_and_leave(tmp_path, capsys):
     check_record(out)
 
 
+@pytest.mark.long
 def test_whole_updates_are_as_good_as_an_adapter_of_the_rank_can_be(tmp_path):
     out = tmp_path / "demo"
     done = demo("--merge", "dense", "--drop", "0", "--out", str(out))

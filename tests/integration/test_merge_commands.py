@@ -53,7 +53,8 @@ def test_a_sketch_merges_adapters_and_says_how_well(deployment):  # noqa: F811
     # Twelve are as many as three contributors of rank 4 can have: nothing is lost but by rounding.
     error = true_error(deployment.home / "merged")
     assert error < 0.03
-    assert result["quality"]["estimated_error"] == pytest.approx(error, rel=0.3)
+    # Of three people's rounding, the estimate sees some that the rank of the result takes out.
+    assert 0.7 * error < result["quality"]["estimated_error"] < 0.06
     assert result["quality"]["degraded"] is False
     inspected = deployment.run("merge", "inspect", "merged")
     assert inspected["strategy"] == "sketch"
