@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from secagg.cli.connection import add_connection, client_config, connect_to
 from secagg.cli.exit_codes import ExitCode
 from secagg.cli.options import add_command, add_passphrase_file, check_out, load_key, session_id
-from secagg.cli.output import Reporter, Rows, now_and_then
+from secagg.cli.output import Reporter, Rows, now_and_then, table
 
 if TYPE_CHECKING:
     from secagg.cli.contribution_report import ReceiptKeeper
@@ -167,12 +167,21 @@ class _Visit:
 
     async def _fetch(self, details: SessionDetails, out: Path) -> None:
         """The result of a session that goes on without this identity."""
+        from secagg.cli.contribution_report import quality_rows, quality_value
         from secagg.participation import wait_for_the_end
 
         session = details.session.parameters.session
         await wait_for_the_end(self.coordinator.port, session)
         result = await self.coordinator.result(session)
-        await asyncio.to_thread(result.write_adapter, out)
+        quality = await asyncio.to_thread(result.write_adapter, out)
+        value = {"session": session.hex(), "contributors": result.contributors, "merged": str(out)}
+        rows = [
+            ("session", session.hex()),
+            ("contributors", f"{result.contributors}, on what you and other pilots found"),
+            ("merged adapter", str(out)),
+            *quality_rows(quality),
+        ]
+        Reporter.of(self.arguments).result({**value, "quality": quality_value(quality)}, table(rows))
 
 
 async def _taken_part(participation: Participation, keeper: ReceiptKeeper, until: _Until) -> Result | None:

@@ -38,7 +38,7 @@ from secagg.transcript.merge import (
 )
 
 CLIPPED = "/clipped"
-"""Name of the last two coordinates; no module is called so."""
+"""Name of the two counts; no module is called so."""
 _SPREAD = 16
 """How far a coordinate may lie above the root mean square of those of the largest allowed update, spread evenly."""
 _FAR_SPREAD = 64
