@@ -794,6 +794,7 @@ def test_a_coordinator_that_dies_at_any_call_of_its_store_finds_the_liar_all_the
     assert play(_sweep(one_run)) >= 40
 
 
+@pytest.mark.long
 @WHEN
 def test_a_coordinator_whose_blob_store_fails_at_any_one_call_finds_the_liar_all_the_same(when: FaultTime) -> None:
     async def one_run(call: int) -> bool:
