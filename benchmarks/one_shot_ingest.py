@@ -46,7 +46,8 @@ from secagg.institutions import Institutions
 from secagg.protocol.one_shot.messages import OneShotContribution
 from secagg.protocol.one_shot.session import OneShotSession
 from secagg.protocol.phases import Phase
-from secagg.remote import GrpcCoordinator, open_session
+from secagg.remote import GrpcCoordinator
+from secagg.remote_operator import open_session
 from secagg.runtime import vectors
 from secagg.runtime.clock import SystemClock
 from secagg.runtime.registry import Registry

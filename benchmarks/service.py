@@ -59,7 +59,8 @@ from secagg.protocol.pairwise.session import PairwiseSession
 from secagg.protocol.phases import Phase
 from secagg.protocol.rows import LogRow, RowKind, SetupRow, row_key
 from secagg.protocol.session import ClientPolicy
-from secagg.remote import GrpcCoordinator, end_phase, open_session
+from secagg.remote import GrpcCoordinator
+from secagg.remote_operator import end_phase, open_session
 from secagg.runtime import vectors
 from secagg.runtime.clock import SystemClock
 from secagg.runtime.log_trust import LogTrust

@@ -1,4 +1,4 @@
-"""A coordinator over gRPC: the transport of the client library and of the operator's commands.
+"""A coordinator over gRPC: the transport of the client library.
 
 Every call has a timeout of its own. What the service refused comes out as RemoteProtocolError or UploadError, what
 may succeed later as TransportError.
@@ -10,13 +10,11 @@ import asyncio
 import zlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
 
-from secagg.identity.channels import MAX_MESSAGE_BYTES
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
 from secagg.protocol.messages import (
     AdvertisedList,
@@ -141,7 +139,7 @@ class GrpcCoordinator:
                     convert.phase_from_pb(item.phase), item.deadline_s, item.received, item.expected, item.log_size
                 )
         except grpc.aio.AioRpcError as error:
-            raise _meaning(error) from None
+            raise meaning_of(error) from None
         finally:
             call.cancel()
 
@@ -281,7 +279,7 @@ class GrpcCoordinator:
         try:
             response = await way.stub.StreamChunks(chunks(), timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
-            raise _meaning(error) from None
+            raise meaning_of(error) from None
         except asyncio.CancelledError:
             # gRPC cancels a call whose requests fail: that is no cancellation of ours.
             if unread:
@@ -336,7 +334,7 @@ class GrpcCoordinator:
         try:
             return await method(request, timeout=self._timeout_s)
         except grpc.aio.AioRpcError as error:
-            raise _meaning(error) from None
+            raise meaning_of(error) from None
 
 
 async def _joined(call: Any, most_bytes: int) -> bytes:  # noqa: ANN401 - a call of any streaming method
@@ -348,58 +346,14 @@ async def _joined(call: Any, most_bytes: int) -> bytes:  # noqa: ANN401 - a call
             if len(data) > most_bytes:
                 break
     except grpc.aio.AioRpcError as error:
-        raise _meaning(error) from None
+        raise meaning_of(error) from None
     finally:
         call.cancel()
     return bytes(data)
 
 
-async def reach_operator(state_directory: Path, timeout_s: float) -> None:
-    """Raise TransportError unless a coordinator serves in this state directory."""
-    async with await _operator_channel(state_directory) as channel:
-        try:
-            await asyncio.wait_for(channel.channel_ready(), timeout_s)
-        except TimeoutError:
-            raise TransportError("UNAVAILABLE") from None
-
-
-async def at_operator(state_directory: Path, timeout_s: float) -> GrpcCoordinator:
-    """What clients are shown, at the operator socket in a coordinator's state directory."""
-    return GrpcCoordinator(await _operator_channel(state_directory), timeout_s)
-
-
-async def open_session(state_directory: Path, request: pb.OpenSessionRequest, timeout_s: float) -> bytes:
-    """Open a session through the operator socket in a coordinator's state directory; returns its identifier.
-
-    Raises:
-        TransportError: no coordinator serves there.
-        RemoteProtocolError: it refuses.
-    """
-    async with await _operator_channel(state_directory) as channel:
-        try:
-            response = await pb_grpc.OperatorServiceStub(channel).OpenSession(request, timeout=timeout_s)
-        except grpc.aio.AioRpcError as error:
-            raise _meaning(error) from None
-        return response.session
-
-
-async def end_phase(state_directory: Path, session: bytes, phase: Phase, timeout_s: float) -> None:
-    """End a session's current phase, if it is ``phase``, through the operator socket; errors as above."""
-    request = pb.EndPhaseRequest(session=session, phase=convert.phase_to_pb(phase))
-    async with await _operator_channel(state_directory) as channel:
-        try:
-            await pb_grpc.OperatorServiceStub(channel).EndPhase(request, timeout=timeout_s)
-        except grpc.aio.AioRpcError as error:
-            raise _meaning(error) from None
-
-
-async def _operator_channel(state_directory: Path) -> grpc.aio.Channel:
-    path = await asyncio.to_thread(state_directory.resolve)
-    options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
-    return grpc.aio.insecure_channel(f"unix:{path / 'operator.sock'}", options)
-
-
-def _meaning(error: grpc.aio.AioRpcError) -> Exception:
+def meaning_of(error: grpc.aio.AioRpcError) -> Exception:
+    """What a failed call says: a refusal with its reason, or that nobody answered."""
     found = from_rpc_error(error)
     if isinstance(found, RemoteProtocolError) and found.reason is RejectReason.UNKNOWN_UPLOAD:
         # A coordinator that was restarted knows no tokens: the upload is announced again and goes on.

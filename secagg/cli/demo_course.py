@@ -18,7 +18,8 @@ from secagg.cli.demo_plan import DemoFailedError, DemoPlan
 from secagg.cli.demo_site import Pins, Site
 from secagg.cli.output import Rows
 from secagg.protocol.phases import Phase
-from secagg.remote import GrpcCoordinator, end_phase
+from secagg.remote import GrpcCoordinator
+from secagg.remote_operator import end_phase
 
 Say = Callable[[str], None]
 CALL_S = 30.0

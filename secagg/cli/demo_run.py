@@ -20,7 +20,7 @@ from secagg.cli.demo_witnesses import witnesses
 from secagg.client import Result, connect
 from secagg.crypto.notes import log_key
 from secagg.derive.result import FloatVector
-from secagg.remote import open_session
+from secagg.remote_operator import open_session
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from secagg.lora.update_merging import UpdateMerging
 from secagg.participation import wait_for_the_end
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
 from secagg.protocol.second import MAX_ATTEMPTS, FirstSession, first_merge
-from secagg.remote import at_operator, reach_operator
+from secagg.remote_operator import at_operator, reach_operator
 from secagg.second_session import ended_first
 from secagg.session_details import SessionDetails
 from secagg.transcript.merge import second_session

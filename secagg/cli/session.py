@@ -153,7 +153,7 @@ def _add_session(parser: argparse.ArgumentParser) -> None:
 
 def _end_phase(arguments: argparse.Namespace) -> ExitCode:
     from secagg.protocol.phases import Phase
-    from secagg.remote import end_phase
+    from secagg.remote_operator import end_phase
 
     state = coordinator.load_config(arguments.config).state_directory
     asyncio.run(at_socket(arguments, end_phase(state, arguments.session, Phase(arguments.phase), OPERATOR_CALL_S)))

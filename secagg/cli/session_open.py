@@ -158,7 +158,7 @@ def _add_openers(parser: argparse.ArgumentParser) -> None:
 def _open(arguments: argparse.Namespace) -> ExitCode:
     from secagg.cli import following
     from secagg.cli.opening import plan_opening
-    from secagg.remote import reach_operator
+    from secagg.remote_operator import reach_operator
 
     config, reporter = coordinator.load_config(arguments.config), Reporter.of(arguments)
     first: bytes | None = arguments.follows
@@ -182,7 +182,7 @@ def _open_planned(
     """Open a session, and tell what it is and what contributors do."""
     from secagg.cli.describe import describe_session
     from secagg.cli.operator_ledger import in_turn
-    from secagg.remote import open_session
+    from secagg.remote_operator import open_session
 
     with in_turn(planned, config) as opening:
         asyncio.run(at_socket(arguments, open_session(config.state_directory, opening.request(), OPERATOR_CALL_S)))

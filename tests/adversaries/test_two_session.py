@@ -40,7 +40,8 @@ from secagg.protocol.pairwise.client_states import Send as PairwiseSend
 from secagg.protocol.pairwise.coordinator_states import Confirming, Unmasking
 from secagg.protocol.phases import Phase
 from secagg.protocol.rows import OTHER_CONTRIBUTORS, DeadlinePassed, LogRow, RowKind, row_key
-from secagg.remote import GrpcCoordinator, open_session
+from secagg.remote import GrpcCoordinator
+from secagg.remote_operator import open_session
 from secagg.runtime.ports import StaleStoreError
 from secagg.session_details import Result, SessionDetails
 from secagg.transcript import canonical, merkle

@@ -29,7 +29,7 @@ from secagg.identity.config import CoordinatorConfig
 from secagg.identity.tls import fingerprint
 from secagg.identity.transport import PinnedFingerprint
 from secagg.protocol.phases import Phase
-from secagg.remote import end_phase, open_session
+from secagg.remote_operator import end_phase, open_session
 from secagg.runtime.participant import TransportError
 from secagg.runtime.shown import Status
 from secagg.transcript.policy import LogPolicy

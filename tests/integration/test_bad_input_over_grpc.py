@@ -35,7 +35,7 @@ from secagg.protocol.pairwise.client import ClientContext
 from secagg.protocol.pairwise.client_states import Aborted
 from secagg.protocol.phases import Phase
 from secagg.protocol.session import ClientPolicy
-from secagg.remote import end_phase, open_session
+from secagg.remote_operator import end_phase, open_session
 from secagg.runtime.memory import MemoryBlobStore
 from secagg.runtime.pairwise_host import PairwiseHost
 from secagg.runtime.participant import TransportError

@@ -39,7 +39,8 @@ from secagg.protocol.pairwise import client, coordinator
 from secagg.protocol.pairwise.client_states import ClientState, Masking, MaskInput, Send, SharedKeys
 from secagg.protocol.phases import Phase
 from secagg.protocol.session import ClientPolicy
-from secagg.remote import GrpcCoordinator, end_phase
+from secagg.remote import GrpcCoordinator
+from secagg.remote_operator import end_phase
 from secagg.runtime import vectors
 from secagg.runtime.log_trust import LogTrust
 from secagg.runtime.ports import StoreError

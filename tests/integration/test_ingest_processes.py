@@ -22,7 +22,7 @@ from secagg.arith.ring_mask import usable_bits_for
 from secagg.client import connect
 from secagg.identity.tls import PinnedCertificate
 from secagg.protocol.session import ClientPolicy
-from secagg.remote import open_session
+from secagg.remote_operator import open_session
 from secagg.runtime.clock import SystemClock
 from secagg.transcript.entries import OneShotDeadlines, OneShotOpen, SessionOpen
 from secagg.transcript.statements import Signed

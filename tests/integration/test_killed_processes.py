@@ -24,7 +24,7 @@ from secagg.identity.tls import create_certificate
 from secagg.protocol.errors import ProtocolError
 from secagg.protocol.pairwise.coordinator_states import COORDINATOR_PERSISTENCE, Finished
 from secagg.protocol.rows import RowKind, row_key
-from secagg.remote import open_session
+from secagg.remote_operator import open_session
 from secagg.runtime.clock import SystemClock
 from secagg.runtime.participant import TransportError
 from secagg.store.sqlite import SqliteSessionStore

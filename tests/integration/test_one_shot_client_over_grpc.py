@@ -17,7 +17,7 @@ from secagg.identity.cards import MemberCard
 from secagg.protocol.errors import LocalProtocolError, RejectReason
 from secagg.protocol.phases import Phase
 from secagg.protocol.session import ClientPolicy
-from secagg.remote import end_phase, open_session
+from secagg.remote_operator import end_phase, open_session
 from secagg.runtime.clock import SystemClock
 from secagg.transcript.encoding import NoFlattening
 from secagg.transcript.entries import OneShotClose, OneShotDeadlines, OneShotOpen, SessionOpen

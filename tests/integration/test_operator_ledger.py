@@ -23,7 +23,7 @@ from secagg.identity.keys import KeyKind, create_key_file, load_key_file
 from secagg.identity.roster_file import add_members, sign_roster
 from secagg.identity.transport import TlsFiles
 from secagg.protocol.phases import Phase
-from secagg.remote import end_phase, open_session
+from secagg.remote_operator import end_phase, open_session
 from secagg.runtime.participant import TransportError
 from tests.support.cohort import key_of
 from tests.support.rng import CountingRng

@@ -18,7 +18,8 @@ from secagg.protocol.errors import ProtocolError, RejectReason, RemoteProtocolEr
 from secagg.protocol.messages import ClosedList
 from secagg.protocol.phases import Phase
 from secagg.protocol.session import ClientPolicy
-from secagg.remote import GrpcCoordinator, end_phase
+from secagg.remote import GrpcCoordinator
+from secagg.remote_operator import end_phase
 from secagg.store.log_files import RecordFiles
 from secagg.transcript import merkle
 from secagg.transcript.entries import SessionClose, decode_entry

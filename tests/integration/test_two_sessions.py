@@ -19,7 +19,7 @@ from secagg.lora.reader import read_adapter
 from secagg.protocol.errors import LocalProtocolError, RejectReason
 from secagg.protocol.phases import Phase
 from secagg.protocol.session import ClientPolicy
-from secagg.remote import open_session
+from secagg.remote_operator import open_session
 from secagg.runtime.clock import SystemClock
 from secagg.runtime.log_trust import ForgetfulMemory, LogTrust
 from secagg.session_details import Result

@@ -19,7 +19,7 @@ from secagg.lora.layout import Layout
 from secagg.lora.reader import read_adapter
 from secagg.lora.template import AdapterTemplate
 from secagg.lora.writer import write_adapter
-from secagg.remote import open_session
+from secagg.remote_operator import open_session
 from secagg.runtime.clock import SystemClock
 from secagg.runtime.institution_directory import InstitutionDirectory, NoInstitutions
 from secagg.runtime.registry import Registry

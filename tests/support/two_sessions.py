@@ -25,7 +25,7 @@ from secagg.lora.writer import write_adapter
 from secagg.protocol.rows import SetupRow
 from secagg.protocol.session import ClientPolicy
 from secagg.protocol.sessions import session_of
-from secagg.remote import open_session
+from secagg.remote_operator import open_session
 from secagg.runtime.clock import SystemClock
 from secagg.session_details import Result
 from secagg.transcript import canonical

@@ -22,6 +22,7 @@ FORBIDDEN = [
     "secagg.cli",
     "secagg.client",
     "secagg.remote",
+    "secagg.remote_operator",
     "secagg.v1",
     "simulations",
     "http.client",
