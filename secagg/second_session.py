@@ -23,7 +23,6 @@ from secagg.protocol import log, published
 from secagg.protocol.errors import LocalProtocolError, RejectReason, RemoteProtocolError
 from secagg.protocol.log import LogView
 from secagg.protocol.second import (
-    MAX_ATTEMPTS,
     FirstSession,
     attempt_of,
     check_follows,
@@ -37,7 +36,7 @@ from secagg.session_details import SessionAbortedError, SessionDetails
 from secagg.store.contributed import digest_of
 from secagg.transcript.entries import OneShotOpen
 from secagg.transcript.evidence import LogEvidence
-from secagg.transcript.merge import Merge, ProjectionMerge, RangeMerge, fixed_digest, second_session
+from secagg.transcript.merge import MAX_ATTEMPTS, Merge, ProjectionMerge, RangeMerge, fixed_digest, second_session
 from secagg.transcript.policy import LogPolicy
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 
 from secagg.transcript.entries import SessionResult
-from secagg.transcript.merge import BasisMerge, ProjectionMerge, strategy_of
+from secagg.transcript.merge import SecondMerge, strategy_of
 from secagg.transcript.noise import DistributedNoise
 from secagg.transcript.policy import NO_QUORUM
 from verifier.audit import Audit
@@ -172,7 +172,7 @@ def _model_digest(result: SessionResult | None) -> str:
 
 def _merge_summary(record: SessionRecord) -> MergeSummary:
     merge = record.parameters.merge
-    first = merge.first.hex() if isinstance(merge, ProjectionMerge | BasisMerge) else ""
+    first = merge.first.hex() if isinstance(merge, SecondMerge) else ""
     summary = MergeSummary(strategy_of(merge), merge.TYPE, first)
     if record.audit.level < Level.SUM or record.entries.stage is not Stage.FINISHED:
         return summary

@@ -106,24 +106,25 @@ class _Visit:
     async def both(self, details: SessionDetails) -> None:
         """Take part in a session, or where its merge takes two in those of the two that admit this identity."""
         from secagg.protocol.second import first_merge
-        from secagg.transcript.merge import admits
+        from secagg.transcript.merge import PilotMerge, admits
 
         reporter, out = Reporter.of(self.arguments), self.arguments.out
         merge, key = details.session.parameters.merge, self.identity.public_bytes
+        until = _Until.DELIVERED if out is None else _Until.PUBLISHED
         if first_merge(details.session.parameters) is None:
-            await self.one(details, out, _Until.DELIVERED if out is None else _Until.PUBLISHED)
+            await self.one(details, out, until)
             return
         admitted = admits(merge, key)
         if admitted:
             await self.one(details, None, _Until.PUBLISHED)
         else:
             reporter.progress("not drawn for the pilot: this identity belongs to the session that follows")
-        if admitted and merge.TYPE == "pilot" and out is None:
+        if admitted and isinstance(merge, PilotMerge) and out is None:
             return
         reporter.progress("waiting for the session that follows")
         second = await self.coordinator.second_session_of(details)
         if admits(second.session.parameters.merge, key):
-            await self.one(second, out, _Until.DELIVERED if out is None else _Until.PUBLISHED)
+            await self.one(second, out, until)
         elif out is not None:
             await self._fetch(second, out)
 

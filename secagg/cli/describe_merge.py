@@ -16,6 +16,7 @@ from secagg.transcript.merge import (
     PilotMerge,
     ProjectionMerge,
     RangeMerge,
+    SecondMerge,
     SketchMerge,
     strategy_of,
 )
@@ -48,7 +49,7 @@ def merge_value(merge: Merge, merging: Merging) -> dict[str, Any]:
     for name in ("columns", "core_columns", "probe_columns", "sides"):
         if hasattr(merge, name):
             value[name] = getattr(merge, name)
-    if isinstance(merge, ProjectionMerge | BasisMerge):
+    if isinstance(merge, SecondMerge):
         value["first"] = merge.first.hex()
     if isinstance(merge, PilotMerge | BasisMerge):
         value["share"] = str(merge.share)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from secagg.cli.exit_codes import ExitCode
 from secagg.cli.failures import CommandError
-from secagg.cli.opening import Opening, plan_following
-from secagg.cli.operator_socket import OPERATOR_CALL_S, at_socket
+from secagg.cli.opening import Opening
+from secagg.cli.operator_socket import OPERATOR_CALL_S, REACH_S, at_socket
 from secagg.client import Coordinator, LogTrust
 from secagg.identity.config import CoordinatorConfig
 from secagg.identity.keys import KeyKind, load_public_key, public_path
@@ -16,14 +16,13 @@ from secagg.lora.manifest import Manifest
 from secagg.lora.update_merging import UpdateMerging
 from secagg.participation import wait_for_the_end
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
-from secagg.protocol.second import MAX_ATTEMPTS, FirstSession, first_merge
+from secagg.protocol.second import FirstSession, first_merge
 from secagg.remote_operator import at_operator, reach_operator
 from secagg.second_session import ended_first
 from secagg.session_details import SessionDetails
-from secagg.transcript.merge import second_session
+from secagg.transcript.merge import MAX_ATTEMPTS, second_session
 
 WAITING = "waiting for the sum of the first session, to open the second"
-_REACH_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +39,13 @@ def takes_two(opening: Opening) -> bool:
     return first_merge(opening.session.parameters) is not None
 
 
-def plan(arguments: argparse.Namespace, config: CoordinatorConfig, ended: EndedFirst) -> Opening:
-    """The second session. Raises as ``plan_following``."""
-    return plan_following(arguments, config, ended.first, ended.manifest, ended.attempt)
-
-
 async def wait_for_first(arguments: argparse.Namespace, config: CoordinatorConfig, session: bytes) -> EndedFirst:
     """Wait until the sum of a first session is published.
 
     Raises:
         CommandError: nothing follows such a session, it has no sum, or an attempt at a second one is under way or over.
     """
-    await at_socket(arguments, reach_operator(config.state_directory, _REACH_S))
+    await at_socket(arguments, reach_operator(config.state_directory, REACH_S))
     key = load_public_key(public_path(config.key_file), KeyKind.COORDINATOR)
     port = await at_operator(config.state_directory, OPERATOR_CALL_S)
     async with Coordinator(port, key, LogTrust.nobody()) as view:

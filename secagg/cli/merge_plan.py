@@ -38,12 +38,14 @@ from secagg.transcript.merge import (
     BasisMerge,
     DenseMerge,
     FactorMerge,
+    FirstMerge,
     FrozenMerge,
     LinearMerge,
     Merge,
     PilotMerge,
     ProjectionMerge,
     RangeMerge,
+    SecondMerge,
     SketchMerge,
 )
 
@@ -97,21 +99,23 @@ def plan_merge(arguments: argparse.Namespace) -> PlannedMerge:
     _check_options(arguments)
     if arguments.merge == "factors":
         return _factors(arguments)
-    example = None if arguments.adapter is None else read_adapter(arguments.adapter, None)
-    return _updates(arguments, example)
+    return _updates(arguments, _example(arguments))
 
 
-def plan_second(arguments: argparse.Namespace, manifest: Manifest, merge: ProjectionMerge | BasisMerge) -> PlannedMerge:
-    """The merge of the second session: the modules of the first, and what it publishes to project on."""
+def plan_second(
+    arguments: argparse.Namespace, manifest: Manifest, merge: SecondMerge, base_digest: bytes
+) -> PlannedMerge:
+    """The merge of the second session: modules and base model of the first, and what it publishes to project on."""
     merging = _merging(arguments, merge, manifest, {})
     notes: list[str] = []
-    clip_norm = _message_norm(arguments, merging, notes)
-    return PlannedMerge(merge, merging, bytes(32), clip_norm, b"", tuple(notes))
+    example = None if arguments.dp_epsilon is None else _example(arguments)
+    clip_norm = _message_norm(arguments, merging, example, notes)
+    return PlannedMerge(merge, merging, base_digest, clip_norm, b"", tuple(notes))
 
 
-def second_merge(
-    arguments: argparse.Namespace, first: bytes, merge: RangeMerge | PilotMerge, basis: bytes, contributors: bytes
-) -> ProjectionMerge | BasisMerge:
+def following_merge(
+    arguments: argparse.Namespace, first: bytes, merge: FirstMerge, basis: bytes, contributors: bytes
+) -> SecondMerge:
     """What follows a first session.
 
     Args:
@@ -150,6 +154,10 @@ def _check_options(arguments: argparse.Namespace) -> None:
         raise CommandError(
             "ARGUMENTS", f"--flatten is not for --merge {arguments.merge}", "what is sent has a range of its own"
         )
+
+
+def _example(arguments: argparse.Namespace) -> Adapter | None:
+    return None if arguments.adapter is None else read_adapter(arguments.adapter, None)
 
 
 def _is_directory(base: str | None) -> bool:
@@ -194,7 +202,7 @@ def _updates(arguments: argparse.Namespace, example: Adapter | None) -> PlannedM
         fixed, norms = encode_fixed(tensors), frozen_norms(tensors, manifest, update_norm)
     merge = _merge(arguments, manifest.rank, update_norm, fixed)
     merging = _merging(arguments, merge, manifest, norms).with_fixed(fixed)
-    clip_norm = _message_norm(arguments, merging, notes)
+    clip_norm = _message_norm(arguments, merging, example, notes)
     return PlannedMerge(merge, merging, _digest_of_base(arguments), clip_norm, fixed, tuple(notes))
 
 
@@ -264,7 +272,9 @@ def _merging(
     return UpdateMerging.of(merge, scaled, counts_clipping=arguments.dp_epsilon is None)
 
 
-def _message_norm(arguments: argparse.Namespace, merging: UpdateMerging, notes: list[str]) -> Fraction:
+def _message_norm(
+    arguments: argparse.Namespace, merging: UpdateMerging, example: Adapter | None, notes: list[str]
+) -> Fraction:
     """What bounds the L2 norm of what is sent.
 
     Without noise each coordinate is within 1, and nothing else is asked. With noise the norm decides how much of it
@@ -272,9 +282,9 @@ def _message_norm(arguments: argparse.Namespace, merging: UpdateMerging, notes: 
     """
     if arguments.dp_epsilon is None:
         return Fraction(math.isqrt(merging.layout.dimension) + 1)
-    if arguments.adapter is None:
+    if example is None:
         raise CommandError("ARGUMENTS", "how large messages are is not known", "with --dp-epsilon, give --adapter")
-    vector = merging.message(read_adapter(arguments.adapter, None)).vector
+    vector = merging.message(example).vector
     clip_norm = _two_digits_up(2 * _norm_of(float(np.linalg.norm(vector.astype(np.float64))), arguments.adapter))
     notes.append(
         f"what is sent is scaled down to norm {float(clip_norm):.6g}, twice that of the example's message: the noise "

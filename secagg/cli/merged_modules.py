@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from secagg.cli.exit_codes import ExitCode
 from secagg.cli.failures import CommandError
 from secagg.lora.adapter import Adapter
 from secagg.lora.merge_report import DEGRADED_ERROR, REPORT_FILE, MergeReport
 from secagg.lora.reader import read_adapter
-from secagg.lora.updates import Factors
+from secagg.lora.updates import Factors, update_of
 
 MAX_REPORT_BYTES = 2**26
 _PPM = 10**6
@@ -172,12 +170,7 @@ def facts_of(adapter: Adapter, report: MergeReport | None) -> MergedFacts:
 
 def updates_by_path(adapter: Adapter) -> dict[str, Factors]:
     """The update of each module, whatever session it is for."""
-    updates = {}
-    for module in adapter.modules:
-        a, b = adapter.tensors[module.a_name], adapter.tensors[module.b_name]
-        scale = np.float32(adapter.config.scale_of(module.path))
-        updates[module.path] = Factors(b.reshape(-1, module.rank) * scale, a.reshape(module.rank, -1))
-    return updates
+    return {module.path: update_of(adapter, module) for module in adapter.modules}
 
 
 def in_layers(path: str) -> list[tuple[int, str]]:

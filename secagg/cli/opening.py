@@ -15,7 +15,7 @@ from secagg.arith.flatten import FlattenBlocks, plan_encoding
 from secagg.arith.ring_mask import usable_bits_for
 from secagg.cli.describe import full_cohort
 from secagg.cli.failures import CommandError
-from secagg.cli.merge_plan import PlannedMerge, plan_merge, plan_second, second_merge
+from secagg.cli.merge_plan import PlannedMerge, following_merge, plan_merge, plan_second
 from secagg.cli.noise_plan import Cohort, check_noise_options, plan_noise
 from secagg.cli.openers import Openers, plan_openers, prepared
 from secagg.crypto.rng import SystemRng
@@ -109,10 +109,8 @@ def plan_following(
         what = strategy_of(before.merge)
         raise CommandError("FOLLOWS", f"--follows: no session follows one that merges by {what}", "leave it out")
     contributors = contributors_digest(first.contributors)
-    planned = plan_second(
-        arguments, manifest, second_merge(arguments, before.session, merge, first.basis, contributors)
-    )
-    planned = dataclasses.replace(planned, base_digest=before.base_model_digest)
+    following = following_merge(arguments, before.session, merge, first.basis, contributors)
+    planned = plan_second(arguments, manifest, following, before.base_model_digest)
     least = len(first.contributors) if isinstance(merge, RangeMerge) else arguments.min_contributors
     return _opening(arguments, config, _Plan(second_session(before.session, attempt), least, planned))
 

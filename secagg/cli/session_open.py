@@ -157,7 +157,7 @@ def _add_openers(parser: argparse.ArgumentParser) -> None:
 
 def _open(arguments: argparse.Namespace) -> ExitCode:
     from secagg.cli import following
-    from secagg.cli.opening import plan_opening
+    from secagg.cli.opening import plan_following, plan_opening
     from secagg.remote_operator import reach_operator
 
     config, reporter = coordinator.load_config(arguments.config), Reporter.of(arguments)
@@ -172,7 +172,8 @@ def _open(arguments: argparse.Namespace) -> ExitCode:
         first = planned.session.parameters.session
         reporter.progress(f"{following.WAITING}; if this command is ended: --follows {first.hex()}")
     ended = asyncio.run(following.wait_for_first(arguments, config, first))
-    _open_planned(arguments, config, following.plan(arguments, config, ended), reporter)
+    second = plan_following(arguments, config, ended.first, ended.manifest, ended.attempt)
+    _open_planned(arguments, config, second, reporter)
     return ExitCode.OK
 
 

@@ -144,6 +144,12 @@ def read_tensors(
         yield entry.name, _to_float32(raw, entry.dtype)
 
 
+def decode_tensors(data: bytes) -> dict[str, npt.NDArray[np.float32]]:
+    """The tensors of a whole file in memory, decoded exactly to float32. Raises AdapterError as ``read_header``."""
+    file = io.BytesIO(data)
+    return dict(read_tensors(file, read_header(file, len(data))))
+
+
 def encode_tensors(tensors: Mapping[str, npt.NDArray[np.float32]]) -> Iterator[bytes | memoryview]:
     """The pieces of a safetensors file with these float32 tensors; the same tensors give the same bytes.
 

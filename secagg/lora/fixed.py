@@ -7,14 +7,13 @@ The frozen A of ``frozen-a``, by ``PATH/a``; or the bases that a first session p
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 from collections.abc import Mapping
 
 import numpy as np
 
 from secagg.lora.adapter import Adapter
-from secagg.lora.container import MAX_FILE_BYTES, encode_tensors, read_header, read_tensors
+from secagg.lora.container import MAX_FILE_BYTES, decode_tensors, encode_tensors
 from secagg.lora.errors import AdapterError, AdapterRejectReason
 from secagg.lora.layout import Shape
 from secagg.lora.linearity import check_frozen_scales, check_orthonormal
@@ -23,7 +22,7 @@ from secagg.lora.maps import FixedTensors, fixed_name
 from secagg.lora.pieces import pieces_of
 from secagg.lora.updates import check_modules, updates_of
 from secagg.lora.values import require_float32
-from secagg.transcript.merge import BasisMerge, FrozenMerge, LinearMerge, ProjectionMerge, fixed_digest
+from secagg.transcript.merge import FirstMerge, FrozenMerge, LinearMerge, SecondMerge, fixed_digest
 
 BASIS_FILE = "basis.safetensors"
 _HEADER_ROOM_BYTES = 1 << 24
@@ -36,13 +35,27 @@ def fixed_shapes(merge: LinearMerge, manifest: Manifest) -> dict[str, Shape]:
         pieces = pieces_of(merge, module, manifest.rank)
         if isinstance(merge, FrozenMerge):
             shapes[fixed_name(module, "a")] = (manifest.rank, module.columns)
-        elif isinstance(merge, ProjectionMerge | BasisMerge):
+        elif isinstance(merge, SecondMerge):
             if "projection" in pieces:
                 shapes[fixed_name(module, "left")] = (module.outputs, pieces["projection"][0])
             elif "projected" in pieces:
                 rows, columns = pieces["projected"]
                 shapes[fixed_name(module, "left")] = (module.outputs, rows)
                 shapes[fixed_name(module, "right")] = (module.columns, columns)
+    return shapes
+
+
+def basis_shapes(merge: LinearMerge, manifest: Manifest) -> dict[str, Shape]:
+    """Names and shapes of the bases that a first session publishes; empty of other sessions."""
+    shapes: dict[str, Shape] = {}
+    if not isinstance(merge, FirstMerge):
+        return shapes
+    for module in manifest:
+        pieces = pieces_of(merge, module, manifest.rank)
+        if "range" in pieces:
+            shapes[fixed_name(module, "left")] = pieces["range"]
+        if "corange" in pieces:
+            shapes[fixed_name(module, "right")] = pieces["corange"][::-1]
     return shapes
 
 
@@ -70,8 +83,7 @@ def read_fixed(merge: LinearMerge, manifest: Manifest, data: bytes) -> FixedTens
         )
     if not expected:
         return {}
-    file = io.BytesIO(data)
-    tensors = dict(read_tensors(file, read_header(file, len(data))))
+    tensors = decode_tensors(data)
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors:
             raise _other(AdapterRejectReason.MISSING_TENSOR, name, "no such tensor", "a fixed tensor of the session")

@@ -11,6 +11,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import numpy as np
+import numpy.typing as npt
 
 from secagg.lora.base_model import frozen_norms
 from secagg.lora.errors import AdapterError, AdapterRejectReason
@@ -76,9 +77,8 @@ def check_orthonormal(name: str, basis: np.ndarray) -> None:
     Raises:
         AdapterError: BAD_FIXED_TENSORS.
     """
-    wide, columns = basis.astype(np.float64), basis.shape[1]
-    distance = float(np.linalg.norm(wide.T @ wide - np.eye(columns)))
-    if not distance <= BASIS_TOLERANCE * columns**0.5:
+    distance = distance_from_orthonormal(basis.astype(np.float64))
+    if not distance <= BASIS_TOLERANCE * basis.shape[1] ** 0.5:
         raise AdapterError(
             AdapterRejectReason.BAD_FIXED_TENSORS,
             tensor=name,
@@ -86,6 +86,11 @@ def check_orthonormal(name: str, basis: np.ndarray) -> None:
             expected="an orthonormal basis",
             fix=_FIX,
         )
+
+
+def distance_from_orthonormal(basis: npt.NDArray[np.float64]) -> float:
+    """The Frobenius norm of ``Q^T Q - I``."""
+    return float(np.linalg.norm(basis.T @ basis - np.eye(basis.shape[1])))
 
 
 def _check_scales(merge: LinearMerge, manifest: Manifest, norms: dict[str, Fraction], room: int) -> None:

@@ -14,14 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from secagg.lora.config import MAX_RANK
-from secagg.lora.errors import AdapterError, AdapterRejectReason, quoted
 from secagg.lora.layout import MAX_AXES, MAX_DIMENSION, MAX_NAME_BYTES, Shape
 from secagg.lora.modules import PREFIX
+from secagg.lora.published_fields import check_integer, check_text, refusal
 from secagg.transcript import canonical
 from secagg.transcript.canonical import JsonValue
 
 MAX_SCALE_LOG2 = 100
-MAX_TEXT_BYTES = 1024
 KINDS = ("linear", "embedding", "convolution")
 MISSING = ("refuse", "zero")
 
@@ -50,15 +49,15 @@ class MergedModule:
     scales: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        _check_text(f"{self.path}.path", self.path, 1, MAX_NAME_BYTES - 64)
+        check_text(f"{self.path}.path", self.path, 1, MAX_NAME_BYTES - 64)
         if self.kind not in KINDS:
-            raise _refusal(f"{self.path}.kind", self.kind, f"one of {', '.join(KINDS)}")
+            raise refusal(f"{self.path}.kind", self.kind, f"one of {', '.join(KINDS)}")
         if (self.kind == "convolution") != bool(self.kernel) or len(self.kernel) > MAX_AXES - 2:
-            raise _refusal(f"{self.path}.kernel", self.kernel, "the sizes of a convolution's kernel, nothing otherwise")
+            raise refusal(f"{self.path}.kernel", self.kernel, "the sizes of a convolution's kernel, nothing otherwise")
         for name, size in (("outputs", self.outputs), ("inputs", self.inputs), *(("kernel", k) for k in self.kernel)):
-            _check_integer(f"{self.path}.{name}", size, 1, MAX_DIMENSION)
+            check_integer(f"{self.path}.{name}", size, 1, MAX_DIMENSION)
         for piece, scale in self.scales.items():
-            _check_integer(f"{self.path}.scales.{piece}", scale, -MAX_SCALE_LOG2, MAX_SCALE_LOG2)
+            check_integer(f"{self.path}.scales.{piece}", scale, -MAX_SCALE_LOG2, MAX_SCALE_LOG2)
 
     @property
     def columns(self) -> int:
@@ -121,20 +120,20 @@ class Manifest:
     modules: tuple[MergedModule, ...]
 
     def __post_init__(self) -> None:
-        _check_text("base_model", self.base_model, 1, MAX_TEXT_BYTES)
-        _check_text("revision", self.revision, 0, MAX_TEXT_BYTES)
-        _check_text("task_type", self.task_type, 0, MAX_TEXT_BYTES)
-        _check_integer("rank", self.rank, 1, MAX_RANK)
+        check_text("base_model", self.base_model, 1)
+        check_text("revision", self.revision, 0)
+        check_text("task_type", self.task_type, 0)
+        check_integer("rank", self.rank, 1, MAX_RANK)
         if type(self.fan_in_fan_out) is not bool:
-            raise _refusal("fan_in_fan_out", self.fan_in_fan_out, "true or false")
+            raise refusal("fan_in_fan_out", self.fan_in_fan_out, "true or false")
         if self.missing not in MISSING:
-            raise _refusal("missing", self.missing, f"one of {', '.join(MISSING)}")
+            raise refusal("missing", self.missing, f"one of {', '.join(MISSING)}")
         if type(self.modules) is not tuple or not self.modules:
-            raise _refusal("modules", self.modules, "at least one module")
+            raise refusal("modules", self.modules, "at least one module")
         paths = [module.path.encode("utf-8") for module in self.modules]
         for position, (before, path) in enumerate(itertools.pairwise(paths), start=1):
             if before >= path:
-                raise _refusal(f"modules[{position}].path", path, "paths in ascending order, each once")
+                raise refusal(f"modules[{position}].path", path, "paths in ascending order, each once")
 
     def __iter__(self) -> Iterator[MergedModule]:
         return iter(self.modules)
@@ -149,9 +148,9 @@ class Manifest:
         names = {"base_model", "revision", "task_type", "rank", "fan_in_fan_out", "missing", "modules"}
         given = _object("manifest", value, names)
         if type(given["fan_in_fan_out"]) is not int or given["fan_in_fan_out"] not in (0, 1):
-            raise _refusal("fan_in_fan_out", given["fan_in_fan_out"], "0 or 1")
+            raise refusal("fan_in_fan_out", given["fan_in_fan_out"], "0 or 1")
         if not isinstance(given["modules"], list):
-            raise _refusal("modules", given["modules"], "a list")
+            raise refusal("modules", given["modules"], "a list")
         modules = tuple(_module(f"modules[{i}]", module) for i, module in enumerate(given["modules"]))
         return cls(**{**given, "fan_in_fan_out": given["fan_in_fan_out"] == 1, "modules": modules})
 
@@ -176,34 +175,13 @@ class Manifest:
 def _module(where: str, value: object) -> MergedModule:
     given = _object(where, value, {"path", "kind", "outputs", "inputs", "kernel", "scales"})
     if not isinstance(given["path"], str) or not isinstance(given["kind"], str):
-        raise _refusal(where, value, "path and kind as strings")
+        raise refusal(where, value, "path and kind as strings")
     if not isinstance(given["kernel"], list) or not isinstance(given["scales"], dict):
-        raise _refusal(where, value, "kernel as a list, scales as an object")
+        raise refusal(where, value, "kernel as a list, scales as an object")
     return MergedModule(**{**given, "kernel": tuple(given["kernel"])})
 
 
 def _object(where: str, value: object, keys: set[str]) -> dict[str, Any]:
     if not isinstance(value, dict) or value.keys() != keys:
-        raise _refusal(where, value, f"an object with the keys {sorted(keys)}")
+        raise refusal(where, value, f"an object with the keys {sorted(keys)}")
     return value
-
-
-def _refusal(where: str, found: object, expected: str) -> AdapterError:
-    return AdapterError(AdapterRejectReason.BAD_TEMPLATE, field=where, found=quoted(found), expected=expected)
-
-
-def _check_text(where: str, value: object, shortest: int, longest: int) -> None:
-    if not isinstance(value, str):
-        raise _refusal(where, value, "a string")
-    try:
-        length_bytes = len(value.encode("utf-8"))
-    except UnicodeEncodeError:
-        raise _refusal(where, value, "Unicode text") from None
-    if not shortest <= length_bytes <= longest:
-        raise _refusal(where, f"{length_bytes} bytes", f"{shortest} to {longest} bytes")
-
-
-def _check_integer(where: str, value: object, least: int, most: int) -> None:
-    # bool is an int for Python, not for the record.
-    if type(value) is not int or not least <= value <= most:
-        raise _refusal(where, value, f"an integer from {least} to {most}")

@@ -16,8 +16,9 @@ from secagg.transcript.merge import DenseMerge, FrozenMerge, LinearMerge
 FixedTensors = Mapping[str, Matrix]
 """By name (``fixed_name``): the frozen A, float32[r, n]; bases ``left`` float32[m, k] and ``right`` float32[n, k]."""
 
-_LEFT = {"corange": "upsilon", "core": "phi", "cross-probe": "theta-left"}
-_RIGHT = {"range": "omega", "core": "xi", "probe": "theta", "cross-probe": "theta"}
+LEFT_SIGNS = {"corange": "upsilon", "core": "phi", "cross-probe": "theta-left"}
+RIGHT_SIGNS = {"range": "omega", "core": "xi", "probe": "theta", "cross-probe": "theta"}
+"""By piece, the test matrix on each side."""
 _LEFT_BASIS = frozenset({"projection", "projected"})
 
 
@@ -50,12 +51,12 @@ class LinearMaps:
             return None, None
         seed, path = self.merge.seed, module.path
         left = right = None
-        if piece in _LEFT:
-            left = sign_matrix(seed, path, _LEFT[piece], module.outputs, shape[0])
+        if piece in LEFT_SIGNS:
+            left = sign_matrix(seed, path, LEFT_SIGNS[piece], module.outputs, shape[0])
         elif piece in _LEFT_BASIS:
             left = self.fixed[fixed_name(module, "left")]
-        if piece in _RIGHT:
-            right = sign_matrix(seed, path, _RIGHT[piece], module.columns, shape[1])
+        if piece in RIGHT_SIGNS:
+            right = sign_matrix(seed, path, RIGHT_SIGNS[piece], module.columns, shape[1])
         elif piece == "projected":
             right = self.fixed[fixed_name(module, "right")]
         return left, right

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from secagg.lora.errors import AdapterError, AdapterRejectReason
 from secagg.lora.manifest import Manifest
+from secagg.lora.maps import LEFT_SIGNS, RIGHT_SIGNS
 from secagg.lora.pieces import pieces_of
 from secagg.transcript.merge import LinearMerge
 
 MAX_MATRIX = 2**28
 """The most entries of a test matrix, 1 GiB as float32: far more than those of an embedding of any model."""
-
-_ON_THE_LEFT = frozenset({"corange", "core", "cross-probe"})
-_ON_THE_RIGHT = frozenset({"range", "core", "probe", "cross-probe"})
 
 
 def check_matrices(merge: LinearMerge, manifest: Manifest) -> None:
@@ -22,8 +20,8 @@ def check_matrices(merge: LinearMerge, manifest: Manifest) -> None:
     """
     for module in manifest:
         for piece, (rows, columns) in pieces_of(merge, module, manifest.rank).items():
-            left = module.outputs * rows if piece in _ON_THE_LEFT else 0
-            right = module.columns * columns if piece in _ON_THE_RIGHT else 0
+            left = module.outputs * rows if piece in LEFT_SIGNS else 0
+            right = module.columns * columns if piece in RIGHT_SIGNS else 0
             if max(left, right) > MAX_MATRIX:
                 raise AdapterError(
                     AdapterRejectReason.TOO_LARGE,

@@ -7,17 +7,18 @@ last bit elsewhere: the mean has a digest in the log.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
-from secagg.lora.container import encode_tensors, read_header, read_tensors
+from secagg.lora.container import decode_tensors, encode_tensors
 from secagg.lora.errors import AdapterError
-from secagg.lora.layout import Layout
+from secagg.lora.layout import Layout, Shape
+from secagg.lora.linearity import distance_from_orthonormal
 from secagg.lora.manifest import Manifest, MergedModule
 from secagg.lora.maps import fixed_name
+from secagg.lora.reconstruction import spanned_by
 from secagg.lora.updates import Wide
 from secagg.lora.values import require_float32
 
@@ -26,19 +27,15 @@ TOLERANCE = 1e-4
 Tensors = Mapping[str, npt.NDArray[np.float32]]
 
 
-def read_published(expected: Tensors, data: bytes) -> Tensors:
+def read_published(expected: Mapping[str, Shape], data: bytes) -> Tensors:
     """The tensors of a published file, which must have the names and shapes of ``expected`` and nothing else.
 
     Raises:
-        AdapterError: malformed, other tensors, values that are not finite; or bytes that are not in the one form in
-            which the tensors are written.
+        AdapterError: malformed, other tensors, or values that are not finite.
     """
-    file = io.BytesIO(data)
-    tensors = dict(read_tensors(file, read_header(file, len(data))))
-    layouts = (
-        Layout.from_shapes({name: values.shape for name, values in each.items()}) for each in (expected, tensors)
-    )
-    difference = next(layouts).difference(next(layouts))
+    tensors = decode_tensors(data)
+    found = Layout.from_shapes({name: values.shape for name, values in tensors.items()})
+    difference = Layout.from_shapes(expected).difference(found)
     if difference is not None:
         raise AdapterError(difference.reason, tensor=difference.tensor, expected=f"{difference.expected}")
     for name, values in tensors.items():
@@ -73,13 +70,10 @@ def update_faults(manifest: Manifest, expected: Tensors, published: Tensors) -> 
 def basis_faults(means: Iterable[tuple[MergedModule, Mapping[str, Wide]]], published: Tensors) -> Iterator[str]:
     """Bases that are not orthonormal, or do not span what was summed."""
     for module, pieces in means:
-        sums = {"left": pieces.get("range"), "right": pieces["corange"].T if "corange" in pieces else None}
-        for side, spanned in sums.items():
-            if spanned is None:
-                continue
+        for side, spanned in spanned_by(pieces).items():
             basis = published[fixed_name(module, side)].astype(np.float64)
             columns = basis.shape[1]
-            if np.linalg.norm(basis.T @ basis - np.eye(columns)) > TOLERANCE * np.sqrt(columns):
+            if distance_from_orthonormal(basis) > TOLERANCE * np.sqrt(columns):
                 yield f"the {side} basis of {module.path} is not orthonormal, within {TOLERANCE:g}"
             elif np.linalg.norm(spanned - basis @ (basis.T @ spanned)) > TOLERANCE * np.linalg.norm(spanned):
                 yield f"the {side} basis of {module.path} does not span the sum, within {TOLERANCE:g}"

@@ -59,6 +59,16 @@ def reconstruct(module: MergedModule, rank: int, pieces: Mapping[str, Wide], map
     return _calibrated(module, left, right, pieces, maps)
 
 
+def spanned_by(pieces: Mapping[str, Wide]) -> dict[str, Wide]:
+    """What the ``left`` and ``right`` bases of a module span, of the sums of a first session: columns of these."""
+    spanned = {}
+    if "range" in pieces:
+        spanned["left"] = pieces["range"]
+    if "corange" in pieces:
+        spanned["right"] = pieces["corange"].T
+    return spanned
+
+
 def basis_of(sums: Wide) -> Wide:
     """An orthonormal basis of the columns, fp64 of the same shape: Q of the QR decomposition whose R is positive.
 

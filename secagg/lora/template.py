@@ -15,11 +15,11 @@ from secagg.lora.config import MAX_RANK
 from secagg.lora.errors import AdapterError, AdapterRejectReason, quoted
 from secagg.lora.layout import Shape
 from secagg.lora.modules import LoraModule, pair_tensors
+from secagg.lora.published_fields import check_integer, check_text, refusal
 from secagg.transcript import canonical
 from secagg.transcript.canonical import JsonValue
 
 MAX_ALPHA = 2**20
-MAX_TEXT_BYTES = 1024
 
 Exceptions = tuple[tuple[str, int], ...]
 """(module path, value) for the modules that deviate, in ascending order of the UTF-8 bytes of the path."""
@@ -55,11 +55,11 @@ class AdapterTemplate:
     alpha_exceptions: Exceptions = ()
 
     def __post_init__(self) -> None:
-        _check_text("base_model", self.base_model, shortest=1)
-        _check_text("revision", self.revision, shortest=0)
-        _check_text("task_type", self.task_type, shortest=0)
-        _check_integer("r", self.r, MAX_RANK)
-        _check_integer("lora_alpha", self.lora_alpha, MAX_ALPHA)
+        check_text("base_model", self.base_model, shortest=1)
+        check_text("revision", self.revision, shortest=0)
+        check_text("task_type", self.task_type, shortest=0)
+        check_integer("r", self.r, 1, MAX_RANK)
+        check_integer("lora_alpha", self.lora_alpha, 1, MAX_ALPHA)
         _check_flag("use_rslora", self.use_rslora)
         _check_flag("fan_in_fan_out", self.fan_in_fan_out)
         _check_exceptions("rank_exceptions", self.rank_exceptions, self.r, MAX_RANK)
@@ -106,11 +106,11 @@ class AdapterTemplate:
         """
         names = [field.name for field in fields(cls)]
         if not isinstance(value, dict) or value.keys() != set(names):
-            raise _refusal("template", value, f"an object with the keys {sorted(names)}")
+            raise refusal("template", value, f"an object with the keys {sorted(names)}")
         arguments = dict(value)
         for name in ("use_rslora", "fan_in_fan_out"):
             if type(arguments[name]) is not int or arguments[name] not in (0, 1):
-                raise _refusal(name, arguments[name], "0 or 1")
+                raise refusal(name, arguments[name], "0 or 1")
             arguments[name] = arguments[name] == 1
         for name in ("rank_exceptions", "alpha_exceptions"):
             arguments[name] = _exceptions_from_json(name, arguments[name])
@@ -211,45 +211,24 @@ def _first_deviation(name: str, found: object, expected: object) -> tuple[str, o
     )
 
 
-def _refusal(field: str, found: object, expected: str) -> AdapterError:
-    return AdapterError(AdapterRejectReason.BAD_TEMPLATE, field=field, found=quoted(found), expected=expected)
-
-
-def _check_text(field: str, value: object, shortest: int) -> None:
-    if not isinstance(value, str):
-        raise _refusal(field, value, "a string")
-    try:
-        length_bytes = len(value.encode("utf-8"))
-    except UnicodeEncodeError:
-        raise _refusal(field, value, "Unicode text") from None
-    if not shortest <= length_bytes <= MAX_TEXT_BYTES:
-        raise _refusal(field, f"{length_bytes} bytes", f"{shortest} to {MAX_TEXT_BYTES} bytes")
-
-
-def _check_integer(field: str, value: object, highest: int) -> None:
-    # bool is an int for Python, not for the record.
-    if type(value) is not int or not 1 <= value <= highest:
-        raise _refusal(field, value, f"an integer from 1 to {highest}")
-
-
 def _check_flag(field: str, value: object) -> None:
     if not isinstance(value, bool):
-        raise _refusal(field, value, "true or false")
+        raise refusal(field, value, "true or false")
 
 
 def _check_exceptions(field: str, value: object, default: int, highest: int) -> None:
     if not isinstance(value, tuple):
-        raise _refusal(field, value, "a tuple of (module, value)")
+        raise refusal(field, value, "a tuple of (module, value)")
     previous = b""
     for position, (module, number) in enumerate(value):
         where = f"{field}[{position}]"
-        _check_text(f"{where}.module", module, shortest=1)
+        check_text(f"{where}.module", module, shortest=1)
         if module.encode("utf-8") <= previous:
-            raise _refusal(f"{where}.module", module, "modules in ascending order, each once")
+            raise refusal(f"{where}.module", module, "modules in ascending order, each once")
         previous = module.encode("utf-8")
-        _check_integer(f"{where}.value", number, highest)
+        check_integer(f"{where}.value", number, 1, highest)
         if number == default:
-            raise _refusal(f"{where}.value", number, "another value than that of all modules")
+            raise refusal(f"{where}.value", number, "another value than that of all modules")
 
 
 def _integral(field: str, alpha: float) -> int:
@@ -274,8 +253,8 @@ def _exceptions_to_json(exceptions: Exceptions) -> JsonValue:
 
 def _exceptions_from_json(field: str, value: object) -> Exceptions:
     if not isinstance(value, list):
-        raise _refusal(field, value, "a list")
+        raise refusal(field, value, "a list")
     for position, item in enumerate(value):
         if not isinstance(item, dict) or item.keys() != {"module", "value"}:
-            raise _refusal(f"{field}[{position}]", item, "an object with the keys module and value")
+            raise refusal(f"{field}[{position}]", item, "an object with the keys module and value")
     return tuple((item["module"], item["value"]) for item in value)

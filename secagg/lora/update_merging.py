@@ -11,7 +11,7 @@ import numpy.typing as npt
 from secagg.lora.adapter import Adapter
 from secagg.lora.config import CONFIG_FILE
 from secagg.lora.errors import AdapterError, AdapterRejectReason
-from secagg.lora.fixed import BASIS_FILE, encode_fixed, read_fixed
+from secagg.lora.fixed import BASIS_FILE, basis_shapes, encode_fixed, read_fixed
 from secagg.lora.layout import Layout
 from secagg.lora.manifest import Manifest, MergedModule
 from secagg.lora.maps import FixedTensors, LinearMaps, fixed_name
@@ -20,13 +20,13 @@ from secagg.lora.messages import Message, message_of
 from secagg.lora.pieces import CLIPPED, layout_of, piece_name, pieces_of
 from secagg.lora.published_check import basis_faults, is_canonical, read_published, update_faults
 from secagg.lora.reader import TENSOR_FILE
-from secagg.lora.reconstruction import MergedUpdate, basis_of, reconstruct
+from secagg.lora.reconstruction import MergedUpdate, basis_of, reconstruct, spanned_by
 from secagg.lora.template import AdapterTemplate
 from secagg.lora.updates import Matrix, Wide
 from secagg.lora.values import require_float32
 from secagg.lora.writer import encode_adapter
 from secagg.transcript.canonical import JsonValue
-from secagg.transcript.merge import FrozenMerge, LinearMerge, PilotMerge, RangeMerge, strategy_of
+from secagg.transcript.merge import FirstMerge, FrozenMerge, LinearMerge, strategy_of
 
 FloatVector = npt.NDArray[np.float32]
 Progress = Callable[[str], None]
@@ -73,7 +73,7 @@ class UpdateMerging:
     @property
     def files(self) -> tuple[str, ...]:
         """Names of the files of the aggregate, ascending."""
-        first = isinstance(self.merge, RangeMerge | PilotMerge)
+        first = isinstance(self.merge, FirstMerge)
         return (BASIS_FILE,) if first else (CONFIG_FILE, TENSOR_FILE, REPORT_FILE)
 
     @property
@@ -123,7 +123,7 @@ class UpdateMerging:
         self, mean: FloatVector, contributors: int, progress: Progress
     ) -> dict[str, list[bytes | memoryview]]:
         """The merged adapter and its report; in a first session the bases of the sums."""
-        if isinstance(self.merge, RangeMerge | PilotMerge):
+        if isinstance(self.merge, FirstMerge):
             return {BASIS_FILE: [encode_fixed(self.bases(mean, progress))]}
         tensors, report = self.merged(mean, contributors, progress)
         return {**encode_adapter(self.template, tensors), REPORT_FILE: [report.to_bytes()]}
@@ -145,19 +145,17 @@ class UpdateMerging:
 
     def bases(self, mean: FloatVector, progress: Progress) -> FixedTensors:
         """The orthonormal bases that a second session projects on."""
-        bases: dict[str, Matrix] = {}
-        for module, pieces in self._means(mean, progress):
-            if "range" in pieces:
-                bases[fixed_name(module, "left")] = basis_of(pieces["range"]).astype(np.float32)
-            if "corange" in pieces:
-                bases[fixed_name(module, "right")] = basis_of(pieces["corange"].T).astype(np.float32)
-        return bases
+        return {
+            fixed_name(module, side): basis_of(spanned).astype(np.float32)
+            for module, pieces in self._means(mean, progress)
+            for side, spanned in spanned_by(pieces).items()
+        }
 
     def faults(
         self, mean: FloatVector, contributors: int, published: Mapping[str, bytes], progress: Progress
     ) -> Iterator[tuple[str, str]]:
         """See ``Merging.faults``: tensors and report within a tolerance, the config to the byte."""
-        if isinstance(self.merge, RangeMerge | PilotMerge):
+        if isinstance(self.merge, FirstMerge):
             yield from self._basis_faults(mean, published[BASIS_FILE], progress)
             return
         expected, report = self.merged(mean, contributors, progress)
@@ -165,7 +163,7 @@ class UpdateMerging:
         if published[CONFIG_FILE] != config:
             yield CONFIG_FILE, "not what the manifest gives"
         try:
-            tensors = read_published(expected, published[TENSOR_FILE])
+            tensors = read_published({name: values.shape for name, values in expected.items()}, published[TENSOR_FILE])
         except AdapterError as error:
             yield TENSOR_FILE, str(error)
         else:
@@ -181,7 +179,7 @@ class UpdateMerging:
 
     def _basis_faults(self, mean: FloatVector, published: bytes, progress: Progress) -> Iterator[tuple[str, str]]:
         try:
-            bases = read_published(self.bases(mean, progress), published)
+            bases = read_published(basis_shapes(self.merge, self.manifest), published)
         except AdapterError as error:
             yield BASIS_FILE, str(error)
             return

@@ -17,6 +17,7 @@ from secagg.lora.adapter import Adapter
 from secagg.lora.config import CONFIG_FILE
 from secagg.lora.errors import AdapterError, AdapterRejectReason, quoted
 from secagg.lora.manifest import Manifest, MergedModule
+from secagg.lora.modules import LoraModule
 
 Matrix = npt.NDArray[np.float32]
 Wide = npt.NDArray[np.float64]
@@ -53,11 +54,16 @@ def updates_of(adapter: Adapter, manifest: Manifest) -> Iterator[tuple[MergedMod
         if found is None:
             yield module, None
             continue
-        a, b = adapter.tensors[found.a_name], adapter.tensors[found.b_name]
-        scale = np.float32(adapter.config.scale_of(module.path))
-        with np.errstate(over="ignore"):
-            left = b.reshape(module.outputs, found.rank) * scale
-        yield module, Factors(left, a.reshape(found.rank, module.columns))
+        yield module, update_of(adapter, found)
+
+
+def update_of(adapter: Adapter, module: LoraModule) -> Factors:
+    """The update of one of the adapter's own modules."""
+    a, b = adapter.tensors[module.a_name], adapter.tensors[module.b_name]
+    scale = np.float32(adapter.config.scale_of(module.path))
+    with np.errstate(over="ignore"):
+        left = b.reshape(-1, module.rank) * scale
+    return Factors(left, a.reshape(module.rank, -1))
 
 
 def joint_norm(adapter: Adapter, manifest: Manifest) -> float:

@@ -17,12 +17,9 @@ from secagg.transcript.merge import (
     ProjectionMerge,
     RangeMerge,
     SecondMerge,
+    attempt_number,
     contributors_digest,
-    second_session,
 )
-
-MAX_ATTEMPTS = 1000
-"""How often a second session may be tried: each attempt is a session of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +40,13 @@ class FirstSession:
 def second_merge(parameters: SessionOpen) -> SecondMerge | None:
     """The merge of a session that follows another; None of any other."""
     merge = parameters.merge
-    return merge if isinstance(merge, ProjectionMerge | BasisMerge) else None
+    return merge if isinstance(merge, SecondMerge) else None
 
 
 def first_merge(parameters: SessionOpen) -> FirstMerge | None:
     """The merge of a session that another follows; None of any other."""
     merge = parameters.merge
-    return merge if isinstance(merge, RangeMerge | PilotMerge) else None
+    return merge if isinstance(merge, FirstMerge) else None
 
 
 def attempt_of(session: bytes, first: bytes) -> int:
@@ -58,10 +55,10 @@ def attempt_of(session: bytes, first: bytes) -> int:
     Raises:
         RemoteProtocolError: MALFORMED_MESSAGE; it is none.
     """
-    for attempt in range(MAX_ATTEMPTS):
-        if second_session(first, attempt) == session:
-            return attempt
-    raise _refused("session", "not an identifier of a second session after merge.first")
+    number = attempt_number(session, first)
+    if number is None:
+        raise _refused("session", "not an identifier of a second session after merge.first")
+    return number
 
 
 def check_follows(parameters: SessionOpen, first: FirstSession) -> None:

@@ -9,7 +9,7 @@ from typing import ClassVar, TypeAlias
 from secagg.arith.ring_mask import RingMask, padded_lanes
 from secagg.transcript.canonical import JsonValue
 from secagg.transcript.encoding import MAX_CONTRIBUTORS, CoordinateRange, Encoding
-from secagg.transcript.merge import MERGES, BasisMerge, Merge, ProjectionMerge
+from secagg.transcript.merge import MERGES, Merge, SecondMerge
 from secagg.transcript.noise import DiscreteGaussianNoise, NoDifferentialPrivacy, Noise, SkellamNoise
 from secagg.transcript.note import NoteError, check_name
 from secagg.transcript.openers import (
@@ -128,7 +128,7 @@ class SessionOpen(Record):
             raise RecordError("session-open.min_contributors", "exceeds encoding.max_contributors")
         if self.min_contributors > self.roster_size:
             raise RecordError("session-open.min_contributors", "exceeds the roster")
-        if isinstance(self.merge, ProjectionMerge | BasisMerge) and self.merge.first == self.session:
+        if isinstance(self.merge, SecondMerge) and self.merge.first == self.session:
             raise RecordError("session-open.merge.first", "names this session itself")
         if isinstance(self.encoding.flatten, CoordinateRange) and not isinstance(self.noise, NoDifferentialPrivacy):
             raise RecordError("session-open.encoding.flatten", "noise needs no range of its own")

@@ -18,6 +18,8 @@ from secagg.transcript.record import Record, RecordError, fraction_field, hex_fi
 
 MAX_COLUMNS = 2**12
 """The most columns of a test matrix."""
+MAX_ATTEMPTS = 1000
+"""How often a second session may be tried: each attempt is a session of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +205,12 @@ def second_session(first: bytes, attempt: int) -> bytes:
     """The identifier, 16 bytes, of the ``attempt``-th second session (from 0) after the session ``first``."""
     value: canonical.JsonValue = {"type": "second-session", "first": first.hex(), "attempt": attempt}
     return hashlib.sha256(canonical.encode(value)).digest()[:16]
+
+
+def attempt_number(session: bytes, first: bytes) -> int | None:
+    """Which attempt at a second session after ``first`` an identifier is that of, from 0; None if of none."""
+    attempts = (second_session(first, attempt) for attempt in range(MAX_ATTEMPTS))
+    return next((number for number, identifier in enumerate(attempts) if identifier == session), None)
 
 
 def _check_share(kind: str, share: Fraction) -> None:

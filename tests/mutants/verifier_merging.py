@@ -169,7 +169,7 @@ MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "a basis need not be orthonormal",
         _PUBLISHED,
-        "            if np.linalg.norm(basis.T @ basis - np.eye(columns)) > TOLERANCE * np.sqrt(columns):",
+        "            if distance_from_orthonormal(basis) > TOLERANCE * np.sqrt(columns):",
         "            if not np.isfinite(np.linalg.norm(basis.T @ basis)):",
         f"{_MERGE_TESTS}::test_a_basis_that_is_not_orthonormal_is_found",
     ),

@@ -21,6 +21,7 @@ from dp.mechanisms import DistributedSkellam
 from dp.rdp import MAX_CLIENTS
 from dp.sensitivity import Sensitivity, rounded_squared_norm
 from dp.weights import draw_distance
+from secagg import second_session as second
 from secagg.arith import linear_hash
 from secagg.arith.fields import FieldLayout
 from secagg.arith.keystream import Keystream
@@ -37,7 +38,6 @@ from secagg.lora.manifest import MergedModule
 from secagg.lora.pieces import pieces_of, scale_of, scales_for
 from secagg.lora.reader import TENSOR_FILE
 from secagg.lora.template import AdapterTemplate
-from secagg.protocol import second
 from secagg.runtime import one_shot_host, pairwise_publication, publication
 from secagg.transcript import (
     canonical,

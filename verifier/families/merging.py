@@ -13,12 +13,14 @@ from typing import assert_never
 from secagg.lora.fixed import BASIS_FILE
 from secagg.transcript.entries import SessionOpen
 from secagg.transcript.merge import (
+    MAX_ATTEMPTS,
     BasisMerge,
     PilotMerge,
     ProjectionMerge,
     RangeMerge,
     SecondMerge,
     admits,
+    attempt_number,
     contributors_digest,
     second_session,
 )
@@ -29,8 +31,6 @@ from verifier.session_lists import CONTRIBUTIONS, fail_at
 from verifier.session_record import SessionRecord
 from verifier.session_values import CONTRIBUTORS
 
-MAX_ATTEMPTS = 1000
-"""How often a second session may be tried."""
 _SAME = ("coordinator", "log", "registrar", "roster", "base_model", "base_model_digest")
 _SAME_OF_MERGE = {
     ProjectionMerge: ("update_norm", "seed", "columns"),
@@ -41,7 +41,7 @@ _FIRSTS = {ProjectionMerge: RangeMerge, BasisMerge: PilotMerge}
 
 def _second_merge(session: SessionRecord) -> SecondMerge | None:
     merge = session.parameters.merge
-    return merge if isinstance(merge, ProjectionMerge | BasisMerge) else None
+    return merge if isinstance(merge, SecondMerge) else None
 
 
 def _follows_none(findings: Findings) -> None:
@@ -109,10 +109,7 @@ def _opened_at(session: SessionRecord) -> int:
 def _attempt_of(parameters: SessionOpen) -> int | None:
     """Which attempt at a second session this is, from 0; None if its identifier is that of none."""
     merge = parameters.merge
-    if not isinstance(merge, ProjectionMerge | BasisMerge):
-        return None
-    attempts = (second_session(merge.first, attempt) for attempt in range(MAX_ATTEMPTS))
-    return next((attempt for attempt, session in enumerate(attempts) if session == parameters.session), None)
+    return attempt_number(parameters.session, merge.first) if isinstance(merge, SecondMerge) else None
 
 
 def _follows(session: SessionRecord, findings: Findings) -> None:

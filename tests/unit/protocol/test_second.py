@@ -8,9 +8,10 @@ from fractions import Fraction
 import pytest
 
 from secagg.protocol.errors import RejectReason, RemoteProtocolError
-from secagg.protocol.second import MAX_ATTEMPTS, FirstSession, attempt_of, check_follows
+from secagg.protocol.second import FirstSession, attempt_of, check_follows
 from secagg.transcript.entries import PairwiseOpen
 from secagg.transcript.merge import (
+    MAX_ATTEMPTS,
     BasisMerge,
     PilotMerge,
     ProjectionMerge,
